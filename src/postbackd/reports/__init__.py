@@ -1,0 +1,1 @@
+"""Questions and their answers: what was clicked, sent and counted, and what became of one id."""
