@@ -1,0 +1,164 @@
+"""Personal data is replaced before anything is written or logged.
+
+Values that hold or look like an e-mail address, a phone number, a payment card number or a full IP address
+become ``hashed:`` and 16 hexadecimal digits of a keyed hash: equal values stay equal (so that deduplication still
+works) and nobody without the key can find out what they were.  Amounts, dates, timestamps, versions, UUIDs and
+ordinary order ids are left alone; where digits alone do not tell, the rules ask for more (a card number must
+have the prefix of a brand and pass the Luhn check).
+
+Every pattern is linear on hostile input: repetitions are bounded, or a look-behind allows only one start a run.
+"""
+
+from __future__ import annotations
+
+import re
+from hashlib import blake2b
+from ipaddress import AddressValueError, IPv6Address
+from urllib.parse import unquote
+
+MASK_PREFIX = "hashed:"
+"""What every replaced value starts with."""
+
+_SHORTEST = 6
+"""``a@b.co``; nothing shorter is personal by these rules."""
+
+_SUSPECT = re.compile(r"[@%:+(]|[0-9][0-9 .-]{6}")
+"""What every value that a rule could replace holds; most values hold none of it and are done."""
+
+# Not in the middle of a word or number, nor a later part of an id (A-555-123-4567, 0.4111111111111111).
+_START = r"(?<![0-9A-Za-z])(?<![0-9A-Za-z][-._])"
+_END = r"(?![0-9A-Za-z])(?![-._/][0-9A-Za-z])"
+
+_EMAIL = re.compile(r"[^\s@]@[^\s@]*[^\s@.]\.(?:xn--|[^\W\d_]{2})")
+_FORMATTED_PHONE = re.compile(
+    # +44 20 7946 0958, +1 (555) 123-4567
+    r"(?<![0-9A-Za-z+])\+[1-9](?:[ ().\-/]{0,3}[0-9]){7,14}(?![0-9A-Za-z])"
+    # 00 44 20 7946 0958: with separators; the bare form is below
+    rf"|{_START}00[ .\-][1-9](?:[ ().\-/]{{0,3}}[0-9]){{7,14}}{_END}"
+    # (555) 123-4567, 555-123-4567, 1-555-123-4567
+    rf"|{_START}(?:1[ .\-]?)?\([0-9]{{3}}\)[ .\-]?[0-9]{{3}}[ .\-]?[0-9]{{4}}{_END}"
+    rf"|{_START}(?:1[ .\-])?[0-9]{{3}}([ .\-])[0-9]{{3}}\1[0-9]{{4}}{_END}"
+)
+_BARE_PHONE = re.compile(
+    rf"{_START}(?:1[2-9][0-9]{{2}}[2-9][0-9]{{6}}|00[1-9][0-9]{{7,14}}){_END}"
+    # A plus that was sent unencoded arrives as a space.  13 digits that start with 1 are a time in milliseconds.
+    r"|^ (?!1[0-9]{12}$)[1-9][0-9]{10,14}$"
+)
+_CARD = re.compile(
+    rf"(?<!{MASK_PREFIX}){_START}(?:[0-9]{{13,16}}|[0-9]{{4}}([ -])(?:[0-9]{{4}}\1[0-9]{{4}}\1[0-9]{{1,4}}"
+    rf"|[0-9]{{6}}\1[0-9]{{4,5}})){_END}"
+)
+_CARD_BRAND = re.compile(
+    r"4[0-9]{12}(?:[0-9]{3})?"  # Visa
+    r"|5[1-5][0-9]{14}|2(?:22[1-9]|2[3-9][0-9]|[3-6][0-9]{2}|7[01][0-9]|720)[0-9]{12}"  # Mastercard
+    r"|3[47][0-9]{13}"  # American Express
+    r"|3(?:0[0-5]|[68][0-9])[0-9]{11}"  # Diners Club
+    r"|6(?:011|4[4-9][0-9]|5[0-9]{2}|2[0-9]{2})[0-9]{12}"  # Discover, UnionPay
+    r"|35(?:2[89]|[3-8][0-9])[0-9]{12}"  # JCB
+)
+_OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+_IPV4 = re.compile(rf"{_OCTET}(?:\.{_OCTET}){{3}}")
+_IPV4_INSIDE = re.compile(rf"(?<![0-9A-Za-z.]){_IPV4.pattern}(?![0-9A-Za-z]|\.[0-9])")
+_IPV6_CANDIDATE = re.compile(r"(?<![0-9A-Za-z:.])[0-9A-Fa-f:]{2,39}(?:[0-9.]{7,15})?(?![0-9A-Za-z:])")
+_SHORTEST_IPV6 = 7
+"""``fe80::1``.  Shorter ones (``a::b``) are more often ids than addresses of a person."""
+
+
+class Masker:
+    """Replaces values that are personal data by a hash under the deployment's privacy key."""
+
+    __slots__ = ("_hasher",)
+
+    def __init__(self, key: bytes) -> None:
+        """``key``: 1 to 64 secret bytes; another key gives other hashes for the same values."""
+        if not 1 <= len(key) <= 64:
+            raise ValueError("the privacy key must have 1 to 64 bytes")
+        self._hasher = blake2b(key=key, digest_size=8)
+
+    def mask(self, text: str) -> str:
+        """The text itself, or the hash that stands for it when it holds personal data."""
+        if len(text) < _SHORTEST or _SUSPECT.search(text) is None:
+            return text
+        plain = _plain(text)
+        return self._hash(plain) if _is_formatted(plain) or _is_bare(plain) else text
+
+    def mask_opaque(self, text: str) -> str:
+        """The same for ids that an ad network issued and must get back unchanged: digits alone are never replaced."""
+        if len(text) < _SHORTEST or _SUSPECT.search(text) is None:
+            return text
+        plain = _plain(text)
+        return self._hash(plain) if _is_formatted(plain) else text
+
+    def _hash(self, plain: str) -> str:
+        hasher = self._hasher.copy()
+        hasher.update(plain.strip().casefold().encode("utf-8", "surrogatepass"))
+        return MASK_PREFIX + hasher.hexdigest()
+
+
+def _plain(text: str) -> str:
+    """Percent-encoding taken off, twice at most: ``user%2540shop.example`` is an address too."""
+    return unquote(unquote(text)) if "%" in text else text
+
+
+def _is_formatted(text: str) -> bool:
+    """An e-mail address, a phone number written as one, or an IP address: known by form, not by digits alone."""
+    if text.isdigit():
+        return False
+    return (
+        ("@" in text and _EMAIL.search(text) is not None)
+        or _FORMATTED_PHONE.search(text) is not None
+        or ("." in text and _IPV4_INSIDE.search(text) is not None)
+        or (":" in text and _holds_ipv6(text))
+    )
+
+
+def _is_bare(text: str) -> bool:
+    """A phone or card number that is digits alone, or nearly so."""
+    if _BARE_PHONE.search(text):
+        return True
+    return any(_is_card(found.group()) for found in _CARD.finditer(text))
+
+
+def _is_card(written: str) -> bool:
+    digits = written.replace(" ", "").replace("-", "")
+    return _CARD_BRAND.fullmatch(digits) is not None and _passes_luhn(digits)
+
+
+def _passes_luhn(digits: str) -> bool:
+    """ISO/IEC 7812-1 annex B."""
+    doubled = sum(sum(divmod(2 * int(digit), 10)) for digit in digits[-2::-2])
+    return (doubled + sum(map(int, digits[-1::-2]))) % 10 == 0
+
+
+def _holds_ipv6(text: str) -> bool:
+    for found in _IPV6_CANDIDATE.finditer(text):
+        candidate = found.group()
+        if (
+            len(candidate) >= _SHORTEST_IPV6
+            and candidate.count(":") >= 2
+            and _read_ipv6(candidate) is not None
+        ):
+            return True
+    return False
+
+
+def _read_ipv6(text: str) -> IPv6Address | None:
+    try:
+        return IPv6Address(text)
+    except AddressValueError:
+        return None
+
+
+def truncate_ip(address: str) -> str | None:
+    """The network an address is in: ``203.0.113.0/24`` or ``2001:db8:1::/48``; ``None`` when it is unreadable.
+
+    An IPv4 address mapped into IPv6 (``::ffff:203.0.113.7``) gives its IPv4 network.
+    """
+    if _IPV4.fullmatch(address):
+        return address[: address.rindex(".")] + ".0/24"
+    ipv6 = _read_ipv6(address)
+    if ipv6 is None:
+        return None
+    if ipv6.ipv4_mapped is not None:
+        return truncate_ip(str(ipv6.ipv4_mapped))
+    return f"{IPv6Address(int(ipv6) >> 80 << 80)}/48"

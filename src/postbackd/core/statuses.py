@@ -1,0 +1,103 @@
+"""The life of a conversion: its statuses, the words senders use for them, and which message wins.
+
+The messages about one conversion (pending, approved, reversed; months apart) arrive in any order, some of
+them twice.  Whatever the order, the same status must result, or two nodes, a retry and a replay would
+disagree.  That holds because a message wins by a total order and by nothing else: by the pair (sender's time,
+rank), the time being 0 when the sender gave none, the rank being that of ``Status``.  The larger pair stays:
+taking the larger of two is associative, commutative and does nothing the second time.
+
+What follows from it:
+
+- without times a status only goes up: pending, approved, rejected, reversed (see ``TRANSITIONS``).  A late
+  "pending" never revives anything, and taking money back wins over giving it;
+- with times a later message may say anything, for example approve what was rejected before;
+- a message without a time is older than every message with one.  A network should send times always or never.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import IntEnum
+
+
+class Status(IntEnum):
+    """The number is stored, and is the rank."""
+
+    PENDING = 1
+    APPROVED = 2
+    REJECTED = 3
+    REVERSED = 4
+
+    @property
+    def word(self) -> str:
+        """What people see and what the API takes."""
+        return _WORD_OF[self]
+
+
+_WORD_OF = {status: status.name.lower() for status in Status}
+
+TRANSITIONS: Mapping[Status, frozenset[Status]] = {
+    Status.PENDING: frozenset({Status.APPROVED, Status.REJECTED, Status.REVERSED}),
+    Status.APPROVED: frozenset({Status.REJECTED, Status.REVERSED}),
+    Status.REJECTED: frozenset({Status.REVERSED}),
+    Status.REVERSED: frozenset(),
+}
+"""Where a status may go when the sender's times are equal or missing.  A later time may go anywhere."""
+
+_FIELD_WORDS = {
+    Status.PENDING: (
+        "pending hold on_hold onhold on-hold open lead new waiting wait processing in_progress under_review review "
+        "unconfirmed unapproved tracked initiated 0"
+    ),
+    Status.APPROVED: (
+        "approved approve accepted accept confirmed confirm paid sale sold ok okay success successful valid validated "
+        "complete completed credited locked payable closed cleared settled 1"
+    ),
+    Status.REJECTED: (
+        "rejected reject declined decline denied disapproved trash trashed cancelled canceled cancel canceled_by_user "
+        "invalid void voided failed fail fraud spam duplicate expired not_approved"
+    ),
+    Status.REVERSED: (
+        "reversed reverse reversal refunded refund partial_refund rfnd chargeback charge_back chargebacked chargedback "
+        "charged_back cgbk returned return clawback revoked"
+    ),
+}
+# 2 and 3 are left out on purpose: 2 is "pending" to Affise and "rejected" to others, -1 is rejected or reversed.
+_STATUS_OF = {word: status for status, words in _FIELD_WORDS.items() for word in words.split()}
+
+
+def read_status(text: str, own_words: Mapping[str, str]) -> Status | None:
+    """The status that a sender's word means, ``None`` when the word is unknown.
+
+    ``own_words`` are the network's words and their meaning (``pending``, ``approved``, ``rejected`` or
+    ``reversed``); they win over the words used in the field.  Case and surrounding white space mean nothing.
+    """
+    if not own_words:
+        status = _STATUS_OF.get(text)
+        return status if status is not None else _STATUS_OF.get(text.strip().lower())
+    meaning = own_words.get(text)
+    word = text.strip().casefold()
+    if meaning is None:
+        meaning = next((to for own, to in own_words.items() if own.strip().casefold() == word), word)
+    return _STATUS_OF.get(meaning.strip().casefold())
+
+
+def settle(current: Status, current_time_ms: int, new: Status, new_time_ms: int) -> tuple[Status, int]:
+    """The status and sender's time that a conversion has after one more message; 0 is "gave no time".
+
+    The order in which messages are settled does not matter, nor how often one is.
+    """
+    if new_time_ms > current_time_ms or (new_time_ms == current_time_ms and new > current):
+        return new, new_time_ms
+    return current, current_time_ms
+
+
+def moves_on(current: Status, current_time_ms: int, new: Status, new_time_ms: int) -> bool:
+    """Whether the message changes the status.
+
+    A message that repeats the status with a later time changes nothing that anyone sees, but its time
+    must still be stored: what to store is always what ``settle`` says.
+    """
+    if new == current:
+        return False
+    return new_time_ms > current_time_ms or (new_time_ms == current_time_ms and new in TRANSITIONS[current])
