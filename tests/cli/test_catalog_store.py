@@ -59,7 +59,11 @@ def test_first_keys_are_given_once(db: apsw.Connection) -> None:
     before = catalog.generation(db)
     catalog.initialise(db, signing_secret=b"x" * 32, privacy_key=b"y" * 32)
     loaded = catalog.load_catalog(db)
-    assert (loaded.privacy_key, loaded.signing_keys[0].secret, loaded.generation) == (b"p" * 32, b"s" * 32, before)
+    assert (loaded.privacy_key, loaded.signing_keys[0].secret, loaded.generation) == (
+        b"p" * 32,
+        b"s" * 32,
+        before,
+    )
 
 
 def test_a_taken_name_key_or_slug_is_refused_with_the_next_step(db: apsw.Connection) -> None:
@@ -69,7 +73,10 @@ def test_a_taken_name_key_or_slug_is_refused_with_the_next_step(db: apsw.Connect
         (Network(id=0, name="Other", key=network.key), "endpoint key belongs to another network"),
         (Source(id=0, name=source.name), "of this name exists already"),
         (Offer(id=0, name=offer.name, network=network.id, url="https://x.example/"), "exists already"),
-        (Campaign(id=0, name="Two", slug="main", source=source.id, offers=campaign.offers), "another with --slug"),
+        (
+            Campaign(id=0, name="Two", slug="main", source=source.id, offers=campaign.offers),
+            "another with --slug",
+        ),
         (Campaign(id=0, name="Main", slug="two", source=source.id, offers=campaign.offers), "exists already"),
         (Network(id=0, name="Third", key="3", dedup="never"), "dedup must be"),
     ]:
@@ -129,7 +136,9 @@ def test_campaign_ids_end_where_a_click_id_cannot_name_them(db: apsw.Connection)
 
 
 def test_many_changes_refer_to_each_other_and_happen_together_or_not_at_all(db: apsw.Connection) -> None:
-    campaign = Campaign(id=-1, name="C", slug="c", source=-1, offers=(WeightedOffer(-1), WeightedOffer(-2, 5)))
+    campaign = Campaign(
+        id=-1, name="C", slug="c", source=-1, offers=(WeightedOffer(-1), WeightedOffer(-2, 5))
+    )
     offers = [Offer(id=-n, name=f"O{n}", network=-1, url="https://x.example/") for n in (1, 2)]
     new = [campaign, *offers, Network(id=-1, name="N", key="n"), Source(id=-1, name="S")]
     saved = catalog.change_catalog(db, new, (), 1)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from secrets import token_bytes
 from typing import Any, NamedTuple, TypeVar
 
 import apsw
@@ -191,13 +192,18 @@ def _from_row(columns: Sequence[str], row: Sequence[Any]) -> dict[str, Any]:
 # --- changing --------------------------------------------------------------------------------------------------
 
 
-def initialise(db: apsw.Connection, *, signing_secret: bytes, privacy_key: bytes) -> None:
-    """Give a new database its first keys (16 to 64 random bytes each); does nothing where there are keys already."""
+def initialise(
+    db: apsw.Connection, *, signing_secret: bytes | None = None, privacy_key: bytes | None = None
+) -> None:
+    """Give a new database its first keys (16 to 64 bytes each; fresh random ones when not given).
+
+    Does nothing where there are keys already.
+    """
     if load_signing_keys(db) and db.execute(PRIVACY_KEY).fetchone():
         return
     with _changing(db):
-        db.execute(ADD_FIRST_SIGNING_KEY, (signing_secret,))
-        db.execute(KEEP_FIRST_PRIVACY_KEY, (privacy_key,))
+        db.execute(ADD_FIRST_SIGNING_KEY, (signing_secret or token_bytes(32),))
+        db.execute(KEEP_FIRST_PRIVACY_KEY, (privacy_key or token_bytes(32),))
 
 
 def save_entry(db: apsw.Connection, entry: E) -> E:
@@ -267,9 +273,7 @@ def _save(db: apsw.Connection, entry: E, new_ids: Mapping[tuple[type, int], int]
     except apsw.ConstraintError as error:
         raise _conflict(db, entry, error) from error
     if row is None:
-        raise CatalogConflict(
-            f"{describe(entry)} was removed meanwhile; add it again instead of changing it"
-        )
+        raise CatalogConflict(f"{describe(entry)} was removed meanwhile; add it again instead of changing it")
     return msgspec.structs.replace(entry, id=row[0])
 
 
@@ -317,9 +321,7 @@ def _referring(db: apsw.Connection, entry: CatalogEntry) -> str:
         Campaign: [],
     }
     found = [
-        f"{word} {name!r}"
-        for word, sql in questions[type(entry)]
-        for (name,) in db.execute(sql, (entry.id,))
+        f"{word} {name!r}" for word, sql in questions[type(entry)] for (name,) in db.execute(sql, (entry.id,))
     ]
     return ", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
 
