@@ -1,0 +1,188 @@
+"""Every setting once: name, type, default, limits, help and whether it is secret.
+
+The fields of ``Settings`` are the only definition.  The options of the command line, the environment variables
+(``POSTBACKD_<NAME>``) and ``docs/reference/settings.md`` are made from them, so that a new setting is one field here.
+Given on the command line, a value wins over the environment, the environment over the default.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import cache
+from typing import Annotated, Any, Literal, get_args, get_type_hints
+
+import msgspec
+from msgspec import Meta, Struct
+
+PREFIX = "POSTBACKD_"
+
+
+class SettingsError(Exception):
+    """A setting has a value that cannot be used; the message names the setting and what it may be."""
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """What one postbackd was told; made once by ``load_settings``."""
+
+    data: Annotated[
+        str,
+        Meta(
+            min_length=1, description="Directory of the database and its lock file; made when it is missing."
+        ),
+    ] = "./data"
+    listen: Annotated[
+        str,
+        Meta(
+            description="Address and port to listen on. Port 0 takes any free port. "
+            "Only loopback is safe without a TLS proxy in front."
+        ),
+    ] = "127.0.0.1:8080"
+    public_url: Annotated[
+        str | None,
+        Meta(
+            description="Address under which visitors and networks reach this server, for the URLs that are printed, "
+            "such as https://track.example. Not set: the address of the running server, or http:// and listen."
+        ),
+    ] = None
+    node: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1023,
+            description="Number of this machine, different on each that writes to the same database.",
+        ),
+    ] = 0
+    busy_timeout_ms: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=60_000,
+            description="How long a write waits for a database that another program has locked.",
+        ),
+    ] = 250
+    queue_limit: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=10_000_000,
+            description="Requests that may wait to be stored; one more is answered 503 at once.",
+        ),
+    ] = 10_000
+    batch_limit: Annotated[
+        int, Meta(ge=1, le=100_000, description="Most requests that are committed in one transaction.")
+    ] = 1024
+    log_format: Annotated[
+        Literal["text", "json"],
+        Meta(
+            description="What the server writes on standard error: lines for people, or a JSON object a line."
+        ),
+    ] = "text"
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port to listen on."""
+        return read_address(self.listen)
+
+    @property
+    def base_url(self) -> str:
+        """``public_url``, or the address to listen on, without a slash at the end."""
+        return self.public_url or f"http://{self.listen}"
+
+
+class Setting(Struct, frozen=True):
+    """One row of the table of settings."""
+
+    name: str
+    type: str
+    default: Any
+    help: str
+    secret: bool
+
+    @property
+    def variable(self) -> str:
+        """The environment variable."""
+        return PREFIX + self.name.upper()
+
+
+@cache
+def _hints() -> dict[str, Any]:
+    return get_type_hints(Settings, include_extras=True)
+
+
+@cache
+def list_settings() -> tuple[Setting, ...]:
+    """The table of settings, in the order of ``Settings``."""
+    rows = []
+    for field in msgspec.structs.fields(Settings):
+        type_, meta = get_args(_hints()[field.name])
+        secret = bool((meta.extra or {}).get("secret"))
+        rows.append(Setting(field.name, _describe_type(type_, meta), field.default, meta.description, secret))
+    return tuple(rows)
+
+
+def find_setting(name: str) -> Setting:
+    """The row of one setting; an unknown name is a ``KeyError``."""
+    return {setting.name: setting for setting in list_settings()}[name]
+
+
+def _describe_type(type_: Any, meta: Meta) -> str:
+    if type_ is int:
+        return f"whole number, {meta.ge} to {meta.le}"
+    if get_args(type_) and type(None) not in get_args(type_):
+        return " or ".join(get_args(type_))
+    return "text"
+
+
+def load_settings(overrides: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
+    """The settings from the command line (``overrides``; ``None`` means not given) and the environment.
+
+    Raises ``SettingsError`` naming the setting, where its value came from and what it may be.
+    """
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for setting in list_settings():
+        given, origin = overrides.get(setting.name), f"--{setting.name.replace('_', '-')}"
+        if given is None:
+            given, origin = environ.get(setting.variable) or None, setting.variable
+        if given is not None:
+            values[setting.name], origins[setting.name] = _convert(setting, given, origin), origin
+    unknown = set(overrides) - {setting.name for setting in list_settings()}
+    if unknown:
+        raise SettingsError(f"there is no setting {sorted(unknown)[0]!r}; see docs/reference/settings.md")
+    settings = Settings(**values)
+    _check(settings, origins)
+    return _trim_url(settings)
+
+
+def _convert(setting: Setting, given: Any, origin: str) -> Any:
+    try:
+        return msgspec.convert(given, _hints()[setting.name], strict=False)
+    except msgspec.ValidationError as error:
+        shown = "" if setting.secret else f" {given!r}"
+        raise SettingsError(f"{origin}{shown} is not usable; {setting.name} is {setting.type}") from error
+
+
+def _check(settings: Settings, origins: Mapping[str, str]) -> None:
+    read_address(settings.listen, origins.get("listen", "listen"))
+    url = settings.public_url
+    if url is not None and not re.fullmatch(r"https?://[^/\s?#@]+(/[^\s?#]*)?", url):
+        origin = origins.get("public_url", "public_url")
+        raise SettingsError(f"{origin} {url!r} is not usable; write it like https://track.example")
+
+
+def _trim_url(settings: Settings) -> Settings:
+    if settings.public_url is None:
+        return settings
+    return msgspec.structs.replace(settings, public_url=settings.public_url.rstrip("/"))
+
+
+_ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:\[\]/@]*):(?P<port>[0-9]{1,5})")
+
+
+def read_address(text: str, origin: str = "listen") -> tuple[str, int]:
+    """Host and port of ``HOST:PORT``; IPv6 in brackets, an empty host is every address.  Raises ``SettingsError``."""
+    match = _ADDRESS.fullmatch(text.strip())
+    if match is None or int(match["port"]) > 65535:
+        raise SettingsError(f"{origin} {text!r} is not usable; write it as HOST:PORT, such as 127.0.0.1:8080")
+    return match["host"].strip("[]"), int(match["port"])

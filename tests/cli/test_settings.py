@@ -1,0 +1,70 @@
+"""Settings: one table, and errors that say what to do."""
+
+from __future__ import annotations
+
+import pytest
+
+from postbackd.settings import Settings, SettingsError, find_setting, list_settings, load_settings
+
+
+def test_the_command_line_wins_over_the_environment_and_that_over_the_default() -> None:
+    environ = {"POSTBACKD_NODE": "7", "POSTBACKD_LISTEN": "127.0.0.1:1"}
+    settings = load_settings({"listen": "127.0.0.1:2", "data": None}, environ)
+    assert settings == Settings(listen="127.0.0.1:2", node=7)
+    assert settings.data == "./data"
+
+
+def test_an_empty_variable_counts_as_not_set() -> None:
+    assert load_settings({}, {"POSTBACKD_PUBLIC_URL": "", "POSTBACKD_NODE": ""}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "environ", "named"),
+    [
+        ({"listen": "8080"}, {}, "--listen '8080' is not usable; write it as HOST:PORT"),
+        ({"listen": "127.0.0.1:70000"}, {}, "--listen"),
+        ({}, {"POSTBACKD_LISTEN": "http://x:80"}, "POSTBACKD_LISTEN"),
+        (
+            {},
+            {"POSTBACKD_NODE": "1024"},
+            "POSTBACKD_NODE '1024' is not usable; node is whole number, 0 to 1023",
+        ),
+        ({}, {"POSTBACKD_NODE": "one"}, "POSTBACKD_NODE"),
+        ({"batch_limit": 0}, {}, "--batch-limit"),
+        ({"log_format": "xml"}, {}, "text or json"),
+        ({"public_url": "track.example"}, {}, "--public-url"),
+        ({"public_url": "https://user@track.example"}, {}, "--public-url"),
+        ({"colour": "red"}, {}, "there is no setting 'colour'"),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_named_with_where_it_came_from(
+    overrides: dict[str, object], environ: dict[str, str], named: str
+) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_settings(overrides, environ)
+    assert named in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("listen", "address"),
+    [
+        ("127.0.0.1:8080", ("127.0.0.1", 8080)),
+        ("[::1]:80", ("::1", 80)),
+        (":0", ("", 0)),
+        ("a.b:1", ("a.b", 1)),
+    ],
+)
+def test_addresses_are_read(listen: str, address: tuple[str, int]) -> None:
+    assert load_settings({"listen": listen}, {}).address == address
+
+
+def test_the_base_url_is_the_public_one_without_its_last_slash_or_the_address() -> None:
+    assert load_settings({"public_url": "https://t.example/x/"}, {}).base_url == "https://t.example/x"
+    assert Settings().base_url == "http://127.0.0.1:8080"
+
+
+def test_every_setting_has_help_and_a_variable() -> None:
+    assert [setting.name for setting in list_settings()] == list(Settings.__struct_fields__)
+    assert all(setting.help.endswith(".") for setting in list_settings())
+    assert find_setting("busy_timeout_ms").variable == "POSTBACKD_BUSY_TIMEOUT_MS"
