@@ -1,7 +1,7 @@
 """Why a postback could not be used: the closed list of reasons, and what is wrong with a click id.
 
-The log, the API, the reports and the documentation take word, cause and fix from ``Reason``; nothing else spells
-them.  The numbers are stored: append new ones, never renumber.
+The log, the API, the reports and the documentation take word, cause and fix from ``Reason``; nothing else
+spells them.  The numbers are stored: append new ones, never renumber.
 
 A click id is looked at here only after ``KeyRing.verify`` refused it, so this may take its time, but it is
 linear in the length of hostile text.  It repairs only what verifies after the repair, and guesses nothing.
@@ -52,17 +52,17 @@ class Reason(IntEnum):
     MACRO_LITERAL = (
         3,
         "A macro or placeholder arrived instead of its value: the network did not fill it.",
-        "Use the network's own spelling of the macro in the postback URL and see that the macro is allowed there.",
+        "Use the network's own spelling of the macro in the postback URL, where the network allows it.",
     )
     CLICK_ID_TRUNCATED = (
         4,
         "The click id was cut off: it is the beginning of one of ours.",
-        "Pass {click_id} in a field that keeps at least 26 characters, on every hop between us and the network.",
+        "Pass {click_id} in a field that keeps at least 26 characters, on every hop to the network.",
     )
     CLICK_ID_ALTERED = (
         5,
-        "The click id has the shape of ours but was changed on its way, was never issued here, or its key is retired.",
-        "Compare it with the id in the offer link and look for a hop that adds, removes or replaces characters.",
+        "The click id looks like ours but was changed on its way, forged, or signed with a retired key.",
+        "Compare it with the id in the offer link and look for a hop that changes characters.",
     )
     CLICK_ID_DOUBLE_ENCODED = (
         6,
@@ -77,12 +77,12 @@ class Reason(IntEnum):
     CLICK_ID_FOREIGN = (
         8,
         "The click id is not one of ours: another system made it.",
-        "Put the macro of the sub id that carries {click_id} into the postback URL, not the network's own id.",
+        "Put the macro of the sub id that carries {click_id} into the postback URL, not another id.",
     )
     CLICK_NOT_YET_SEEN = (
         9,
         "The click id is genuine but no such click is stored yet.",
-        "Wait: it is matched when the click arrives; if it never does, the click was lost before it reached us.",
+        "Wait: it is matched when the click arrives; if none arrives, it was lost before it reached us.",
     )
     CLICK_PURGED = (
         10,
@@ -112,7 +112,7 @@ class Reason(IntEnum):
     CURRENCY_UNKNOWN = (
         15,
         "The currency is not an ISO 4217 code.",
-        "Send a code such as USD or EUR, or leave the parameter out and set the network's currency, then replay.",
+        "Send a code such as USD or EUR, or leave it out and set the network's currency, then replay.",
     )
     STATUS_UNKNOWN = (
         16,
@@ -147,7 +147,7 @@ class Reason(IntEnum):
     TEST_EVENT = (
         22,
         "The click id is a test word: somebody tried the postback URL out.",
-        "Nothing is wrong; to test end to end, open the campaign link and send the click id that it hands out.",
+        "To test end to end, open the campaign link and send the click id that it hands out.",
     )
     BODY_MALFORMED = (
         23,
@@ -183,17 +183,19 @@ _EMPTY = frozenset(
     {"", "0", "-", "null", "undefined", "none", "nil", "nan", "n/a", "na", "(null)", "[null]", "false"}
 )
 _TEST_WORD = re.compile(
-    r"test(?:ing|er)?[ _-]?(?:click|clickid|click[ _-]id|cid|subid|id|conversion|postback|pixel|event|lead|sale|order"
-    r"|transaction|txid|value|user)?[ _-]?[0-9]{0,12}|(?:click|clickid|subid|postback|conversion)[ _-]?test[0-9]{0,6}"
+    r"test(?:ing|er)?[ _-]?(?:click|clickid|click[ _-]id|cid|subid|id|conversion|postback|pixel|event|lead"
+    r"|sale|order|transaction|txid|value|user)?[ _-]?[0-9]{0,12}"
+    r"|(?:click|clickid|subid|postback|conversion)[ _-]?test[0-9]{0,6}"
 )
 _INSIDE_MACRO = re.compile(
     r"\{\{?[$:_]?[A-Za-z][\w.:]*\}|\[[A-Z_]{3,}\]|__[A-Z_]{3,}__|##[A-Z_]{3,}##", re.ASCII
 )
 _WRAPPING = re.compile("[\\s\"'`\u00b4\u2018\u2019\u201c\u201d\u00ab\u00bb\u200b\u200c\u200d\u2060\ufeff]+")
 _MAX_DECODINGS = 3
+_MAX_QUOTED = 60
 
 _EARLIEST_MS = 1_590_969_600_000
-"""2020-06-01.  Shapes without a valid check count as ours only from then on: a run of zeros says 2020-01-01."""
+"""2020-06-01.  Shapes without a valid check count as ours from then on: a run of zeros says 2020-01-01."""
 _DAY_MS = 86_400_000
 _ULID_FROM_MS = 1_451_606_400_000
 """2016-01-01: ULIDs have the alphabet and length of our ids, but count milliseconds from 1970."""
@@ -236,7 +238,7 @@ _SHAPES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
 def diagnose_click_id(text: str | None, keys: KeyRing, now_ms: int) -> ClickIdFinding:
     """What is wrong with a click id that ``keys.verify`` refused.
 
-    ``now_ms`` is the time in milliseconds since 1970: an id that claims to come from later was not issued here.
+    ``now_ms`` is the time in milliseconds since 1970: an id of a later time was not issued here.
     Never raises, whatever the text.
     """
     if text is None:
@@ -260,11 +262,23 @@ def _match_word(text: str) -> ClickIdFinding | None:
     word = bare.casefold()
     if word in _EMPTY:
         return ClickIdFinding(Reason.CLICK_ID_EMPTY)
-    if looks_like_macro(text) or looks_like_macro(_unwrap(unquote(text))) or _INSIDE_MACRO.search(text):
-        return ClickIdFinding(Reason.MACRO_LITERAL, hint=f"{text[:60]} was sent as it is")
+    macro = _find_macro(text)
+    if macro is not None:
+        return ClickIdFinding(Reason.MACRO_LITERAL, hint=f"{macro} was sent as it is")
     if _TEST_WORD.fullmatch(word):
         return ClickIdFinding(Reason.TEST_EVENT)
     return None
+
+
+def _find_macro(text: str) -> str | None:
+    """The macro that the text is or holds; never the text around it, which may be anything."""
+    if looks_like_macro(text):
+        return text[:_MAX_QUOTED]
+    unwrapped = _unwrap(unquote(text))
+    if looks_like_macro(unwrapped):
+        return unwrapped[:_MAX_QUOTED]
+    inside = _INSIDE_MACRO.search(text)
+    return inside.group()[:_MAX_QUOTED] if inside else None
 
 
 def _repair(text: str, keys: KeyRing) -> ClickIdFinding | None:

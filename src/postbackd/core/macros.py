@@ -1,9 +1,9 @@
 """Macros: the ones that an offer URL may hold, and the ones that a sender forgot to fill.
 
-Ours are written ``{name}``.  The macros of other systems (``{{x}}``, ``${x}``, ``[x]``, ``#x#`` …) may stand in an
-offer URL too and pass through as they are: the system behind the redirect fills them.  So a template is never
-parsed as a URL (``#`` would start a fragment, ``%AD`` would be a byte, ``[`` would be illegal); only scheme
-and host are looked at, and values are percent-encoded when they are filled in.
+Ours are written ``{name}``.  The macros of other systems (``{{x}}``, ``${x}``, ``[x]``, ``#x#`` …) may stand
+in an offer URL too and pass through as they are: the system behind the redirect fills them.  So a template is
+never parsed as a URL (``#`` would start a fragment, ``%AD`` would be a byte, ``[`` would be illegal); only
+scheme and host are looked at, and values are percent-encoded when they are filled in.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ _LISTED = (
 # Foreign double braces and dollar braces first: the longest delimiter decides.
 _MACRO = re.compile(r"\{\{[^{}]*\}\}|\$\{[^{}]*\}|\{([^{}]*)\}|[{}]")
 _SCHEME = re.compile(r"https?://", re.IGNORECASE)
-_AUTHORITY = re.compile(r"[^/?#]*")
+_AUTHORITY_END = re.compile(r"[/?#]")
 _HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?\.?|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?")
+_LAST_PORT = 65535
 _FORBIDDEN = re.compile(r"[\x00-\x20\x7f-\xa0\\\s\ud800-\udfff]")
 _PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
 
@@ -47,7 +48,7 @@ class Template:
     __slots__ = ("_head", "_tail", "url")
 
     def __init__(self, url: str, head: str, tail: tuple[tuple[str, str], ...]) -> None:
-        """``head`` is the literal text before the first macro, ``tail`` each macro with the text that follows it."""
+        """``head``: the text before the first macro; ``tail``: each macro with the text that follows it."""
         self.url = url
         self._head = head
         self._tail = tail
@@ -58,10 +59,10 @@ class Template:
         return frozenset(name for name, _ in self._tail)
 
     def fill(self, values: Mapping[str, str | None]) -> str:
-        """The URL with every macro replaced by its percent-encoded value; absent and ``None`` are filled empty.
+        """The URL with every macro replaced by its percent-encoded value; absent and ``None`` fill empty.
 
-        The result is printable ASCII whatever the values hold, so it may stand in a header.  Letters and digits
-        (all of our click ids) are inserted as they are.
+        The result is printable ASCII whatever the values hold, so it may stand in a header.  Letters and
+        digits (all of our click ids) are inserted as they are.
         """
         url = self._head
         for name, literal in self._tail:
@@ -75,7 +76,7 @@ class Template:
 
 
 def compile_url(url: str) -> Template:
-    """Take an offer URL apart.  Raises ``MacroError`` for an unknown macro or a URL no visitor can be sent to."""
+    """Take an offer URL apart.  Raises ``MacroError`` for an unknown macro and for an unusable URL."""
     _check_url(url)
     literals: list[str] = []
     names: list[str] = []
@@ -102,12 +103,12 @@ def _own_name(found: re.Match[str]) -> str | None:
         return name
     if name is not None:
         raise MacroError(
-            f"unknown macro {{{name}}} in the offer URL; known are {_LISTED}. Use one of these or leave it out "
-            f"(write {{{{{name}}}}} or ${{{name}}} if the shop's own system fills it)"
+            f"unknown macro {{{name}}} in the offer URL; known are {_LISTED}. Use one of these or "
+            f"leave it out (write {{{{{name}}}}} or ${{{name}}} if the shop's own system fills it)"
         )
     if len(found.group()) == 1:
         raise MacroError(
-            f"the offer URL has a single {found.group()} at character {found.start() + 1}; write macros as "
+            f"the offer URL has a single {found.group()} at position {found.start() + 1}; write macros as "
             "{click_id}, and a literal brace as %7B or %7D"
         )
     return None
@@ -120,10 +121,10 @@ def _check_url(url: str) -> None:
     forbidden = _FORBIDDEN.search(url)
     if forbidden:
         raise MacroError(
-            f"the offer URL has the forbidden character {forbidden.group()!a} at character {forbidden.start() + 1}; "
-            "remove it, or percent-encode it (a space is %20)"
+            f"the offer URL has the forbidden character {forbidden.group()!a} at position "
+            f"{forbidden.start() + 1}; remove it, or percent-encode it (a space is %20)"
         )
-    _check_authority(_AUTHORITY.match(url, scheme.end()).group())  # type: ignore[union-attr]  # matches anything
+    _check_authority(_AUTHORITY_END.split(url[scheme.end() :], maxsplit=1)[0])
 
 
 def _check_authority(authority: str) -> None:
@@ -136,7 +137,7 @@ def _check_authority(authority: str) -> None:
     if not authority.isascii():
         raise MacroError("the host of the offer URL has non-ASCII letters; write it in its xn-- form")
     host = _HOST.fullmatch(authority)
-    if host is None or ".." in authority or int(host.group(1) or "0") > 65535:
+    if host is None or ".." in authority or int(host.group(1) or "0") > _LAST_PORT:
         raise MacroError(
             f"the offer URL has no usable host ({authority!r}); write it like https://shop.example/path"
         )
@@ -157,8 +158,8 @@ _UNFILLED = re.compile(
 _OPENERS = frozenset("{[$#%_!@(<")
 _PLACEHOLDER_WORDS = (
     "REPLACE REPLACE_ME REPLACEME REPLACE_THIS YOUR_CLICK_ID YOUR_CLICKID YOUR_SUBID YOUR_SUB_ID YOUR_ID "
-    "INSERT_CLICK_ID INSERT_CLICKID INSERT_CLICK_ID_HERE INSERT_CLICKID_HERE CLICK_ID_HERE CLICKID_HERE CLICKID "
-    "CLICK_ID SUBID SUB_ID SUB1 AFF_SUB TXID TRANSACTION_ID PAYOUT AMOUNT OPTIONAL PLACEHOLDER"
+    "INSERT_CLICK_ID INSERT_CLICKID INSERT_CLICK_ID_HERE INSERT_CLICKID_HERE CLICK_ID_HERE CLICKID_HERE "
+    "CLICKID CLICK_ID SUBID SUB_ID SUB1 AFF_SUB TXID TRANSACTION_ID PAYOUT AMOUNT OPTIONAL PLACEHOLDER"
 )
 _PLACEHOLDERS = frozenset(_PLACEHOLDER_WORDS.split())
 _LONGEST_MACRO = 200
@@ -167,7 +168,7 @@ _LONGEST_MACRO = 200
 def looks_like_macro(text: str) -> bool:
     """Whether the whole text is a macro that nobody filled, in any syntax used in the field.
 
-    Also true for a percent-encoded one (``%7Bclickid%7D``) and for capital placeholder words (``REPLACE_ME``).  False
+    Also true for a percent-encoded one (``%7Bclickid%7D``) and for placeholder words (``REPLACE_ME``).  False
     for ids, numbers and words: a real value must never be thrown away as a macro.
     """
     if text[:1] not in _OPENERS:

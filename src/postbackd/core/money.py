@@ -3,20 +3,20 @@
 What senders write is decided here once; ``None`` means unreadable, and nothing is guessed:
 
     written                         read as          why
-    ``12.50`` ``12`` ``.5`` ``12.`` decimal text     the dot is always the decimal point (``1.234`` is 1 and 234/1000)
+    ``12.50`` ``12`` ``.5`` ``12.`` decimal text     the dot is always the decimal point (``1.234``: below 2)
     `` 12.50 ``                     12.50            surrounding white space means nothing
     ``+3`` ``-3`` ``-0``            3, -3, 0         the caller decides what a negative value means
-    ``12,50`` ``12,5``              12.50            one comma, one or two digits after it, no dot: a decimal comma
-    ``1,234.56`` ``1,234,567``      thousands        groups of three, and a dot or a second comma that proves it
+    ``12,50`` ``12,5``              12.50            one comma, no dot, one or two digits after it
+    ``1,234.56`` ``1,234,567``      thousands        groups of three; a dot or second comma proves it
     ``1,234`` ``12,500``            None             a decimal or a thousands comma: a factor of 1,000 apart
     ``1.234,56`` ``12,34,567``      None             not written in either of the two accepted ways
     ``$12.50`` ``12,50 €``          12.50            only when it is a symbol of the currency asked for
     ``12.50 USD`` ``usd12.50``      12.50            only when it is the currency asked for
-    ``0.30000000000000004``         0.30             7 to 18 decimals are rounded half-even: senders print binary floats
+    ``0.30000000000000004``         0.30             7 to 18 decimals, rounded half-even: printed floats
     19 decimals or more             None             nobody's price
     ``1e3`` ``NaN`` ``inf`` ``0x10`` ``1_000``  None  number syntax of programming languages
-    empty, ``١٢``, ``−3`` (U+2212)  None             only ASCII digits and signs are digits and signs
-    more than 10**12 units          None             would not be a payout; keeps micros inside a signed 64-bit column
+    empty, ``١٢``, U+2212 as sign   None             only ASCII digits and signs are digits and signs
+    more than 10**12 units          None             no payout; micros stay inside a signed 64-bit column
     more than 64 characters         None             bounds the work
 """
 
@@ -28,7 +28,7 @@ MICROS = 1_000_000
 """Micros in one unit of a currency."""
 
 MAX_MICROS = 10**12 * MICROS
-"""The largest value read, either sign: 10**18 fits a signed 64-bit column with room to add up nine of them."""
+"""The largest value read, either sign: 10**18, of which nine still add up inside a signed 64-bit column."""
 
 _MAX_TEXT = 64
 _MAX_DECIMALS = 18
@@ -49,8 +49,8 @@ CURRENCIES: frozenset[str] = frozenset(_ISO_4217.split())
 """
 
 _DOLLARS = (
-    "ARS AUD BBD BMD BND BSD BZD CAD CLP COP CUP DOP FJD GYD HKD JMD KYD LRD MXN NAD NZD SBD SGD SRD TTD TWD USD "
-    "UYU XCD"
+    "ARS AUD BBD BMD BND BSD BZD CAD CLP COP CUP DOP FJD GYD HKD JMD KYD LRD MXN NAD NZD SBD SGD SRD TTD TWD "
+    "USD UYU XCD"
 )
 _SYMBOLS: dict[str, frozenset[str]] = {
     symbol: frozenset(codes.split())
@@ -180,7 +180,7 @@ def _split_number(number: str) -> tuple[str, str] | None:
 
 
 def write_micros(micros: int) -> str:
-    """Decimal text with at least two decimals and no needless zeros: ``12500000`` is ``12.50``, ``1`` is ``0.000001``."""
+    """Decimal text, two decimals or as many as it takes: ``12500000`` is ``12.50``, ``1`` is ``0.000001``."""
     sign = "-" if micros < 0 else ""
     units, rest = divmod(abs(micros), MICROS)
     cents, finer = divmod(rest, 10_000)

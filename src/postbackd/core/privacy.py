@@ -1,12 +1,12 @@
 """Personal data is replaced before anything is written or logged.
 
 Values that hold or look like an e-mail address, a phone number, a payment card number or a full IP address
-become ``hashed:`` and 16 hexadecimal digits of a keyed hash: equal values stay equal (so that deduplication still
-works) and nobody without the key can find out what they were.  Amounts, dates, timestamps, versions, UUIDs and
-ordinary order ids are left alone; where digits alone do not tell, the rules ask for more (a card number must
-have the prefix of a brand and pass the Luhn check).
+become ``hashed:`` and 16 hexadecimal digits of a keyed hash: equal values stay equal (so that deduplication
+still works) and nobody without the key can find out what they were.  Amounts, dates, timestamps, versions,
+UUIDs and ordinary order ids are left alone; where digits alone do not tell, the rules ask for more (a card
+number must have the prefix of a brand and pass the Luhn check).
 
-Every pattern is linear on hostile input: repetitions are bounded, or a look-behind allows only one start a run.
+Every pattern is linear on hostile input: repetitions are bounded, or a look-behind allows one start a run.
 """
 
 from __future__ import annotations
@@ -22,8 +22,16 @@ MASK_PREFIX = "hashed:"
 _SHORTEST = 6
 """``a@b.co``; nothing shorter is personal by these rules."""
 
-_SUSPECT = re.compile(r"[@%:+(]|[0-9][0-9 .-]{6}")
-"""What every value that a rule could replace holds; most values hold none of it and are done."""
+_LONGEST_NUMBER = 17
+"""``00`` and 15 digits (ITU-T E.164); cards have 16.  Digits alone are judged between 10 and this."""
+
+_SUSPECT = re.compile(
+    r"[@%:+(0-9](?:(?<![0-9])|(?<![0-9A-Za-z][0-9])(?<![0-9A-Za-z][-._][0-9])[0-9 .-]{6}|\.[0-9]{1,3}\.[0-9])"
+)
+"""What every value holds that a rule could replace, unless it is letters and digits alone.
+
+Written to start with one set of characters, which the regular expression engine skips to: half the time.
+"""
 
 # Not in the middle of a word or number, nor a later part of an id (A-555-123-4567, 0.4111111111111111).
 _START = r"(?<![0-9A-Za-z])(?<![0-9A-Za-z][-._])"
@@ -41,7 +49,7 @@ _FORMATTED_PHONE = re.compile(
 )
 _BARE_PHONE = re.compile(
     rf"{_START}(?:1[2-9][0-9]{{2}}[2-9][0-9]{{6}}|00[1-9][0-9]{{7,14}}){_END}"
-    # A plus that was sent unencoded arrives as a space.  13 digits that start with 1 are a time in milliseconds.
+    # A plus that was sent unencoded arrives as a space.  13 digits from 1 on are a time in milliseconds.
     r"|^ (?!1[0-9]{12}$)[1-9][0-9]{10,14}$"
 )
 _CARD = re.compile(
@@ -77,14 +85,16 @@ class Masker:
 
     def mask(self, text: str) -> str:
         """The text itself, or the hash that stands for it when it holds personal data."""
-        if len(text) < _SHORTEST or _SUSPECT.search(text) is None:
+        if len(text) < _SHORTEST or text.isalnum():
+            return self._hash(text) if text.isdigit() and _is_bare(text) else text
+        if _SUSPECT.search(text) is None:
             return text
         plain = _plain(text)
         return self._hash(plain) if _is_formatted(plain) or _is_bare(plain) else text
 
     def mask_opaque(self, text: str) -> str:
-        """The same for ids that an ad network issued and must get back unchanged: digits alone are never replaced."""
-        if len(text) < _SHORTEST or _SUSPECT.search(text) is None:
+        """The same for ids that an ad network must get back unchanged: digits alone are never replaced."""
+        if len(text) < _SHORTEST or text.isalnum() or _SUSPECT.search(text) is None:
             return text
         plain = _plain(text)
         return self._hash(plain) if _is_formatted(plain) else text
@@ -101,9 +111,7 @@ def _plain(text: str) -> str:
 
 
 def _is_formatted(text: str) -> bool:
-    """An e-mail address, a phone number written as one, or an IP address: known by form, not by digits alone."""
-    if text.isdigit():
-        return False
+    """An e-mail address, a phone number written as one or an IP address: known by form, not by digits."""
     return (
         ("@" in text and _EMAIL.search(text) is not None)
         or _FORMATTED_PHONE.search(text) is not None
@@ -114,6 +122,8 @@ def _is_formatted(text: str) -> bool:
 
 def _is_bare(text: str) -> bool:
     """A phone or card number that is digits alone, or nearly so."""
+    if not 10 <= len(text) <= _LONGEST_NUMBER and text.isdigit():
+        return False
     if _BARE_PHONE.search(text):
         return True
     return any(_is_card(found.group()) for found in _CARD.finditer(text))
@@ -150,7 +160,7 @@ def _read_ipv6(text: str) -> IPv6Address | None:
 
 
 def truncate_ip(address: str) -> str | None:
-    """The network an address is in: ``203.0.113.0/24`` or ``2001:db8:1::/48``; ``None`` when it is unreadable.
+    """The network an address is in: ``203.0.113.0/24`` or ``2001:db8:1::/48``; ``None`` if unreadable.
 
     An IPv4 address mapped into IPv6 (``::ffff:203.0.113.7``) gives its IPv4 network.
     """

@@ -46,23 +46,24 @@ TRANSITIONS: Mapping[Status, frozenset[Status]] = {
 
 _FIELD_WORDS = {
     Status.PENDING: (
-        "pending hold on_hold onhold on-hold open lead new waiting wait processing in_progress under_review review "
-        "unconfirmed unapproved tracked initiated 0"
+        "pending hold on_hold onhold on-hold open lead new waiting wait processing in_progress under_review "
+        "review unconfirmed unapproved tracked initiated 0"
     ),
     Status.APPROVED: (
-        "approved approve accepted accept confirmed confirm paid sale sold ok okay success successful valid validated "
-        "complete completed credited locked payable closed cleared settled 1"
+        "approved approve accepted accept confirmed confirm paid sale sold ok okay success successful valid "
+        "validated complete completed credited locked payable closed cleared settled 1"
     ),
     Status.REJECTED: (
-        "rejected reject declined decline denied disapproved trash trashed cancelled canceled cancel canceled_by_user "
+        "rejected reject declined decline denied disapproved trash trashed cancelled canceled cancel "
         "invalid void voided failed fail fraud spam duplicate expired not_approved"
     ),
     Status.REVERSED: (
-        "reversed reverse reversal refunded refund partial_refund rfnd chargeback charge_back chargebacked chargedback "
-        "charged_back cgbk returned return clawback revoked"
+        "reversed reverse reversal refunded refund partial_refund rfnd chargeback charge_back chargebacked "
+        "chargedback charged_back cgbk returned return clawback revoked"
     ),
 }
-# 2 and 3 are left out on purpose: 2 is "pending" to Affise and "rejected" to others, -1 is rejected or reversed.
+# Other numbers are left out on purpose: 2 is "pending" to Affise and "rejected" to others, -1 is rejected or
+# reversed.
 _STATUS_OF = {word: status for status, words in _FIELD_WORDS.items() for word in words.split()}
 
 
