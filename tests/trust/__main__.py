@@ -62,7 +62,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--only", default="", help="comma-separated test ids, for example T3,T5")
     parser.add_argument("--seed", type=int, default=20260, help="every random choice follows from it")
     parser.add_argument("--json", default="", help="write the figures to this file")
-    parser.add_argument("--work-dir", default="", help="where the servers' data go (default: a temporary directory)")
+    parser.add_argument(
+        "--work-dir", default="", help="where the servers' data go (default: a temporary directory)"
+    )
     return parser.parse_args()
 
 
@@ -77,7 +79,9 @@ def _choose(only: str) -> list[TrustTest]:
     wanted = {name.strip().upper() for name in only.split(",") if name.strip()}
     unknown = wanted - TESTS.keys()
     if unknown:
-        sys.exit(f"no such test: {', '.join(sorted(unknown))}; there are {', '.join(t.test_id for t in ordered)}")
+        sys.exit(
+            f"no such test: {', '.join(sorted(unknown))}; there are {', '.join(t.test_id for t in ordered)}"
+        )
     return [test for test in ordered if not wanted or test.test_id in wanted]
 
 
@@ -116,7 +120,13 @@ def _row(outcome: Outcome) -> str:
     failed = sum(control.failed for control in controls)
     control = f"{failed} of {len(controls)} failed as they must" if controls else "-"
     row = _TABLE.format(
-        outcome.test_id, n, judged, bound, control, f"{outcome.seconds:.0f}", f"{outcome.state}: {outcome.title}"
+        outcome.test_id,
+        n,
+        judged,
+        bound,
+        control,
+        f"{outcome.seconds:.0f}",
+        f"{outcome.state}: {outcome.title}",
     )
     return row + _details(outcome)
 
@@ -129,7 +139,9 @@ def _details(outcome: Outcome) -> str:
             lines.append("  ".join(f"{name} {value}" for name, value in rest.items()))
         for control in outcome.result.controls:
             figures = "  ".join(f"{name} {value}" for name, value in control.figures.items())
-            lines.append(f"control {control.name}: {'failed as it must' if control.failed else 'PASSED'}  {figures}")
+            lines.append(
+                f"control {control.name}: {'failed as it must' if control.failed else 'PASSED'}  {figures}"
+            )
         if outcome.result.note:
             lines.append(outcome.result.note)
     elif outcome.reason:
