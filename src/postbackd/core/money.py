@@ -5,7 +5,7 @@ What senders write is decided here once; ``None`` means unreadable, and nothing 
     written                         read as          why
     ``12.50`` ``12`` ``.5`` ``12.`` decimal text     the dot is always the decimal point (``1.234``: below 2)
     `` 12.50 ``                     12.50            surrounding white space means nothing
-    ``+3`` ``-3`` ``-0``            3, -3, 0         the caller decides what a negative value means
+    ``+3`` ``-3`` ``-0`` ``- 3``    3, -3, 0, -3     the caller decides what a negative value means
     ``12,50`` ``12,5``              12.50            one comma, no dot, one or two digits after it
     ``1,234.56`` ``1,234,567``      thousands        groups of three; a dot or second comma proves it
     ``1,234`` ``12,500``            None             a decimal or a thousands comma: a factor of 1,000 apart

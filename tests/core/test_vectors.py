@@ -1,0 +1,148 @@
+"""The language-neutral cases in ``spec/vectors``: every one of them holds here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from postbackd.core.click_id import KeyRing, read_stamp, stamp_ms, write_stamp
+from postbackd.core.diagnosis import diagnose_click_id
+from postbackd.core.macros import MacroError, compile_url, looks_like_macro
+from postbackd.core.model import SigningKey
+from postbackd.core.money import CURRENCIES, read_micros, write_micros
+from postbackd.core.privacy import Masker, truncate_ip
+from postbackd.core.statuses import Status, moves_on, read_status, settle
+
+_FOLDER = Path(__file__).parents[2] / "spec" / "vectors"
+_FILES = {
+    name: json.loads((_FOLDER / f"{name}.json").read_text("utf-8"))
+    for name in ("click_id", "macros", "money", "privacy", "statuses")
+}
+
+Case = dict[str, Any]
+
+
+def cases(file: str, section: str) -> pytest.MarkDecorator:
+    """Parametrize with the cases of one section; the test's id shows the input."""
+    found = _FILES[file][section]
+    ids = [f"{n}:{ascii(next(iter(case.values())))[:40]}" for n, case in enumerate(found)]
+    return pytest.mark.parametrize("case", found, ids=ids)
+
+
+@pytest.fixture(scope="module")
+def keys() -> KeyRing:
+    return KeyRing(
+        SigningKey(
+            id=key["id"], secret=bytes.fromhex(key["secret_hex"]), active_from_ms=key["active_from_ms"]
+        )
+        for key in _FILES["click_id"]["keys"]
+    )
+
+
+@pytest.fixture(scope="module")
+def masker() -> Masker:
+    return Masker(bytes.fromhex(_FILES["privacy"]["key_hex"]))
+
+
+def as_int(text: str | None) -> int | None:
+    return None if text is None else int(text)
+
+
+@cases("click_id", "write")
+def test_a_click_id_is_written_the_same_everywhere(case: Case, keys: KeyRing) -> None:
+    assert keys.write(int(case["stamp"]), case["campaign"]) == case["text"]
+    assert keys.verify(case["text"]) == (int(case["stamp"]), case["campaign"])
+
+
+@cases("click_id", "verify")
+def test_a_click_id_verifies_only_when_it_was_issued(case: Case, keys: KeyRing) -> None:
+    expected = None if case["stamp"] is None else (int(case["stamp"]), case["campaign"])
+    assert keys.verify(case["text"]) == expected
+
+
+@cases("click_id", "stamps")
+def test_a_stamp_is_written_as_13_characters_and_says_its_time(case: Case) -> None:
+    stamp = int(case["stamp"])
+    assert write_stamp(stamp) == case["text"]
+    assert read_stamp(case["text"]) == stamp
+    assert stamp_ms(stamp) == case["ms"]
+
+
+@cases("click_id", "diagnose")
+def test_a_click_id_that_does_not_verify_is_explained(case: Case, keys: KeyRing) -> None:
+    finding = diagnose_click_id(case["text"], keys, _FILES["click_id"]["now_ms"])
+    assert (finding.reason.word, finding.repaired) == (case["reason"], case["repaired"])
+    assert (finding.stamp, finding.campaign) == (as_int(case["stamp"]), case["campaign"])
+
+
+@cases("money", "read")
+def test_money_is_read_without_guessing(case: Case) -> None:
+    assert read_micros(case["text"], case["currency"]) == as_int(case["micros"])
+
+
+@cases("money", "write")
+def test_money_is_written_in_one_way(case: Case) -> None:
+    assert write_micros(int(case["micros"])) == case["text"]
+
+
+@cases("money", "currencies")
+def test_a_currency_is_an_upper_case_iso_4217_code(case: Case) -> None:
+    assert (case["code"] in CURRENCIES) is case["known"]
+
+
+@cases("statuses", "read")
+def test_a_status_word_means_one_status_or_none(case: Case) -> None:
+    status = read_status(case["text"], case["own_words"])
+    assert (None if status is None else status.word) == case["status"]
+
+
+@cases("statuses", "settle")
+def test_messages_settle_on_the_final_status(case: Case) -> None:
+    (word, time_ms), *later = case["messages"]
+    state = (Status[word.upper()], time_ms)
+    for word, time_ms in later:
+        state = settle(*state, Status[word.upper()], time_ms)
+    assert [state[0].word, state[1]] == case["final"]
+
+
+@cases("statuses", "moves_on")
+def test_a_message_moves_a_conversion_on_or_not(case: Case) -> None:
+    (current, current_ms), (new, new_ms) = case["current"], case["new"]
+    moves = moves_on(Status[current.upper()], current_ms, Status[new.upper()], new_ms)
+    assert moves is case["moves"]
+
+
+@cases("macros", "fill")
+def test_an_offer_url_is_filled(case: Case) -> None:
+    assert compile_url(case["url"]).fill(case["values"]) == case["filled"]
+
+
+@cases("macros", "refuse")
+def test_an_unusable_offer_url_is_refused_with_a_reason(case: Case) -> None:
+    with pytest.raises(MacroError) as refusal:
+        compile_url(case["url"])
+    assert case["message"] in str(refusal.value)
+
+
+@cases("macros", "unfilled")
+def test_an_unfilled_macro_is_told_from_a_value(case: Case) -> None:
+    assert looks_like_macro(case["text"]) is case["macro"]
+
+
+@cases("privacy", "cases")
+def test_personal_values_are_masked_and_others_are_not(case: Case, masker: Masker) -> None:
+    assert (masker.mask(case["text"]) != case["text"]) is case["mask"]
+    assert (masker.mask_opaque(case["text"]) != case["text"]) is case["mask_opaque"]
+
+
+@cases("privacy", "hashes")
+def test_a_masked_value_is_the_keyed_hash_of_its_normal_form(case: Case, masker: Masker) -> None:
+    assert masker.mask(case["text"]) == case["masked"]
+
+
+@cases("privacy", "truncate")
+def test_an_address_is_truncated_to_its_network(case: Case) -> None:
+    assert truncate_ip(case["address"]) == case["network"]
