@@ -1,0 +1,28 @@
+"""The catalog in the form in which postbacks are judged; made once a catalog generation and never changed."""
+
+from __future__ import annotations
+
+from postbackd.core.click_id import KeyRing
+from postbackd.core.event import NetworkRules
+from postbackd.core.model import Catalog, Dedup, Offer, Postback
+from postbackd.core.privacy import Masker
+from postbackd.core.rules import judge_again
+
+
+class Rulebook:
+    """Keys, masker, networks and offers by id."""
+
+    __slots__ = ("catalog", "dedup", "keys", "masker", "networks", "offers")
+
+    def __init__(self, catalog: Catalog) -> None:
+        self.catalog = catalog
+        self.keys = KeyRing(catalog.signing_keys)
+        self.masker = Masker(catalog.privacy_key)
+        self.networks = {network.id: NetworkRules(network) for network in catalog.networks}
+        self.dedup = {network.id: Dedup[network.dedup.upper()] for network in catalog.networks}
+        self.offers: dict[int, Offer] = {offer.id: offer for offer in catalog.offers}
+
+    def judge_again(self, original: Postback) -> Postback | None:
+        """A stored postback through today's settings; ``None`` when its network was removed."""
+        network = self.networks.get(original.request.network)
+        return judge_again(original, network, self.keys, self.masker) if network else None

@@ -1,0 +1,172 @@
+"""Group commit: gather the requests that are waiting, write them in one transaction, answer them all.
+
+While one batch is being written the next one gathers, so the batch grows by itself under load.  What is answered
+before the commit has returned is nothing.  When the store fails, everybody in the batch is told that
+nothing is known (503), and nobody is let in until the store has proved that it can write again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from time import perf_counter, time
+from typing import Protocol, TypeVar
+
+from postbackd.core.model import Click, Postback
+from postbackd.core.rulebook import Rulebook
+from postbackd.ingest.flow import Flow
+from postbackd.store.base import Batch, Outcome, Store, StoreUnavailable
+
+log = logging.getLogger("postbackd.ingest")
+
+_T = TypeVar("_T")
+
+_RECOVERY_PAUSE_S = 0.25
+_FLOW_EVERY_S = 1.0
+
+
+class PostbackSink(Protocol):
+    """Whoever waits to hear what became of a postback."""
+
+    def settled(self, postback: Postback, outcome: Outcome) -> None: ...
+    def failed(self) -> None: ...
+
+
+class ClickSink(Protocol):
+    """Whoever waits for a click to be stored."""
+
+    def stored(self, stamp: int) -> None: ...
+    def failed(self) -> None: ...
+
+
+class Batcher:
+    """The queue in front of the store and the one task that empties it."""
+
+    def __init__(
+        self, store: Store, rulebook: Callable[[], Rulebook], flow: Flow, queue_limit: int, batch_limit: int
+    ) -> None:
+        self._store = store
+        self._rulebook = rulebook
+        self._flow = flow
+        self._queue_limit = queue_limit
+        self._batch_limit = batch_limit
+        self._postbacks: deque[tuple[Postback, PostbackSink]] = deque()
+        self._clicks: deque[tuple[Click, ClickSink]] = deque()
+        self._loop = asyncio.get_running_loop()
+        self._writing: asyncio.Task[None] | None = None
+        self._recovering: asyncio.Task[None] | None = None
+        self._flow_written = perf_counter()
+        self.available = True
+
+    @property
+    def full(self) -> bool:
+        """Whether a newcomer has to be told to come back later."""
+        return len(self._postbacks) + len(self._clicks) >= self._queue_limit
+
+    def add_postback(self, postback: Postback, sink: PostbackSink) -> None:
+        self._postbacks.append((postback, sink))
+        if self._writing is None:
+            self._writing = self._loop.create_task(self._write())
+
+    def add_click(self, click: Click, sink: ClickSink) -> None:
+        self._clicks.append((click, sink))
+        if self._writing is None:
+            self._writing = self._loop.create_task(self._write())
+
+    async def _write(self) -> None:
+        """Write batches until nobody waits."""
+        try:
+            while self._postbacks or self._clicks:
+                await self._write_one()
+                await asyncio.sleep(0)  # let the sockets fill the next batch
+        finally:
+            self._writing = None
+
+    async def _write_one(self) -> None:
+        postbacks, self._postbacks = _take(self._postbacks, self._batch_limit)
+        clicks, self._clicks = _take(self._clicks, self._batch_limit)
+        flow = self._due_flow()
+        batch = Batch([click for click, _ in clicks], [postback for postback, _ in postbacks], flow)
+        try:
+            written = await self._store.write(batch, self._rulebook())
+        except StoreUnavailable as error:
+            self._flow.put_back(flow)
+            self._stop_accepting(error)
+            for _, click_sink in clicks:
+                click_sink.failed()
+            for _, sink in postbacks:
+                sink.failed()
+            return
+        for (_, click_sink), stamp in zip(clicks, written.clicks, strict=True):
+            click_sink.stored(stamp)
+        for (postback, sink), outcome in zip(postbacks, written.outcomes, strict=True):
+            sink.settled(postback, outcome)
+
+    def _due_flow(self) -> list:  # type: ignore[type-arg]
+        now = perf_counter()
+        if now - self._flow_written < _FLOW_EVERY_S:
+            return []
+        self._flow_written = now
+        return self._flow.take()
+
+    async def write_flow(self) -> None:
+        """Write the counts even when no request comes along to carry them."""
+        if not self.available or perf_counter() - self._flow_written < _FLOW_EVERY_S:
+            return
+        flow = self._due_flow()
+        if not flow:
+            return
+        try:
+            await self._store.write(Batch(flow=flow), self._rulebook())
+        except StoreUnavailable as error:
+            self._flow.put_back(flow)
+            self._stop_accepting(error)
+
+    def _stop_accepting(self, error: StoreUnavailable) -> None:
+        if self.available:
+            log.error("the store failed (%s); answering 503 until it can be written again", error)
+        self.available = False
+        if self._recovering is None:
+            self._recovering = self._loop.create_task(self._recover())
+
+    def report_failure(self, error: StoreUnavailable) -> None:
+        """Another part of ingest met a failing store."""
+        self._stop_accepting(error)
+
+    async def _recover(self) -> None:
+        """Try until the store has proved that a write reaches the disk."""
+        try:
+            while not self.available:
+                await asyncio.sleep(_RECOVERY_PAUSE_S)
+                try:
+                    await self._store.recover()
+                except StoreUnavailable as error:
+                    log.debug("the store still fails: %s", error)
+                else:
+                    self.available = True
+                    log.warning("the store can be written again; accepting requests")
+        finally:
+            self._recovering = None
+
+    async def drain(self) -> None:
+        """Wait until everybody who waits has been answered, and write the last counts."""
+        while self._writing is not None:
+            await asyncio.wait([self._writing])
+        if self._recovering is not None:
+            self._recovering.cancel()
+        self._flow_written = 0.0
+        await self.write_flow()
+
+
+def _take(queue: deque[_T], limit: int) -> tuple[deque[_T], deque[_T]]:
+    """``(what goes into the next batch, what stays)``."""
+    if len(queue) <= limit:
+        return queue, deque()
+    return deque(queue.popleft() for _ in range(limit)), queue
+
+
+def now_ms() -> int:
+    """The wall clock in milliseconds since 1970."""
+    return int(time() * 1000)

@@ -1,0 +1,81 @@
+"""The catalog as the front door uses it: endpoint keys and slugs to what they lead to.  Swapped as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+from postbackd.core.event import NetworkRules
+from postbackd.core.macros import Template, compile_url
+from postbackd.core.model import Campaign, Catalog, Network
+from postbackd.core.params import CLICK_NAMES, FieldMap
+from postbackd.core.rulebook import Rulebook
+
+
+class Endpoint(Struct, frozen=True):
+    """Where a network's postbacks arrive."""
+
+    network: Network
+    rules: NetworkRules
+
+
+class Destination(Struct, frozen=True):
+    """One of a campaign's offers."""
+
+    offer: int
+    template: Template
+    names: dict[str, str]
+    """Macros whose value does not depend on the click."""
+
+
+class Link(Struct, frozen=True):
+    """A campaign as visitors reach it."""
+
+    campaign: Campaign
+    field_map: FieldMap
+    destinations: Sequence[Destination]
+    bounds: Sequence[float]
+    """Upper bounds of the destinations' shares of [0, 1)."""
+
+    def choose(self, chance: float) -> Destination:
+        """The destination for a number from [0, 1), by weight."""
+        for destination, bound in zip(self.destinations, self.bounds, strict=True):
+            if chance < bound:
+                return destination
+        return self.destinations[-1]
+
+
+class Snapshot:
+    """An immutable picture of the catalog."""
+
+    __slots__ = ("endpoints", "generation", "links", "rulebook")
+
+    def __init__(self, catalog: Catalog) -> None:
+        self.generation = catalog.generation
+        self.rulebook = Rulebook(catalog)
+        self.endpoints = {
+            network.key: Endpoint(network, self.rulebook.networks[network.id]) for network in catalog.networks
+        }
+        self.links = {campaign.slug: _link(campaign, catalog) for campaign in catalog.campaigns}
+
+
+def _link(campaign: Campaign, catalog: Catalog) -> Link:
+    offers = {offer.id: offer for offer in catalog.offers}
+    networks = {network.id: network.name for network in catalog.networks}
+    source = next(source for source in catalog.sources if source.id == campaign.source)
+    destinations, bounds = [], []
+    total = sum(weighted.weight for weighted in campaign.offers)
+    reached = 0
+    for weighted in campaign.offers:
+        offer = offers[weighted.offer]
+        names = {
+            "campaign": campaign.name,
+            "source": source.name,
+            "offer": offer.name,
+            "network": networks[offer.network],
+        }
+        destinations.append(Destination(offer.id, compile_url(offer.url), names))
+        reached += weighted.weight
+        bounds.append(reached / total)
+    return Link(campaign, FieldMap(CLICK_NAMES, source.fields), destinations, bounds)

@@ -1,0 +1,166 @@
+"""The front door: which request goes where, and the life of the ingest role."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import socket
+from time import perf_counter
+
+from postbackd.core.click_id import StampMint
+from postbackd.core.model import Channel
+from postbackd.ingest import answers
+from postbackd.ingest.batcher import Batcher, now_ms
+from postbackd.ingest.catalog import Snapshot
+from postbackd.ingest.clicks import ClickDesk
+from postbackd.ingest.flow import Flow
+from postbackd.ingest.http import Connection, Exchange
+from postbackd.ingest.postbacks import PostbackDesk
+from postbackd.store.base import Store, StoreUnavailable
+
+log = logging.getLogger("postbackd.ingest")
+
+_TICK_S = 0.25
+_CATALOG_EVERY_TICKS = 2
+_PIXEL = "/pixel.gif"
+
+
+class FrontDoor:
+    """Routes requests.  Implements ``http.Handler``."""
+
+    def __init__(
+        self, store: Store, snapshot: Snapshot, mint: StampMint, queue_limit: int, batch_limit: int
+    ) -> None:
+        self._store = store
+        self._snapshot = snapshot
+        self._flow = Flow()
+        self._batcher = Batcher(store, lambda: self._snapshot.rulebook, self._flow, queue_limit, batch_limit)
+        self._postbacks = PostbackDesk(self._batcher, mint, self._flow)
+        self._clicks = ClickDesk(self._batcher, mint, self._flow, random.random)
+        self._server: asyncio.Server | None = None
+        self.connections: set[Connection] = set()
+        self.draining = False
+        self.now = perf_counter()
+
+    # --- requests --------------------------------------------------------------------------------------------
+
+    def handle(self, exchange: Exchange) -> None:
+        target = exchange.target.decode("utf-8", "replace")
+        path, _, query = target.partition("?")
+        if path[:3] == "/p/":
+            self._handle_postback(exchange, path[3:], query)
+        elif path[:3] == "/c/":
+            self._handle_click(exchange, path[3:], query)
+        elif path in ("/healthz", "/readyz"):
+            self._handle_health(exchange, path)
+        else:
+            self._not_found(exchange)
+
+    def _handle_postback(self, exchange: Exchange, key: str, query: str) -> None:
+        snapshot = self._snapshot
+        channel = Channel.S2S
+        endpoint = snapshot.endpoints.get(key)
+        if endpoint is None:
+            if key.endswith(_PIXEL) and exchange.method == b"GET":
+                channel = Channel.PIXEL
+                endpoint = snapshot.endpoints.get(key[: -len(_PIXEL)])
+            elif key.endswith("/"):
+                endpoint = snapshot.endpoints.get(key[:-1])
+            if endpoint is None:
+                self._not_found(exchange)
+                return
+        if exchange.method != b"GET" and exchange.method != b"POST":
+            exchange.reply(answers.METHOD_NOT_ALLOWED)
+            self.refused("method")
+        elif self._may_enter(exchange):
+            self._postbacks.take(exchange, endpoint, snapshot, query, channel)
+
+    def _handle_click(self, exchange: Exchange, slug: str, query: str) -> None:
+        snapshot = self._snapshot
+        link = snapshot.links.get(slug.rstrip("/"))
+        if link is None:
+            self._not_found(exchange)
+        elif exchange.method not in (b"GET", b"HEAD", b"POST"):
+            exchange.reply(answers.METHOD_NOT_ALLOWED)
+            self.refused("method")
+        elif self._may_enter(exchange):
+            self._clicks.take(exchange, link, snapshot, query)
+
+    def _may_enter(self, exchange: Exchange) -> bool:
+        if not self._batcher.available:
+            exchange.reply(answers.UNAVAILABLE)
+            self.refused("unavailable")
+            return False
+        if self._batcher.full:
+            exchange.reply(answers.BUSY)
+            self.refused("busy")
+            return False
+        return True
+
+    def _handle_health(self, exchange: Exchange, path: str) -> None:
+        ready = path == "/healthz" or self._batcher.available
+        exchange.reply(answers.OK if ready else answers.UNAVAILABLE)
+
+    def _not_found(self, exchange: Exchange) -> None:
+        exchange.reply(answers.NOT_FOUND)
+        self.refused("not_found")
+
+    def refused(self, kind: str) -> None:
+        self._flow.refused(now_ms() // 60_000, kind)
+
+    # --- life ------------------------------------------------------------------------------------------------
+
+    async def start(self, listening: socket.socket) -> None:
+        """Begin to accept connections on a socket that is bound and listening already."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: Connection(self), sock=listening, backlog=4096)
+
+    async def tend(self) -> None:
+        """Regular work until cancelled: deadlines, the catalog, counts, checkpoints."""
+        ticks = 0
+        while True:
+            await asyncio.sleep(_TICK_S)
+            ticks += 1
+            self.now = perf_counter()
+            for connection in list(self.connections):
+                connection.check_deadline(self.now)
+            if not self._batcher.available:
+                continue
+            try:
+                if ticks % _CATALOG_EVERY_TICKS == 0:
+                    await self._refresh()
+                await self._batcher.write_flow()
+            except StoreUnavailable as error:
+                self._batcher.report_failure(error)
+
+    async def _refresh(self) -> None:
+        """Swap the catalog when it has changed."""
+        if await self._store.catalog_generation() == self._snapshot.generation:
+            return
+        try:
+            self._snapshot = Snapshot(await self._store.load_catalog())
+        except (ValueError, LookupError):
+            log.exception("the new catalog cannot be used; going on with the old one")
+        else:
+            log.info("catalog generation %d", self._snapshot.generation)
+
+    async def stop(self) -> None:
+        """Accept nothing new, answer what was asked, close."""
+        self.draining = True
+        if self._server is not None:
+            self._server.close()
+        for connection in list(self.connections):
+            connection.close_idle()
+        deadline = perf_counter() + _DRAIN_S
+        while self.connections and perf_counter() < deadline:
+            await asyncio.sleep(0.01)
+            self.now = perf_counter()
+            for connection in list(self.connections):
+                connection.check_deadline(self.now)
+                connection.close_idle()
+        await self._batcher.drain()
+
+
+_DRAIN_S = 6.0
+"""Longer than a connection may take to send its first request."""

@@ -1,0 +1,205 @@
+"""Postback requests: from an exchange to judged postbacks in the queue, and from outcomes back to an answer."""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import Any, Protocol
+
+from postbackd.core.diagnosis import Reason
+from postbackd.core.model import Channel, Postback, Request
+from postbackd.core.params import BodyMalformed, Received, read_json_body
+from postbackd.core.rules import judge, unusable
+from postbackd.ingest import answers
+from postbackd.ingest.batcher import Batcher, now_ms
+from postbackd.ingest.catalog import Endpoint, Snapshot
+from postbackd.ingest.flow import Flow
+from postbackd.ingest.http import Exchange
+from postbackd.store.base import Outcome
+
+MAX_BATCH_ITEMS = 10_000
+
+
+class Mint(Protocol):
+    def mint(self, now_ms: int) -> int: ...
+
+
+class Reply:
+    """Waits for the outcome of the one postback of an exchange."""
+
+    __slots__ = ("_endpoint", "_exchange", "_flow")
+
+    def __init__(self, exchange: Exchange, endpoint: Endpoint, flow: Flow) -> None:
+        self._exchange = exchange
+        self._endpoint = endpoint
+        self._flow = flow
+
+    def settled(self, postback: Postback, outcome: Outcome) -> None:
+        request = postback.request
+        exchange = self._exchange
+        if request.channel == Channel.PIXEL:
+            answer = answers.write_pixel(outcome, request.request_id)
+        else:
+            network = self._endpoint.network
+            answer = answers.write_verdict(outcome, request.request_id, network.answer, network.strict)
+        exchange.reply(answer)
+        self._flow.answered(request.now_ms // 60_000, int((perf_counter() - exchange.started) * 1e6))
+
+    def failed(self) -> None:
+        self._flow.refused(now_ms() // 60_000, "unavailable")
+        self._exchange.reply(answers.UNAVAILABLE)
+
+
+class BatchReply:
+    """Waits for the outcomes of all postbacks of one exchange."""
+
+    def __init__(self, exchange: Exchange, flow: Flow, count: int, ndjson: bool) -> None:
+        self._exchange = exchange
+        self._flow = flow
+        self._documents: list[dict[str, str]] = [{}] * count
+        self._missing = count
+        self._failed = False
+        self._ndjson = ndjson
+        self._first_request = 0
+
+    def part(self, index: int) -> BatchPart:
+        return BatchPart(self, index)
+
+    def settled(self, index: int, postback: Postback, outcome: Outcome) -> None:
+        request_id = postback.request.request_id
+        if index == 0:
+            self._first_request = request_id
+        self._documents[index] = answers.verdict_document(outcome, request_id)
+        self._missing -= 1
+        if self._missing or self._failed:
+            return
+        self._exchange.reply(answers.write_documents(self._documents, self._first_request, self._ndjson))
+        microseconds = int((perf_counter() - self._exchange.started) * 1e6)
+        self._flow.answered(postback.request.now_ms // 60_000, microseconds)
+
+    def failed(self) -> None:
+        """One part failed: the sender must send the whole batch again; what was stored answers ``duplicate`` then."""
+        if not self._failed:
+            self._failed = True
+            self._flow.refused(now_ms() // 60_000, "unavailable")
+            self._exchange.reply(answers.UNAVAILABLE)
+
+
+class BatchPart:
+    """One postback of a batch."""
+
+    __slots__ = ("_index", "_whole")
+
+    def __init__(self, whole: BatchReply, index: int) -> None:
+        self._whole = whole
+        self._index = index
+
+    def settled(self, postback: Postback, outcome: Outcome) -> None:
+        self._whole.settled(self._index, postback, outcome)
+
+    def failed(self) -> None:
+        self._whole.failed()
+
+
+class PostbackDesk:
+    """Takes postback requests in."""
+
+    def __init__(self, batcher: Batcher, mint: Mint, flow: Flow) -> None:
+        self._batcher = batcher
+        self._mint = mint
+        self._flow = flow
+
+    def take(
+        self, exchange: Exchange, endpoint: Endpoint, snapshot: Snapshot, query: str, channel: Channel
+    ) -> None:
+        """Judge the request's postback, or postbacks, and queue them."""
+        now = now_ms()
+        body = exchange.body
+        network = endpoint.network.id
+        body_bytes = len(query) + len(body)
+        try:
+            if not body:
+                received = endpoint.rules.field_map.read_query(query)
+            else:
+                content = _read_body(exchange, endpoint, query)
+                if not isinstance(content, Received):
+                    self._take_batch(exchange, endpoint, snapshot, query, content, now)
+                    return
+                received = content
+        except BodyMalformed:
+            request = Request(self._mint.mint(now), network, channel, body_bytes, now)
+            postback = unusable(request, Reason.BODY_MALFORMED)
+        else:
+            request = Request(self._mint.mint(now), network, channel, body_bytes, now)
+            rulebook = snapshot.rulebook
+            postback = judge(received, endpoint.rules, rulebook.keys, rulebook.masker, request)
+        self._batcher.add_postback(postback, Reply(exchange, endpoint, self._flow))
+
+    def _take_batch(
+        self,
+        exchange: Exchange,
+        endpoint: Endpoint,
+        snapshot: Snapshot,
+        query: str,
+        items: list[Any],
+        now: int,
+    ) -> None:
+        if not items or len(items) > MAX_BATCH_ITEMS:
+            error = f"a batch holds 1 to {MAX_BATCH_ITEMS} postbacks, this one {len(items)}"
+            exchange.reply(answers.write_json(413 if items else 400, {"error": error}))
+            self._flow.refused(now // 60_000, "batch_size")
+            return
+        reply = BatchReply(exchange, self._flow, len(items), _is_ndjson(exchange))
+        share = max(1, len(exchange.body) // len(items))
+        rulebook = snapshot.rulebook
+        for index, item in enumerate(items):
+            request = Request(self._mint.mint(now), endpoint.network.id, Channel.S2S, share, now)
+            if isinstance(item, dict):
+                received = endpoint.rules.field_map.read_json(query, item)
+                postback = judge(received, endpoint.rules, rulebook.keys, rulebook.masker, request)
+            else:
+                postback = unusable(request, Reason.BODY_MALFORMED)
+            self._batcher.add_postback(postback, reply.part(index))
+
+
+def _is_ndjson(exchange: Exchange) -> bool:
+    return exchange.body.lstrip()[:1] != b"["
+
+
+def _read_body(exchange: Exchange, endpoint: Endpoint, query: str) -> Received | list[Any]:
+    """The fields of a form or JSON object, or the items of a batch.  Raises ``BodyMalformed``.
+
+    The content decides before the content type does: many senders name the wrong one.
+    """
+    body = exchange.body
+    start = body.lstrip()[:1]
+    fields = endpoint.rules.field_map
+    if b"ndjson" in exchange.content_type or b"jsonl" in exchange.content_type:
+        return [_read_line(line) for line in body.splitlines() if line.strip()]
+    if start == b"[":
+        items = read_json_body(body)
+        return items if isinstance(items, list) else [items]
+    if start == b"{":
+        return _read_object(exchange, endpoint, query)
+    if b"json" in exchange.content_type:
+        raise BodyMalformed("neither an object nor an array")
+    return fields.read_form(query, body.decode("utf-8", "replace").strip())
+
+
+def _read_object(exchange: Exchange, endpoint: Endpoint, query: str) -> Received | list[Any]:
+    """One JSON object, or several on lines of their own sent without saying so."""
+    try:
+        content = read_json_body(exchange.body)
+    except BodyMalformed:
+        lines = [line for line in exchange.body.splitlines() if line.strip()]
+        if len(lines) < 2 or any(line.lstrip()[:1] != b"{" for line in lines):
+            raise
+        return [_read_line(line) for line in lines]
+    return endpoint.rules.field_map.read_json(query, content)
+
+
+def _read_line(line: bytes) -> Any:
+    """The value of one NDJSON line, ``None`` when it is malformed: its neighbours count all the same."""
+    try:
+        return read_json_body(line)
+    except BodyMalformed:
+        return None

@@ -1,0 +1,375 @@
+"""The embedded store: one SQLite file, one writer at a time, a synced transaction a batch.
+
+``synchronous=FULL`` in WAL mode: every commit is on the disk before it is answered.  A write or sync that fails is not
+trusted again before ``recover`` has closed the file, opened it anew and pushed everything through a full
+checkpoint, because after a failed fsync the kernel may call pages clean that never reached the disk.
+
+Checkpoints are done by ``checkpoint`` and never in the middle of a commit: a helper thread with a connection of its
+own copies the bulk of the log, then the writer copies the rest, so that the log starts over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+import apsw
+from msgspec.structs import replace
+
+from postbackd.core.diagnosis import Reason
+from postbackd.core.model import Catalog, CatalogEntry
+from postbackd.core.rulebook import Rulebook
+from postbackd.core.rules import unusable
+from postbackd.store import catalog, queries
+from postbackd.store.base import Batch, Outcome, StoreRefused, StoreUnavailable, Written
+from postbackd.store.failpoints import pass_failpoint
+from postbackd.store.sqlite_write import SqliteTransaction
+from postbackd.store.write import settle
+
+FILE_NAME = "postbackd.db"
+
+APPLICATION_ID = 0x70624B64
+"""Marks a SQLite file as ours, so that no other program's database is ever migrated."""
+
+OLDEST_SQLITE = (3, 51, 3)
+"""Older versions can corrupt a WAL database when a checkpoint meets a restart of the log."""
+
+CHECKPOINT_PAGES = 4096
+"""Pages in the log after which it is copied into the database (16 MiB)."""
+
+_CACHE_KIB = 65_536
+
+_T = TypeVar("_T")
+
+_DAMAGED = (apsw.NotADBError, apsw.CorruptError)
+_POISONED = (apsw.ConstraintError, apsw.MismatchError, apsw.TooBigError, OverflowError, TypeError, UnicodeError)
+"""What a row that cannot be stored raises; everything else concerns the store itself."""
+
+
+class SqliteStore:
+    """See ``store.base.Store`` for what each verb promises."""
+
+    def __init__(self, path: Path, busy_timeout_ms: int) -> None:
+        """Use ``SqliteStore.open``."""
+        self._path = path
+        self._busy_timeout_ms = busy_timeout_ms
+        self._db = _connect(path, busy_timeout_ms)
+        self._tx = SqliteTransaction(self._db)
+        self._log_pages = 0
+        self._watch_log()
+
+    @classmethod
+    def open(cls, directory: Path, *, create: bool, busy_timeout_ms: int = 250) -> SqliteStore:
+        """Open the database in a directory, making or migrating it when ``create`` is set.
+
+        Raises ``StoreRefused`` with one line that says what to do when the file is not usable.  Nothing that is not
+        a database of ours is ever written to.
+        """
+        path = directory / FILE_NAME
+        if not create and not path.exists():
+            raise StoreRefused(f"no database in {directory}; run 'postbackd serve --data {directory}' first")
+        if apsw.sqlite_lib_version() and _sqlite_version() < OLDEST_SQLITE:
+            raise StoreRefused(
+                f"SQLite {apsw.sqlite_lib_version()} can corrupt databases; install apsw 3.51.3 or newer"
+            )
+        try:
+            if create:
+                directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            store = cls(path, busy_timeout_ms)
+            store._check_and_migrate(create)
+            return store
+        except OSError as error:
+            raise StoreRefused(f"cannot use {directory}: {error.strerror}; check the path and its owner") from error
+        except _DAMAGED as error:
+            raise StoreRefused(
+                f"{path} is damaged or not a postbackd database ({error}); restore a backup or choose another --data"
+            ) from error
+        except (apsw.ReadOnlyError, apsw.CantOpenError, apsw.PermissionsError) as error:
+            raise StoreRefused(f"cannot write {path} ({error}); make the file and its folder writable") from error
+        except (apsw.BusyError, apsw.LockedError) as error:
+            raise StoreRefused(f"{path} is locked by another program; stop it and try again") from error
+        except (apsw.IOError, apsw.FullError) as error:
+            raise StoreRefused(f"cannot read or write {path} ({error}); check the disk and its free space") from error
+
+    # --- writing ---------------------------------------------------------------------------------------------
+
+    async def write(self, batch: Batch, rulebook: Rulebook) -> Written:
+        try:
+            return await self._write_whole(batch, rulebook)
+        except _POISONED:
+            return await self._write_split(batch, rulebook)
+
+    async def _write_whole(self, batch: Batch, rulebook: Rulebook) -> Written:
+        db = self._db
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            written = await settle(self._tx, batch, rulebook)
+            if batch.flow:
+                self._tx.add_flow(batch.flow)
+            pass_failpoint("before_commit")
+            db.execute("COMMIT")
+            pass_failpoint("after_commit")
+            return written
+        except _POISONED:
+            self._roll_back()
+            raise
+        except (apsw.Error, OSError) as error:
+            self._roll_back()
+            raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
+
+    async def _write_split(self, batch: Batch, rulebook: Rulebook) -> Written:
+        """A row that cannot be stored must not fail its neighbours: halve the batch until it stands alone."""
+        clicks, postbacks = batch.clicks, batch.postbacks
+        if len(clicks) + len(postbacks) <= 1:
+            if clicks:
+                raise StoreUnavailable("a click cannot be stored")
+            poisoned = postbacks[0]
+            bare = unusable(poisoned.request, Reason.BODY_MALFORMED, poisoned.parameters)
+            return await self._write_whole(Batch(postbacks=[replace(bare, replay=poisoned.replay)]), rulebook)
+        stamps: list[int] = []
+        outcomes: list[Outcome] = []
+        if clicks and postbacks:
+            parts = [Batch(clicks=clicks, flow=batch.flow), Batch(postbacks=postbacks)]
+        else:
+            half = (len(clicks) + len(postbacks)) // 2
+            parts = [
+                Batch(clicks[:half], postbacks[:half], batch.flow),
+                Batch(clicks[half:], postbacks[half:]),
+            ]
+        for part in parts:
+            written = await self.write(part, rulebook)
+            stamps += written.clicks
+            outcomes += written.outcomes
+        return Written(stamps, outcomes)
+
+    def _roll_back(self) -> None:
+        """After some errors (a full disk) SQLite has rolled back already."""
+        if self._db.in_transaction:
+            self._db.execute("ROLLBACK")
+
+    async def recover(self) -> None:
+        try:
+            self._db.close(force=True)
+            self._db = _connect(self._path, 0)
+            self._tx = SqliteTransaction(self._db)
+            self._watch_log()
+            self._prove_write()
+            self._db.set_busy_timeout(self._busy_timeout_ms)
+        except (apsw.Error, OSError) as error:
+            raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
+
+    def _prove_write(self) -> None:
+        """A committed write, then a full checkpoint: everything in the log is written and synced once more."""
+        self._db.execute(
+            "INSERT INTO settings (name, value) VALUES ('recoveries', 1) "
+            "ON CONFLICT DO UPDATE SET value = value + 1"
+        )
+        busy, _, _ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            raise apsw.BusyError("a reader holds the log")
+
+    # --- the log of the database -----------------------------------------------------------------------------
+
+    def _watch_log(self) -> None:
+        """Hear after each commit how long the log is; this also switches automatic checkpoints off."""
+
+        def committed(_db: apsw.Connection, _name: str, pages: int) -> int:
+            self._log_pages = pages
+            return apsw.SQLITE_OK
+
+        self._db.set_wal_hook(committed)
+
+    @property
+    def wants_checkpoint(self) -> bool:
+        return self._log_pages >= CHECKPOINT_PAGES
+
+    async def checkpoint(self) -> None:
+        """Copy the log into the database.  Raises ``StoreUnavailable`` when that fails."""
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.run_in_executor(None, _checkpoint_apart, self._path)
+            pass_failpoint("mid_checkpoint")
+            self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            self._log_pages = 0
+        except (apsw.BusyError, apsw.LockedError):
+            return  # a reader is in the way; the next round gets further
+        except (apsw.Error, OSError) as error:
+            raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
+
+    # --- catalog, questions, upkeep --------------------------------------------------------------------------
+
+    async def load_catalog(self) -> Catalog:
+        return self._ask(lambda: catalog.load_catalog(self._db))
+
+    async def catalog_generation(self) -> int:
+        return self._ask(lambda: catalog.generation(self._db))
+
+    async def save(self, entry: CatalogEntry) -> CatalogEntry:
+        return self._ask(lambda: catalog.save_entry(self._db, entry))
+
+    async def remove(self, entry: CatalogEntry, now_ms: int) -> None:
+        self._ask(lambda: catalog.remove_entry(self._db, entry, now_ms))
+
+    async def last_stamp(self) -> int:
+        return int(self._ask(lambda: self._db.execute(LAST_STAMP).get) or 0)
+
+    async def query(self, name: str, /, **parameters: Any) -> list[dict[str, Any]]:
+        return self._ask(lambda: queries.run(self._db, name, **parameters))
+
+    async def purge(self, before_ms: int, limit: int) -> int:
+        return self._ask(lambda: _purge(self._db, before_ms, limit))
+
+    async def close(self) -> None:
+        self._db.close()
+
+    @property
+    def connection(self) -> apsw.Connection:
+        """For the parts of the store that work on the connection itself (catalog changes of several rows, doctor)."""
+        return self._db
+
+    def _ask(self, question: Callable[[], _T]) -> _T:
+        try:
+            return question()
+        except (apsw.Error, OSError) as error:
+            raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
+
+    # --- opening ---------------------------------------------------------------------------------------------
+
+    def _check_and_migrate(self, create: bool) -> None:
+        db = self._db
+        application = db.pragma("application_id")
+        version = db.pragma("user_version")
+        empty = db.pragma("schema_version") == 0
+        if not empty and application != APPLICATION_ID:
+            raise StoreRefused(f"{self._path} belongs to another program; choose another --data")
+        newest = len(migrations())
+        if version > newest:
+            raise StoreRefused(
+                f"{self._path} was made by a newer postbackd (schema {version}, this one knows {newest}); "
+                "run the newer version"
+            )
+        _configure(db)
+        if version < newest and create:
+            _migrate(db, version)
+            catalog.initialise(db)
+        elif version < newest:
+            raise StoreRefused(f"{self._path} has an old schema; start 'postbackd serve' once to migrate it")
+        if os.stat(self._path).st_mode & 0o077:
+            os.chmod(self._path, 0o600)
+
+
+LAST_STAMP = """
+SELECT max(coalesce((SELECT max(click_id) FROM clicks), 0), coalesce((SELECT max(request_id) FROM postbacks), 0),
+           coalesce((SELECT value FROM settings WHERE name = 'last_stamp'), 0))
+"""  # The largest stamp in use.
+
+
+def _sqlite_version() -> tuple[int, ...]:
+    return tuple(int(part) for part in apsw.sqlite_lib_version().split("."))
+
+
+def _connect(path: Path, busy_timeout_ms: int) -> apsw.Connection:
+    db = apsw.Connection(str(path))
+    db.set_busy_timeout(busy_timeout_ms)
+    _tune(db)
+    return db
+
+
+def _tune(db: apsw.Connection) -> None:
+    """Settings of a connection; none of them writes to the file."""
+    db.pragma("cache_size", -_CACHE_KIB)
+    db.pragma("synchronous", unsafe_sync() or "FULL")
+    db.pragma("temp_store", "MEMORY")
+    db.pragma("foreign_keys", True)
+
+
+def _configure(db: apsw.Connection) -> None:
+    """Settings that the file keeps."""
+    if db.pragma("journal_mode", "wal") != "wal":
+        raise StoreRefused("the file system cannot hold a write-ahead log; use a local disk")
+
+
+def unsafe_sync() -> str | None:
+    """``POSTBACKD_UNSAFE_SYNC``: for negative controls of the trust campaign only; loses acknowledged rows."""
+    word = os.environ.get("POSTBACKD_UNSAFE_SYNC", "").upper()
+    return word if word in ("NORMAL", "OFF") else None
+
+
+def migrations() -> list[str]:
+    """The numbered migrations, oldest first."""
+    folder = resources.files("postbackd.store") / "migrations"
+    files = sorted((f for f in folder.iterdir() if f.name.endswith(".sql")), key=lambda f: f.name)
+    return [file.read_text("utf-8") for file in files]
+
+
+def _migrate(db: apsw.Connection, version: int) -> None:
+    """Bring the schema to the newest version, in one transaction."""
+    with db:
+        for number, sql in enumerate(migrations()[version:], start=version + 1):
+            db.execute(_without_unique_key(sql))
+            pass_failpoint("mid_migration")
+            db.pragma("user_version", number)
+        db.pragma("application_id", APPLICATION_ID)
+
+
+def _without_unique_key(sql: str) -> str:
+    """``POSTBACKD_UNSAFE_NO_UNIQUE``: for negative controls of the trust campaign only; counts doubles."""
+    if os.environ.get("POSTBACKD_UNSAFE_NO_UNIQUE") != "1":
+        return sql
+    key = "CONSTRAINT counted_once PRIMARY KEY (click_id, type, transaction_id)"
+    return sql.replace(key, "CONSTRAINT counted_once PRIMARY KEY (click_id, type, transaction_id, conversion_id)")
+
+
+def _checkpoint_apart(path: Path) -> None:
+    """Copy what is in the log into the database, beside the writer."""
+    db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+    try:
+        _tune(db)
+        db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+    finally:
+        db.close()
+
+
+PURGE_HORIZON = """
+INSERT INTO settings (name, value) VALUES ('purged_before', :before)
+ON CONFLICT DO UPDATE SET value = max(value, excluded.value)
+"""  # From now on, an id that verifies but is older than this was purged.
+
+PURGE_OWN_IDS = """
+DELETE FROM own_ids WHERE own_id IN (
+    SELECT own_id FROM clicks WHERE click_id < :before AND own_id IS NOT NULL ORDER BY click_id LIMIT :limit)
+"""  # The own ids of the clicks that are purged next.
+
+PURGE_CLICKS = """
+DELETE FROM clicks WHERE click_id IN (
+    SELECT click_id FROM clicks WHERE click_id < :before ORDER BY click_id LIMIT :limit)
+"""  # The oldest clicks.
+
+PURGE_WAITING = """
+DELETE FROM waiting WHERE request_id IN (
+    SELECT request_id FROM postbacks WHERE request_id < :before ORDER BY request_id LIMIT :limit)
+"""  # Postbacks that are purged next wait no longer.
+
+PURGE_POSTBACKS = """
+DELETE FROM postbacks WHERE request_id IN (
+    SELECT request_id FROM postbacks WHERE request_id < :before ORDER BY request_id LIMIT :limit)
+"""  # The oldest rows of the postback log.
+
+
+def _purge(db: apsw.Connection, before_ms: int, limit: int) -> int:
+    from postbackd.core.click_id import first_stamp_at
+
+    parameters = {"before": first_stamp_at(before_ms), "limit": limit}
+    with db:
+        db.execute(PURGE_HORIZON, parameters)
+        before = db.total_changes()
+        db.execute(PURGE_OWN_IDS, parameters)
+        db.execute(PURGE_WAITING, parameters)
+        db.execute(PURGE_CLICKS, parameters)
+        db.execute(PURGE_POSTBACKS, parameters)
+        pass_failpoint("mid_purge")
+        return db.total_changes() - before

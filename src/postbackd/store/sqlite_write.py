@@ -1,0 +1,237 @@
+"""The statements of the write path on SQLite: ``store.write.Transaction`` over one ``apsw`` connection.
+
+Prepared single-row statements, run over a whole batch by ``executemany``, measured faster than one statement that
+unpacks a JSON parameter.  Constraint names and column meanings stand in ``migrations``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import apsw
+
+from postbackd.core.model import Click, ClickRef, Fields, Postback, Request
+from postbackd.core.rules import Conversion
+from postbackd.core.verdicts import Verdict
+from postbackd.store.base import FlowMinute
+from postbackd.store.write import Key, Row, StoredClick
+
+# Every statement has a name and a sentence.
+
+ADD_CLICK = """
+INSERT INTO clicks (click_id, campaign, offer, kind, source_click_id, cost_micros, country, ip_prefix, own_id,
+                    sub1, sub2, sub3, sub4, sub5, sub6, sub7, sub8, sub9, sub10)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""  # One visit.
+
+CLAIM_OWN_ID = "INSERT INTO own_ids (own_id, click_id) VALUES (?, ?) ON CONFLICT DO NOTHING"
+# The first click to claim an own id keeps it.
+
+FIND_OWN_ID = "SELECT click_id FROM own_ids WHERE own_id = ?"
+# The click that holds an own id.
+
+FIND_CLICK = "SELECT campaign, offer FROM clicks WHERE click_id = ?"
+# What matching needs of a click.
+
+PURGED_BEFORE = "SELECT value FROM settings WHERE name = 'purged_before'"
+# The horizon up to which clicks have been purged.
+
+ADD_CONVERSION = """
+INSERT INTO conversions (click_id, type, transaction_id, conversion_id, network, campaign, offer, status,
+                         value_micros, currency, channels, status_time_ms)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
+"""  # Count a conversion, unless its key is counted already: this is what decides.
+
+FIND_CONVERSION = """
+SELECT conversion_id, status, value_micros, currency, channels, status_time_ms FROM conversions
+WHERE click_id = ? AND type = ? AND transaction_id = ?
+"""  # The conversion under a key.
+
+CHANGE_CONVERSION = """
+UPDATE conversions SET status = ?, value_micros = ?, currency = ?, channels = ?, status_time_ms = ?
+WHERE click_id = ? AND type = ? AND transaction_id = ?
+"""  # What a repeat changed.
+
+FIRST_CONVERSION = """
+SELECT click_id, type, transaction_id FROM conversions WHERE click_id = ? AND type = ?
+ORDER BY conversion_id LIMIT 1
+"""  # The oldest conversion of a click and type.
+
+RENAME_CONVERSION = """
+UPDATE conversions SET transaction_id = ? WHERE click_id = ? AND type = ? AND transaction_id = ?
+"""  # Give the pixel's conversion the transaction id that the S2S postback names.
+
+ADD_HISTORY = """
+INSERT INTO conversion_history (request_id, conversion_id, status_from, status_to, status_word, value_micros_from,
+                                value_micros_to) VALUES (?, ?, ?, ?, ?, ?, ?)
+"""  # One change of a conversion.
+
+ADD_POSTBACK = """
+INSERT INTO postbacks (request_id, network, channel, verdict, reason, click_id, campaign, conversion_id, click_text,
+                       type, value, currency, transaction_id, status, time, found_in, bytes, parameters)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""  # One row of the postback log.
+
+CHANGE_POSTBACK = """
+UPDATE postbacks SET first_verdict = coalesce(first_verdict, verdict), first_reason = coalesce(first_reason, reason),
+                     verdict = ?, reason = ?, click_id = ?, campaign = ?, conversion_id = ?
+WHERE request_id = ?
+"""  # A late match or a replay changed what became of a postback; what it was first is kept.
+
+ADD_WAITING = "INSERT INTO waiting (click_ref, request_id) VALUES (?, ?) ON CONFLICT DO NOTHING"
+# An unmatched postback waits for its click.
+
+ANY_WAITING = "SELECT EXISTS (SELECT 1 FROM waiting)"
+# Whether any postback waits for a click.
+
+FIND_WAITING = """
+SELECT p.request_id, p.network, p.channel, p.bytes, p.parameters, p.click_text, p.type, p.value, p.currency,
+       p.transaction_id, p.status, p.time, p.click_id, p.campaign
+FROM waiting AS w JOIN postbacks AS p ON p.request_id = w.request_id
+WHERE w.click_ref = ? AND p.verdict = 5 ORDER BY p.request_id
+"""  # The unmatched postbacks that wait for a click.
+
+DROP_WAITING = "DELETE FROM waiting WHERE click_ref = ?"
+# Nobody waits for this click any longer.
+
+ADD_PIXEL_CONVERSION = "INSERT INTO pixel_conversions (click_id, type) VALUES (?, ?) ON CONFLICT DO NOTHING"
+# The pixel counted a conversion without a transaction id.
+
+ANY_PIXEL_CONVERSION = "SELECT EXISTS (SELECT 1 FROM pixel_conversions)"
+# Whether the pixel brought any that S2S has not confirmed.
+
+TAKE_PIXEL_CONVERSION = "DELETE FROM pixel_conversions WHERE click_id = ? AND type = ? RETURNING click_id, type"
+# S2S speaks of a conversion that the pixel brought.
+
+ADD_REFUSALS = """
+INSERT INTO refusals (minute, kind, count) VALUES (?, ?, ?)
+ON CONFLICT DO UPDATE SET count = count + excluded.count
+"""  # Requests refused at the front door.
+
+ADD_RESPONSE_TIMES = """
+INSERT INTO response_times (minute, bucket, count, total_us) VALUES (?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET count = count + excluded.count, total_us = total_us + excluded.total_us
+"""  # Response times of postbacks.
+
+_NO_SUBS = (None,) * 10
+
+
+class SqliteTransaction:
+    """The set-based verbs of ``store.write.Transaction``; whoever makes one opens and closes the transaction."""
+
+    def __init__(self, db: apsw.Connection) -> None:
+        self._db = db
+
+    async def add_clicks(self, clicks: Sequence[Click]) -> None:
+        self._db.executemany(ADD_CLICK, [_click_row(click) for click in clicks])
+
+    async def claim_own_ids(self, own_ids: Mapping[str, int]) -> Mapping[str, int]:
+        self._db.executemany(CLAIM_OWN_ID, own_ids.items())
+        return await self.find_own_ids(list(own_ids))
+
+    async def find_own_ids(self, own_ids: Sequence[str]) -> Mapping[str, int]:
+        found = {}
+        for own_id in own_ids:
+            for (stamp,) in self._db.execute(FIND_OWN_ID, (own_id,)):
+                found[own_id] = stamp
+        return found
+
+    async def find_clicks(self, stamps: Sequence[int]) -> Mapping[int, StoredClick]:
+        found = {}
+        execute = self._db.execute
+        for stamp in stamps:
+            for row in execute(FIND_CLICK, (stamp,)):
+                found[stamp] = row
+        return found
+
+    async def purged_before(self) -> int:
+        return int(self._db.execute(PURGED_BEFORE).get or 0)
+
+    async def add_conversions(self, rows: Sequence[Row]) -> int:
+        before = self._db.total_changes()
+        self._db.executemany(ADD_CONVERSION, rows)
+        return self._db.total_changes() - before
+
+    async def find_conversions(self, keys: Sequence[Key]) -> Mapping[Key, Conversion]:
+        found = {}
+        execute = self._db.execute
+        for key in keys:
+            for row in execute(FIND_CONVERSION, key):
+                found[key] = Conversion(*row)
+        return found
+
+    async def change_conversions(self, changed: Mapping[Key, Conversion]) -> None:
+        self._db.executemany(
+            CHANGE_CONVERSION,
+            [
+                (after.status, after.value_micros, after.currency, after.channels, after.status_time_ms, *key)
+                for key, after in changed.items()
+            ],
+        )
+
+    async def add_history(self, rows: Sequence[Row]) -> None:
+        self._db.executemany(ADD_HISTORY, rows)
+
+    async def add_postbacks(self, rows: Sequence[Row]) -> None:
+        self._db.executemany(ADD_POSTBACK, rows)
+
+    async def change_postbacks(self, rows: Sequence[Row]) -> None:
+        self._db.executemany(CHANGE_POSTBACK, rows)
+
+    async def add_waiting(self, rows: Sequence[tuple[str, int]]) -> None:
+        self._db.executemany(ADD_WAITING, rows)
+
+    async def take_waiting(self, click_refs: Sequence[str]) -> Sequence[Postback]:
+        if not self._db.execute(ANY_WAITING).get:
+            return ()
+        taken = []
+        for click_ref in click_refs:
+            taken += [read_postback(row) for row in self._db.execute(FIND_WAITING, (click_ref,))]
+        self._db.executemany(DROP_WAITING, [(click_ref,) for click_ref in click_refs])
+        return taken
+
+    async def add_pixel_conversions(self, keys: Sequence[tuple[int, str]]) -> None:
+        self._db.executemany(ADD_PIXEL_CONVERSION, keys)
+
+    async def has_pixel_conversions(self) -> bool:
+        return bool(self._db.execute(ANY_PIXEL_CONVERSION).get)
+
+    async def take_pixel_conversions(self, keys: Sequence[tuple[int, str]]) -> set[tuple[int, str]]:
+        return set(self._db.executemany(TAKE_PIXEL_CONVERSION, keys))
+
+    async def first_conversion(self, click_id: int, type_: str) -> Key | None:
+        return next(self._db.execute(FIRST_CONVERSION, (click_id, type_)), None)
+
+    async def rename_conversion(self, key: Key, transaction_id: str) -> None:
+        self._db.execute(RENAME_CONVERSION, (transaction_id, *key))
+
+    def add_flow(self, minutes: Sequence[FlowMinute]) -> None:
+        """Add what the front door counted."""
+        for flow in minutes:
+            refusals = [(flow.minute, kind, count) for kind, count in flow.refusals.items()]
+            self._db.executemany(ADD_REFUSALS, refusals)
+            times = [(flow.minute, bucket, *counted) for bucket, counted in flow.response_times.items()]
+            self._db.executemany(ADD_RESPONSE_TIMES, times)
+
+
+def _click_row(click: Click) -> Row:
+    subs = click.subs
+    if len(subs) < 10:
+        subs = subs + _NO_SUBS[len(subs) :]
+    return (
+        click.stamp, click.campaign, click.offer, click.kind, click.source_click_id, click.cost_micros,
+        click.country, click.ip_prefix, click.own_id, *subs,
+    )  # fmt: skip
+
+
+def read_postback(row: Row) -> Postback:
+    """A row of the postback log (columns in the order of ``FIND_WAITING``) as it can be judged again."""
+    request_id, network, channel, body_bytes, parameters, *fields, click_id, campaign = row
+    return Postback(
+        Request(request_id, network, channel, body_bytes, 0),
+        parameters,
+        Fields(*fields),
+        ClickRef(click_id, campaign),
+        None,
+        Verdict.UNMATCHED,
+    )

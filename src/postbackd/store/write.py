@@ -1,0 +1,371 @@
+"""The one write path: a batch of clicks and postbacks becomes rows, inside one transaction.
+
+``settle`` says in which order things happen and decides with ``core.rules``; a ``Transaction`` is what a database must
+be able to do for it, one set of rows a call.  The unique key of the conversions decides what is counted: rows
+are inserted first, and only where fewer went in than were offered does anything look at what was there before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from postbackd.core.click_id import stamp_ms, write_stamp
+from postbackd.core.diagnosis import Reason
+from postbackd.core.model import Channel, Click, ClickRef, Dedup, Event, Postback
+from postbackd.core.rulebook import Rulebook
+from postbackd.core.rules import Conversion, check_window, repeat
+from postbackd.core.verdicts import Verdict
+from postbackd.store.base import Batch, Outcome, Written
+from postbackd.store.failpoints import pass_failpoint
+
+Row = tuple[Any, ...]
+Key = tuple[int, str, str]
+"""(click id stamp, type, transaction id): what is counted once."""
+
+
+_Offered = tuple[int, Key, Row]
+"""(position in the batch, key, row): a conversion to be counted if its key is new."""
+
+_Repeat = tuple[int, Key, int]
+"""(position, key, reason): a postback whose key may be counted already; rejected with the reason when it is not."""
+
+
+class StoredClick(NamedTuple):
+    campaign: int
+    offer: int
+
+
+class Transaction(Protocol):
+    """One open transaction of a database.  Every call takes and gives whole sets of rows."""
+
+    async def add_clicks(self, clicks: Sequence[Click]) -> None: ...
+    async def claim_own_ids(self, own_ids: Mapping[str, int]) -> Mapping[str, int]:
+        """Register own ids for stamps; returns the stamp that holds each, which may be an earlier click's."""
+        ...
+
+    async def find_own_ids(self, own_ids: Sequence[str]) -> Mapping[str, int]: ...
+    async def find_clicks(self, stamps: Sequence[int]) -> Mapping[int, StoredClick]: ...
+    async def purged_before(self) -> int:
+        """Clicks with a smaller stamp have been purged."""
+        ...
+
+    async def add_conversions(self, rows: Sequence[Row]) -> int:
+        """Insert the rows whose key is new; returns how many that were."""
+        ...
+
+    async def find_conversions(self, keys: Sequence[Key]) -> Mapping[Key, Conversion]: ...
+    async def change_conversions(self, changed: Mapping[Key, Conversion]) -> None: ...
+    async def add_history(self, rows: Sequence[Row]) -> None: ...
+    async def add_postbacks(self, rows: Sequence[Row]) -> None: ...
+    async def change_postbacks(self, rows: Sequence[Row]) -> None: ...
+    async def add_waiting(self, rows: Sequence[tuple[str, int]]) -> None: ...
+    async def take_waiting(self, click_refs: Sequence[str]) -> Sequence[Postback]:
+        """Postbacks that wait for these clicks, oldest first; they wait no longer."""
+        ...
+
+    async def add_pixel_conversions(self, keys: Sequence[tuple[int, str]]) -> None: ...
+    async def take_pixel_conversions(self, keys: Sequence[tuple[int, str]]) -> set[tuple[int, str]]:
+        """Which of these (click, type) the pixel brought without a transaction id; they are not pending any longer."""
+        ...
+
+    async def has_pixel_conversions(self) -> bool: ...
+    async def first_conversion(self, click_id: int, type_: str) -> Key | None:
+        """The oldest conversion of a click and type."""
+        ...
+
+    async def rename_conversion(self, key: Key, transaction_id: str) -> None: ...
+
+
+async def settle(tx: Transaction, batch: Batch, rulebook: Rulebook) -> Written:
+    """Write the batch; returns what became of each click and postback, in the batch's order."""
+    stored: Sequence[int] = ()
+    postbacks: Sequence[Postback] = batch.postbacks
+    if batch.clicks:
+        stored = await _write_clicks(tx, batch.clicks)
+        late = await _late_postbacks(tx, batch.clicks, rulebook)
+        if late:
+            postbacks = [*late, *postbacks]
+    if not postbacks:
+        return Written(stored, ())
+    outcomes = await _settle_postbacks(tx, rulebook, postbacks)
+    return Written(stored, outcomes[len(outcomes) - len(batch.postbacks) :])
+
+
+async def _settle_postbacks(
+    tx: Transaction, rulebook: Rulebook, postbacks: Sequence[Postback]
+) -> Sequence[Outcome]:
+    """The pixel's postbacks first, so that an S2S postback of the same sale finds what the pixel brought."""
+    if all(postback.request.channel == Channel.S2S for postback in postbacks):
+        return await _Settlement(tx, rulebook, postbacks).settle()
+    outcomes: dict[int, Outcome] = {}
+    for channel in (Channel.PIXEL, Channel.S2S):
+        chosen = [(i, p) for i, p in enumerate(postbacks) if p.request.channel == channel]
+        run = _Settlement(tx, rulebook, [postback for _, postback in chosen])
+        outcomes |= zip((i for i, _ in chosen), await run.settle(), strict=True)
+    return [outcomes[index] for index in range(len(postbacks))]
+
+
+async def _write_clicks(tx: Transaction, clicks: Sequence[Click]) -> Sequence[int]:
+    own_ids = {click.own_id: click.stamp for click in reversed(clicks) if click.own_id}
+    if not own_ids:
+        await tx.add_clicks(clicks)
+        return [click.stamp for click in clicks]
+    holders = await tx.claim_own_ids(own_ids)
+    stored = [holders[click.own_id] if click.own_id else click.stamp for click in clicks]
+    await tx.add_clicks([click for click, stamp in zip(clicks, stored, strict=True) if click.stamp == stamp])
+    return stored
+
+
+async def _late_postbacks(
+    tx: Transaction, clicks: Sequence[Click], rulebook: Rulebook
+) -> Sequence[Postback]:
+    """Postbacks that arrived before their click did, judged again by today's settings."""
+    refs = [own_ref(click.own_id) if click.own_id else stamp_ref(click.stamp) for click in clicks]
+    waiting = await tx.take_waiting(refs)
+    judged = (rulebook.judge_again(postback) for postback in waiting)
+    return [postback for postback in judged if postback is not None]
+
+
+def stamp_ref(stamp: int) -> str:
+    """What a click of ours is waited for by."""
+    return f"#{stamp}"
+
+
+def own_ref(own_id: str) -> str:
+    """What a click with a caller's own id is waited for by."""
+    return f"={own_id}"
+
+
+class _Settlement:
+    """One run over the postbacks of a batch."""
+
+    def __init__(self, tx: Transaction, rulebook: Rulebook, postbacks: Sequence[Postback]) -> None:
+        self.tx = tx
+        self.rulebook = rulebook
+        self.postbacks = postbacks
+        self.outcomes: list[Outcome | None] = [None] * len(postbacks)
+        self.clicks: list[tuple[int | None, int | None]] = [
+            (postback.click.click_id, postback.click.campaign) for postback in postbacks
+        ]
+        self.waiting: list[tuple[str, int]] = []
+        self.adopting: set[int] = set()
+        self.offers: dict[int, int] = {}
+
+    async def settle(self) -> Sequence[Outcome]:
+        offered, repeats = await self._match()
+        if self.postbacks and self.postbacks[0].request.channel == Channel.PIXEL:
+            offered = await self._find_counterparts(offered, repeats)
+        elif offered and await self.tx.has_pixel_conversions():
+            offered = await self._adopt(offered, repeats)
+        repeats += await self._count(offered)
+        if repeats:
+            await self._repeat(repeats)
+        pass_failpoint("mid_batch")
+        if self.waiting:
+            await self.tx.add_waiting(self.waiting)
+        await self._log()
+        return self.outcomes  # type: ignore[return-value]  # every one is set by now
+
+    # --- which click -----------------------------------------------------------------------------------------
+
+    async def _match(self) -> tuple[list[_Offered], list[_Repeat]]:
+        """Find the clicks.  Returns what to offer to the unique key, and what only a stored conversion can accept."""
+        own_ids = [p.click.own_id for p in self.postbacks if p.click.own_id and not p.verdict]
+        owned = await self.tx.find_own_ids(own_ids) if own_ids else {}
+        stamps = [p.click.click_id for p in self.postbacks if p.click.click_id is not None and not p.verdict]
+        clicks = await self.tx.find_clicks([*stamps, *owned.values()] if owned else stamps)  # type: ignore[list-item]
+        offered: list[_Offered] = []
+        late: list[_Repeat] = []
+        offers = self.rulebook.offers
+        for index, postback in enumerate(self.postbacks):
+            event = postback.event
+            if event is None:
+                self.outcomes[index] = Outcome(Verdict(postback.verdict), postback.reason)
+                continue
+            stamp = postback.click.click_id
+            if stamp is None:
+                stamp = owned.get(postback.click.own_id)  # type: ignore[arg-type]
+            click = clicks.get(stamp) if stamp is not None else None
+            if click is None or stamp is None:
+                await self._unmatched(index, postback)
+                continue
+            campaign, offer_id = click
+            self.clicks[index] = (stamp, campaign)
+            request = postback.request
+            key = (stamp, event.type, event.transaction_id)
+            offer = offers.get(offer_id)
+            if offer is not None:
+                outside = check_window(offer, stamp, stamp_ms(request.request_id), event)
+                if outside:
+                    late.append((index, key, outside))
+                    continue
+            self.offers[index] = offer_id
+            offered.append((index, key, _conversion_row(key, postback, event, campaign, offer_id)))
+        return offered, late
+
+    async def _unmatched(self, index: int, postback: Postback) -> None:
+        click: ClickRef = postback.click
+        request_id = postback.request.request_id
+        if click.click_id is not None:
+            purged = click.click_id < await self.tx.purged_before()
+            reason: int = Reason.CLICK_PURGED if purged else Reason.CLICK_NOT_YET_SEEN
+            if not purged:
+                self.waiting.append((stamp_ref(click.click_id), request_id))
+        else:
+            reason = click.reason
+            if click.own_id is not None:
+                self.waiting.append((own_ref(click.own_id), request_id))
+        self.outcomes[index] = Outcome(Verdict.UNMATCHED, reason)
+
+    # --- counted once ----------------------------------------------------------------------------------------
+
+    async def _count(self, offered: list[_Offered]) -> list[_Repeat]:
+        """Offer the rows to the unique key; returns the ones that were there before."""
+        if not offered:
+            return []
+        added = await self.tx.add_conversions([row for _, _, row in offered])
+        if added == len(offered):
+            for index, _, row in offered:
+                self._accept(index, row[3])
+            return []
+        held_by = await self.tx.find_conversions([key for _, key, _ in offered])
+        repeats = []
+        for index, key, row in offered:
+            if held_by[key].conversion_id == row[3]:
+                self._accept(index, row[3])
+            else:
+                repeats.append((index, key, 0))
+        return repeats
+
+    def _accept(self, index: int, conversion_id: int) -> None:
+        warning = _warning(self.postbacks[index])
+        self.outcomes[index] = Outcome(Verdict.ACCEPTED, warning, conversion_id)
+
+    async def _repeat(self, repeats: list[_Repeat]) -> None:
+        """Decide the postbacks whose key is counted already, in their order, each on top of the one before."""
+        before = await self.tx.find_conversions([key for _, key, _ in repeats])
+        now = dict(before)
+        history: list[Row] = []
+        more: list[_Offered] = []
+        for index, key, outside in sorted(repeats):
+            postback = self.postbacks[index]
+            current, event = now.get(key), postback.event
+            assert event is not None  # settled postbacks never come here
+            if current is None:
+                self.outcomes[index] = Outcome(Verdict.REJECTED, outside)
+                continue
+            request = postback.request
+            dedup = Dedup.UPDATE if index in self.adopting else self.rulebook.dedup[request.network]
+            if self._is_another(postback, event, dedup) and not outside:
+                more.append(self._another(index, key, postback, event))
+                continue
+            decided = repeat(current, event, request.channel, dedup)
+            now[key] = decided.conversion
+            if decided.verdict is Verdict.UPDATED:
+                history.append(_history_row(postback, current, decided.conversion))
+            self.outcomes[index] = Outcome(decided.verdict, _warning(postback), current.conversion_id)
+        changed = {key: after for key, after in now.items() if after != before[key]}
+        if changed:
+            await self.tx.change_conversions(changed)
+        if history:
+            await self.tx.add_history(history)
+        if more:
+            await self.tx.add_conversions([row for _, _, row in more])
+
+    def _is_another(self, postback: Postback, event: Event, dedup: Dedup) -> bool:
+        """In ``add`` mode a repeat without transaction id is one more conversion."""
+        s2s = postback.request.channel == Channel.S2S
+        return dedup is Dedup.ADD and not event.transaction_id and s2s
+
+    def _another(self, index: int, key: Key, postback: Postback, event: Event) -> _Offered:
+        request = postback.request
+        _, campaign = self.clicks[index]
+        another: Key = (key[0], key[1], f"#{write_stamp(request.request_id)}")
+        self._accept(index, request.request_id)
+        offer = self.offers[index]
+        return index, another, _conversion_row(another, postback, event, campaign or 0, offer)
+
+    # --- pixel and S2S are two views of one conversion ---------------------------------------------------------
+
+    async def _find_counterparts(
+        self, offered: list[_Offered], repeats: list[_Repeat]
+    ) -> list[_Offered]:
+        """A pixel that names no transaction is the click's conversion of that type, when one is counted already."""
+        new: list[_Offered] = []
+        for entry in offered:
+            index, key, _ = entry
+            first = None if key[2] else await self.tx.first_conversion(key[0], key[1])
+            if first is not None:
+                repeats.append((index, first, 0))
+            else:
+                new.append(entry)
+        await self.tx.add_pixel_conversions([(k[0], k[1]) for _, k, _ in new if not k[2]])
+        return new
+
+    async def _adopt(self, offered: list[_Offered], repeats: list[_Repeat]) -> list[_Offered]:
+        """An S2S postback gives its transaction id and value to the conversion that the pixel brought without one."""
+        pending = await self.tx.take_pixel_conversions([(key[0], key[1]) for _, key, _ in offered])
+        if not pending:
+            return offered
+        known = await self.tx.find_conversions([key for _, key, _ in offered])
+        new: list[_Offered] = []
+        for entry in offered:
+            index, key, _ = entry
+            if key[:2] in pending and key[2] and key not in known:
+                pending.discard((key[0], key[1]))
+                await self.tx.rename_conversion((key[0], key[1], ""), key[2])
+                self.adopting.add(index)
+                repeats.append((index, key, 0))
+            else:
+                new.append(entry)
+        return new
+
+    # --- the log ---------------------------------------------------------------------------------------------
+
+    async def _log(self) -> None:
+        new: list[Row] = []
+        again: list[Row] = []
+        for postback, outcome, (click_id, campaign) in zip(
+            self.postbacks, self.outcomes, self.clicks, strict=True
+        ):
+            assert outcome is not None
+            request, fields = postback.request, postback.fields
+            if postback.replay:
+                again.append((
+                    outcome.verdict, outcome.reason, click_id, campaign, outcome.conversion_id,
+                    request.request_id,
+                ))  # fmt: skip
+                continue
+            new.append((
+                request.request_id, request.network, request.channel, outcome.verdict, outcome.reason,
+                click_id, campaign, outcome.conversion_id, fields.click_id, fields.type, fields.value,
+                fields.currency, fields.transaction_id, fields.status, fields.time,
+                postback.click.found_in, request.body_bytes, postback.parameters,
+            ))  # fmt: skip
+        if new:
+            await self.tx.add_postbacks(new)
+        if again:
+            await self.tx.change_postbacks(again)
+
+
+def _warning(postback: Postback) -> int:
+    """What the sender should hear although the postback was matched; what was wrong with an id only if it is ours."""
+    if postback.reason or postback.click.click_id is None:
+        return postback.reason
+    return postback.click.reason
+
+
+def _history_row(postback: Postback, before: Conversion, after: Conversion) -> Row:
+    return (
+        postback.request.request_id, before.conversion_id, before.status, after.status,
+        postback.fields.status, before.value_micros, after.value_micros,
+    )  # fmt: skip
+
+
+def _conversion_row(key: Key, postback: Postback, event: Event, campaign: int, offer: int) -> Row:
+    request = postback.request
+    return (
+        *key, request.request_id, request.network, campaign, offer, event.status,
+        event.value_micros, event.currency, request.channel, event.time_ms,
+    )  # fmt: skip
