@@ -149,7 +149,7 @@ def load_settings(overrides: Mapping[str, Any], environ: Mapping[str, str]) -> S
             values[setting.name], origins[setting.name] = _convert(setting, given, origin), origin
     unknown = set(overrides) - {setting.name for setting in list_settings()}
     if unknown:
-        raise SettingsError(f"there is no setting {sorted(unknown)[0]!r}; see docs/reference/settings.md")
+        raise SettingsError(f"there is no setting {min(unknown)!r}; see docs/reference/settings.md")
     settings = Settings(**values)
     _check(settings, origins)
     return _trim_url(settings)

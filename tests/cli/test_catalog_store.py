@@ -8,7 +8,7 @@ from importlib.resources import files
 import apsw
 import pytest
 
-from postbackd.core.model import Campaign, Network, Offer, Source, WeightedOffer
+from postbackd.core.model import Campaign, CatalogEntry, Network, Offer, Source, WeightedOffer
 from postbackd.store import catalog
 from postbackd.store.base import CatalogConflict
 
@@ -68,7 +68,7 @@ def test_first_keys_are_given_once(db: apsw.Connection) -> None:
 
 def test_a_taken_name_key_or_slug_is_refused_with_the_next_step(db: apsw.Connection) -> None:
     network, source, offer, campaign = fill(db)
-    for entry, sentence in [
+    refused: list[tuple[CatalogEntry, str]] = [
         (NETWORK, "of this name exists already"),
         (Network(id=0, name="Other", key=network.key), "endpoint key belongs to another network"),
         (Source(id=0, name=source.name), "of this name exists already"),
@@ -79,20 +79,26 @@ def test_a_taken_name_key_or_slug_is_refused_with_the_next_step(db: apsw.Connect
         ),
         (Campaign(id=0, name="Main", slug="two", source=source.id, offers=campaign.offers), "exists already"),
         (Network(id=0, name="Third", key="3", dedup="never"), "dedup must be"),
-    ]:
+    ]
+    for entry, sentence in refused:
         with pytest.raises(CatalogConflict, match=sentence):
             catalog.save_entry(db, entry)
 
 
 def test_what_is_still_referred_to_is_not_removed(db: apsw.Connection) -> None:
     network, source, offer, campaign = fill(db)
-    for entry, holder in [(network, "offer 'Shop'"), (source, "campaign 'Main'"), (offer, "campaign 'Main'")]:
+    held: list[tuple[CatalogEntry, str]] = [
+        (network, "offer 'Shop'"),
+        (source, "campaign 'Main'"),
+        (offer, "campaign 'Main'"),
+    ]
+    for entry, holder in held:
         with pytest.raises(CatalogConflict, match=holder):
             catalog.remove_entry(db, entry, 1)
     for entry in (campaign, offer, source, network):
         catalog.remove_entry(db, entry, 1)
     loaded = catalog.load_catalog(db)
-    assert not (loaded.networks or loaded.sources or loaded.offers or loaded.campaigns)
+    assert (loaded.networks, loaded.sources, loaded.offers, loaded.campaigns) == ((), (), (), ())
 
 
 def test_a_removed_entry_keeps_its_row_and_a_new_one_may_take_its_name(db: apsw.Connection) -> None:
@@ -140,7 +146,7 @@ def test_many_changes_refer_to_each_other_and_happen_together_or_not_at_all(db: 
         id=-1, name="C", slug="c", source=-1, offers=(WeightedOffer(-1), WeightedOffer(-2, 5))
     )
     offers = [Offer(id=-n, name=f"O{n}", network=-1, url="https://x.example/") for n in (1, 2)]
-    new = [campaign, *offers, Network(id=-1, name="N", key="n"), Source(id=-1, name="S")]
+    new: list[CatalogEntry] = [campaign, *offers, Network(id=-1, name="N", key="n"), Source(id=-1, name="S")]
     saved = catalog.change_catalog(db, new, (), 1)
     loaded = catalog.load_catalog(db)
     assert saved == (*loaded.campaigns, *loaded.offers, *loaded.networks, *loaded.sources)

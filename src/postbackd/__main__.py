@@ -1,0 +1,5 @@
+"""``python -m postbackd`` is the command ``postbackd``."""
+
+from postbackd.cli.main import main
+
+main()

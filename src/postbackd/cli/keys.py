@@ -1,0 +1,73 @@
+"""``postbackd keys``: the keys that sign click ids.  Secrets are never printed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from secrets import token_bytes
+from typing import Any
+
+import click
+
+from postbackd.cli.main import Family
+from postbackd.cli.options import as_json, now_ms, takes_data
+from postbackd.cli.session import Session, print_json, visit
+from postbackd.core.model import SigningKey
+from postbackd.reports.period import write_moment
+from postbackd.reports.table import format_table
+from postbackd.settings import Settings
+
+HEAD_START_MS = 5_000
+"""A new key signs from this much later on: running servers read the catalog every second."""
+
+
+@click.group(cls=Family)
+def keys() -> None:
+    """Keys that sign click ids."""
+
+
+@keys.command("list")
+@as_json
+@takes_data
+def list_keys(settings: Settings, json_wanted: bool) -> None:
+    """All signing keys, oldest first; secrets are not shown."""
+    catalog = visit(settings, lambda session: session.load())
+    _print_keys(catalog.signing_keys, json_wanted)
+
+
+@keys.command("rotate")
+@click.option(
+    "--keep",
+    type=click.IntRange(1, 1000),
+    default=3,
+    show_default=True,
+    help="How many of the newest keys go on verifying; ids of older keys are refused from then on.",
+)
+@as_json
+@takes_data
+def rotate_key(keep: int, settings: Settings, json_wanted: bool) -> None:
+    """Let a new random key sign from now on."""
+
+    async def work(session: Session) -> Sequence[SigningKey]:
+        return await session.rotate(token_bytes(32), now_ms() + HEAD_START_MS, keep)
+
+    _print_keys(visit(settings, work), json_wanted)
+
+
+def _print_keys(stored: Sequence[SigningKey], json_wanted: bool) -> None:
+    documents = [_describe(key, stored) for key in stored]
+    if json_wanted:
+        print_json(documents)
+    else:
+        rows = [
+            (str(row["id"]), str(row["signs_from"] or "the beginning"), row["state"]) for row in documents
+        ]
+        click.echo(format_table(("id", "signs from", "state"), rows))
+
+
+def _describe(key: SigningKey, stored: Sequence[SigningKey]) -> dict[str, Any]:
+    state = "retired" if key.retired else "signs" if key == stored[-1] else "verifies"
+    return {
+        "id": key.id,
+        "signs_from": write_moment(key.active_from_ms) if key.active_from_ms else None,
+        "state": state,
+    }

@@ -1,0 +1,141 @@
+"""``postbackd log``: the postback log, newest first, or as it grows."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from typing import Any
+
+import click
+
+from postbackd.cli.catalog import find_entry
+from postbackd.cli.options import as_json, takes_data, takes_period
+from postbackd.cli.session import Session, visit
+from postbackd.core.click_id import KeyRing
+from postbackd.core.diagnosis import Reason
+from postbackd.core.privacy import Masker
+from postbackd.core.verdicts import Verdict
+from postbackd.reports.log import describe_row, format_row
+from postbackd.reports.period import Period
+from postbackd.settings import Settings
+
+POLL_S = 0.3
+"""How often ``--follow`` looks for new rows: soon enough for a person, nothing for the database."""
+
+_BEFORE_FOLLOWING = 10
+"""Rows that ``--follow`` shows of what was there before."""
+
+_PAGE = 500
+
+
+@click.command()
+@click.option("--follow", "-f", is_flag=True, help="Show the last rows, then every new one until Ctrl-C.")
+@click.option(
+    "--verdict", type=click.Choice([verdict.word for verdict in Verdict]), help="Only this verdict."
+)
+@click.option(
+    "--reason", type=click.Choice([reason.word for reason in Reason if reason]), help="Only this reason."
+)
+@click.option("--network", metavar="N", help="Only this network.")
+@click.option(
+    "--click", "click_id", metavar="ID", help="Only this click id, as issued or as it was received."
+)
+@click.option("--limit", type=click.IntRange(1, 1_000_000), help="Most rows to show.  [default: 100]")
+@takes_period
+@as_json
+@takes_data
+def log(
+    follow: bool,
+    verdict: str | None,
+    reason: str | None,
+    network: str | None,
+    click_id: str | None,
+    limit: int | None,
+    period: Period,
+    settings: Settings,
+    json_wanted: bool,
+) -> None:
+    """The postback log, newest first.
+
+    With --json an array; with --follow --json one object a line.
+    """
+    asked = {
+        "verdict": None if verdict is None else Verdict[verdict.upper()].value,
+        "reason": None if reason is None else Reason[reason.upper()].value,
+        **period.stamps(),
+    }
+
+    async def work(session: Session) -> None:
+        reader = await _Reader.open(session, asked, network, click_id)
+        if follow:
+            await reader.follow(limit or _BEFORE_FOLLOWING, json_wanted)
+        else:
+            _print_rows(await reader.newest(limit or 100), json_wanted)
+
+    visit(settings, work)
+
+
+class _Reader:
+    """Asks for rows of the log, filtered as the user wants."""
+
+    def __init__(self, session: Session, keys: KeyRing, statement: str, asked: dict[str, Any]) -> None:
+        self._store = session.store
+        self._keys = keys
+        self._statement = statement
+        self._asked = asked
+
+    @classmethod
+    async def open(
+        cls, session: Session, asked: dict[str, Any], network: str | None, click_id: str | None
+    ) -> _Reader:
+        catalog = await session.load()
+        keys = KeyRing(catalog.signing_keys)
+        if network is not None:
+            asked = {**asked, "network": find_entry(catalog.networks, network, "network").id}
+        if click_id is None:
+            return cls(session, keys, "log", asked)
+        masked = Masker(catalog.privacy_key).mask(click_id.strip())
+        verified = keys.verify(click_id)
+        owned = await session.store.query("own_id", own_id=masked)
+        stamp = verified[0] if verified else owned[0]["click_id"] if owned else None
+        if stamp is None:
+            return cls(session, keys, "log", {**asked, "click_text": masked})
+        return cls(session, keys, "log_of_click", {**asked, "click_id": stamp})
+
+    async def newest(self, limit: int) -> list[dict[str, Any]]:
+        rows = await self._store.query(self._statement, **self._asked, limit=limit)
+        return [describe_row(row, self._keys) for row in rows]
+
+    async def follow(self, before: int, json_wanted: bool) -> None:
+        """The last rows, oldest first, then every new one; ends with Ctrl-C."""
+        last = (await self._store.query("last_request"))[0]["request_id"] or 0
+        for entry in reversed(await self.newest(before)):
+            _print_line(entry, json_wanted)
+        while True:
+            rows = await self._store.query("log_from", **self._of_new_rows(), after=last, limit=_PAGE)
+            for row in rows:
+                last = max(last, row["request_id"])
+                if self._asked.get("click_id") in (None, row["click_id"]):
+                    _print_line(describe_row(row, self._keys), json_wanted)
+            if len(rows) < _PAGE:
+                await asyncio.sleep(POLL_S)
+
+    def _of_new_rows(self) -> dict[str, Any]:
+        return {name: value for name, value in self._asked.items() if name != "click_id"}
+
+
+def _print_rows(entries: list[dict[str, Any]], json_wanted: bool) -> None:
+    if json_wanted:
+        click.echo(json.dumps(entries, indent=2, ensure_ascii=False))
+        return
+    for entry in entries:
+        click.echo(format_row(entry))
+    if not entries:
+        click.echo("no postbacks yet that fit", err=True)
+
+
+def _print_line(entry: dict[str, Any], json_wanted: bool) -> None:
+    """One row at once, although standard output may be a pipe."""
+    click.echo(json.dumps(entry, ensure_ascii=False) if json_wanted else format_row(entry))
+    sys.stdout.flush()

@@ -1,0 +1,112 @@
+"""The entry point: which commands there are, and how a failure ends.
+
+Families are imported when they are used, so that ``postbackd --help`` reads none of them.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import NoReturn
+
+import click
+
+from postbackd import __version__
+
+COMMANDS: Mapping[str, tuple[str, str]] = {
+    "serve": ("serve:serve", "Run the server: clicks in, postbacks in, conversions counted once."),
+    "network": ("networks:network", "Affiliate networks and advertisers: who sends postbacks."),
+    "source": ("sources:source", "Traffic sources: who sends visitors."),
+    "offer": ("offers:offer", "Destination URLs of a network."),
+    "campaign": ("campaigns:campaign", "Tracked links: a source and one or more offers."),
+    "presets": ("presets:presets", "What known networks and sources call things."),
+    "report": ("report:report", "Clicks, postbacks, conversions, and how well they match."),
+    "log": ("log:log", "The postback log, newest first."),
+    "why": ("why:why", "What became of one id, and why."),
+    "replay": ("replay:replay", "Run postbacks that were not counted through today's settings again."),
+    "apply": ("apply:apply", "Make the catalog match a file."),
+    "export": ("export:export", "Write the catalog as a file that apply reads."),
+    "doctor": ("doctor:doctor", "Check the installation and say what to do."),
+    "keys": ("keys:keys", "Keys that sign click ids."),
+    "purge": ("purge:purge", "Delete old clicks and log rows; conversions stay."),
+    "completion": ("completion:completion", "Print the completion script of a shell."),
+    "version": ("version:version", "Print the version."),
+    "ingest": ("serve:ingest", ""),
+}
+"""Command -> where it is (module of this package and attribute), and its line in the help; no line: not listed."""
+
+
+class Family(click.Group):
+    """A group that prints its help when it is called without a command."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Say which commands there are when none was named."""
+        if not args and not ctx.resilient_parsing:
+            click.echo(ctx.get_help())
+            ctx.exit()
+        return super().parse_args(ctx, args)
+
+
+class Root(Family):
+    """The families, imported one at a time."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands in the order of ``COMMANDS``."""
+        return [name for name, (_, line) in COMMANDS.items() if line]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the family of one command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute = COMMANDS[cmd_name][0].split(":")
+        command = getattr(import_module(f"postbackd.cli.{module}"), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
+
+
+@click.group(cls=Root, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, message="postbackd %(version)s")
+def root() -> None:
+    """Records clicks, receives conversion postbacks, and counts each conversion exactly once."""
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit: 0 done, 1 failed, 2 wrongly called, 130 interrupted."""
+    sys.exit(_run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    try:
+        result = root.main(arguments, prog_name="postbackd", standalone_mode=False)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except click.exceptions.Exit as leaving:
+        return leaving.exit_code
+    except click.UsageError as error:
+        path = error.ctx.command_path if error.ctx else "postbackd"
+        _complain(f"{_one_line(error.format_message())} Run '{path} --help'.")
+        return 2
+    except click.ClickException as error:
+        _complain(_one_line(error.format_message()))
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return 130
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _one_line(message: str) -> str:
+    line = " ".join(message.split())
+    return line if line.endswith((".", "!", "?", "'")) else f"{line}."
+
+
+def _complain(line: str) -> None:
+    click.echo(f"postbackd: {line}", err=True)

@@ -1,0 +1,221 @@
+"""``postbackd network``: who sends postbacks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import click
+from msgspec.structs import replace
+
+from postbackd.cli.catalog import (
+    Describer,
+    change_fields,
+    check_arguments,
+    find_entry,
+    list_entries,
+    print_entry,
+    read_pairs,
+    remove_entry,
+    show_entry,
+)
+from postbackd.cli.entries import ANSWERS, DEDUPS, EntryError, make_key, need_preset
+from postbackd.cli.main import Family
+from postbackd.cli.options import as_json, takes_data, takes_urls
+from postbackd.cli.session import Session, base_url, print_json, visit
+from postbackd.core.model import Catalog, Network
+from postbackd.settings import Settings
+
+COLUMNS = ("name", "preset", "currency", "dedup", "strict", "key", "postback_url")
+
+
+@click.group(cls=Family)
+def network() -> None:
+    """Affiliate networks and advertisers: who sends postbacks."""
+
+
+def _options(command: Any) -> Any:
+    """The options that ``add`` and ``set`` share; ``None`` is not given."""
+    for option in reversed(
+        [
+            click.option(
+                "--preset", metavar="P", help="What the network calls things; see 'postbackd presets list'."
+            ),
+            click.option(
+                "--currency", metavar="CODE", help="ISO 4217 code of values without one.  [default: USD]"
+            ),
+            click.option(
+                "--dedup",
+                type=click.Choice(DEDUPS),
+                help="What to do with a repeat that has no transaction id.  [default: ignore]",
+            ),
+            click.option(
+                "--strict/--lenient",
+                default=None,
+                help="Answer 422 to what cannot be used, instead of 200 with the verdict.  [default: lenient]",
+            ),
+            click.option(
+                "--answer",
+                type=click.Choice(ANSWERS),
+                help="What the network wants to hear.  [default: json]",
+            ),
+            click.option(
+                "--field",
+                "fields",
+                multiple=True,
+                metavar="FIELD=NAME,NAME",
+                help="Parameter names of a field, such as click_id=aff_sub,sub1; FIELD= for the defaults.",
+            ),
+            click.option(
+                "--type",
+                "types",
+                multiple=True,
+                metavar="TYPE",
+                help="A conversion type it may send; none: any.",
+            ),
+            click.option(
+                "--status-word",
+                "statuses",
+                multiple=True,
+                metavar="WORD=STATUS",
+                help="What one of its status words means, such as confirmed=approved; WORD= to forget it.",
+            ),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+@network.command("add")
+@click.argument("name")
+@_options
+@as_json
+@takes_urls
+def add_network(name: str, settings: Settings, json_wanted: bool, **options: Any) -> None:
+    """Add a network and print the postback URL to paste into it."""
+    entry = _change(Network(id=0, name=name.strip(), key=make_key()), **options)
+
+    async def work(session: Session) -> Network:
+        (saved,) = await session.change([entry])
+        assert isinstance(saved, Network)
+        return saved
+
+    saved = visit(settings, work, create=True)
+    document = Describer(Catalog(generation=0), base_url(settings)).describe(saved)
+    shown = {field: document[field] for field in ("name", "key", "postback_url")}
+    if json_wanted:
+        print_json(shown)
+        return
+    click.echo(
+        f"network {saved.name!r} added; paste this postback URL into it:\n\n  {shown['postback_url']}\n"
+    )
+    if saved.preset is None:
+        click.echo(
+            "Replace {click_id}, {value} and {txid} by the network's own macros; add &status= if it has one."
+        )
+
+
+@network.command("list")
+@as_json
+@takes_urls
+def list_networks(settings: Settings, json_wanted: bool) -> None:
+    """All networks, with their postback URLs."""
+    list_entries(settings, base_url(settings), "network", COLUMNS, json_wanted)
+
+
+@network.command("show")
+@click.argument("name")
+@as_json
+@takes_urls
+def show_network(name: str, settings: Settings, json_wanted: bool) -> None:
+    """One network, with everything that is set for it."""
+    show_entry(settings, base_url(settings), "network", name, json_wanted)
+
+
+@network.command("set")
+@click.argument("name")
+@click.option("--name", "new_name", metavar="NAME", help="A new name.")
+@click.option("--new-key", is_flag=True, help="A new endpoint key; the old URL stops working at once.")
+@click.option("--any-type", is_flag=True, help="Forget the list of types.")
+@_options
+@as_json
+@takes_urls
+def set_network(
+    name: str,
+    settings: Settings,
+    json_wanted: bool,
+    new_name: str | None,
+    new_key: bool,
+    any_type: bool,
+    **options: Any,
+) -> None:
+    """Change a network; what is not named stays."""
+
+    async def work(session: Session) -> Network:
+        entry = find_entry((await session.load()).networks, name, "network")
+        entry = replace(
+            entry,
+            name=entry.name if new_name is None else new_name.strip(),
+            key=make_key() if new_key else entry.key,
+            types=() if any_type else entry.types,
+        )
+        (saved,) = await session.change([_change(entry, **options)])
+        assert isinstance(saved, Network)
+        return saved
+
+    saved = visit(settings, work)
+    print_entry(Describer(Catalog(generation=0), base_url(settings)).describe(saved), json_wanted)
+
+
+@network.command("remove")
+@click.argument("name")
+@as_json
+@takes_data
+def remove_network(name: str, settings: Settings, json_wanted: bool) -> None:
+    """Take a network out of the catalog; its URL stops working, its rows stay."""
+    remove_entry(settings, "network", name, json_wanted)
+
+
+def _change(
+    entry: Network,
+    *,
+    preset: str | None,
+    currency: str | None,
+    dedup: str | None,
+    strict: bool | None,
+    answer: str | None,
+    fields: Sequence[str],
+    types: Sequence[str],
+    statuses: Sequence[str],
+) -> Network:
+    """The network with the given options applied, checked."""
+    entry = apply_preset(entry, preset) if preset is not None else entry
+    words = {**entry.statuses, **read_pairs(statuses, "--status-word")}
+    entry = replace(
+        entry,
+        currency=entry.currency if currency is None else currency.strip().upper(),
+        dedup=dedup or entry.dedup,
+        strict=entry.strict if strict is None else strict,
+        answer=answer or entry.answer,
+        fields=change_fields(entry.fields, fields),
+        types=tuple(dict.fromkeys(type_.strip().casefold() for type_ in types)) or entry.types,
+        statuses={word: meaning.lower() for word, meaning in words.items() if meaning},
+    )
+    check_arguments(entry)
+    return entry
+
+
+def apply_preset(entry: Network, text: str) -> Network:
+    """The network with a preset, its status words and the answer it wants; ``none`` takes the preset away."""
+    if text.casefold() == "none":
+        return replace(entry, preset=None)
+    try:
+        preset = need_preset("network", text)
+    except EntryError as error:
+        raise click.UsageError(str(error)) from error
+    return replace(
+        entry,
+        preset=preset.id,
+        answer=preset.answer or entry.answer,
+        statuses={**preset.statuses, **entry.statuses},
+    )

@@ -1,0 +1,108 @@
+"""Options that many commands share, made from the table of settings."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar
+
+import click
+
+from postbackd.reports.period import Period, read_duration, read_moment
+from postbackd.settings import Setting, SettingsError, find_setting, load_settings
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+as_json = click.option("--json", "json_wanted", is_flag=True, help="Print JSON for scripts.")
+"""``--json``: the argument ``json_wanted``."""
+
+
+def takes_settings(*names: str) -> Callable[[F], F]:
+    """The options of these settings, handed to the command as one argument ``settings``."""
+
+    def decorate(command: F) -> F:
+        @wraps(command)
+        def loading(*arguments: Any, **options: Any) -> Any:
+            given = {name: options.pop(name) for name in names}
+            try:
+                settings = load_settings(given, os.environ)
+            except SettingsError as error:
+                raise click.UsageError(str(error)) from error
+            return command(*arguments, settings=settings, **options)
+
+        decorated: Any = loading
+        for name in reversed(names):
+            decorated = _option(find_setting(name))(decorated)
+        return decorated  # type: ignore[no-any-return]  # click's decorators return what they are given
+
+    return decorate
+
+
+def _option(setting: Setting) -> Callable[[Any], Any]:
+    flag = f"--{setting.name.replace('_', '-')}"
+    origin = "" if setting.default is None else f"default: {setting.default}; "
+    return click.option(
+        flag,
+        setting.name,
+        metavar=_METAVARS.get(setting.name, "VALUE"),
+        help=f"{setting.help}  [{origin}or {setting.variable}]",
+    )
+
+
+_METAVARS = {"data": "DIR", "listen": "HOST:PORT", "public_url": "URL", "node": "N"}
+
+takes_data = takes_settings("data")
+"""``--data`` alone."""
+
+takes_urls = takes_settings("data", "public_url")
+"""``--data`` and the address that printed URLs begin with."""
+
+
+def now_ms() -> int:
+    """The time at which the command runs, in milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+def as_moment(ctx: click.Context, param: click.Parameter, text: str | None) -> int | None:
+    """For the callback of an option: a moment in milliseconds since 1970, see ``read_moment``."""
+    return None if text is None else _read(lambda: read_moment(text, now_ms()), ctx, param)
+
+
+def as_duration(ctx: click.Context, param: click.Parameter, text: str | None) -> int | None:
+    """For the callback of an option: seconds, see ``read_duration``."""
+    return None if text is None else _read(lambda: read_duration(text), ctx, param)
+
+
+def _read(reading: Callable[[], int], ctx: click.Context, param: click.Parameter) -> int:
+    try:
+        return reading()
+    except ValueError as error:
+        raise click.BadParameter(str(error), ctx, param) from error
+
+
+since_option = click.option(
+    "--since",
+    "since_ms",
+    callback=as_moment,
+    metavar="TIME",
+    help="From then on: 2026-11-23, 2026-11-23T14:00 (UTC), 7d, 24h.",
+)
+until_option = click.option(
+    "--until",
+    "until_ms",
+    callback=as_moment,
+    metavar="TIME",
+    help="Until then, not included; written like --since.",
+)
+
+
+def takes_period(command: F) -> F:
+    """``--since`` and ``--until``, handed to the command as one argument ``period``."""
+
+    @wraps(command)
+    def reading(*arguments: Any, since_ms: int | None, until_ms: int | None, **options: Any) -> Any:
+        return command(*arguments, period=Period(since_ms, until_ms), **options)
+
+    return since_option(until_option(reading))  # type: ignore[return-value]  # as above

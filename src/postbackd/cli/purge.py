@@ -1,0 +1,56 @@
+"""``postbackd purge``: delete old clicks and log rows; conversions stay for ever."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from postbackd.cli.options import as_json, as_moment, takes_data
+from postbackd.cli.session import Session, print_json, visit
+from postbackd.reports.period import Period, write_moment
+from postbackd.settings import Settings
+
+_STEP = 5_000
+"""Rows deleted in one transaction: short enough for a running server to get its turn."""
+
+
+@click.command()
+@click.option(
+    "--before",
+    "before_ms",
+    required=True,
+    callback=as_moment,
+    metavar="TIME",
+    help="Delete what is older: a date, a date and time (UTC), or an age such as 90d.",
+)
+@click.option("--yes", is_flag=True, help="Do it; without this only say what would go.")
+@as_json
+@takes_data
+def purge(before_ms: int, yes: bool, settings: Settings, json_wanted: bool) -> None:
+    """Delete old clicks and log rows; conversions stay.
+
+    A postback for a deleted click is answered unmatched, reason click_purged.
+    """
+
+    async def work(session: Session) -> dict[str, int]:
+        stamps = Period(None, before_ms).stamps()
+        rows: list[dict[str, int]] = await session.store.query("purgeable", until=stamps["until"])
+        found = rows[0]
+        if yes:
+            await _delete(session, before_ms, found["clicks"] + found["postbacks"])
+        return found
+
+    found = visit(settings, work)
+    if json_wanted:
+        print_json({"before": write_moment(before_ms), **found, "deleted": yes})
+    else:
+        what = f"{found['clicks']} clicks and {found['postbacks']} log rows before {write_moment(before_ms)}"
+        click.echo(f"deleted {what}" if yes else f"would delete {what}; run it again with --yes")
+
+
+async def _delete(session: Session, before_ms: int, expected: int) -> None:
+    bar = click.progressbar(length=expected, label="purging", file=sys.stderr, hidden=not sys.stderr.isatty())
+    with bar:
+        while deleted := await session.store.purge(before_ms, _STEP):
+            bar.update(deleted)

@@ -1,0 +1,29 @@
+"""``postbackd report``: the figures of a period."""
+
+from __future__ import annotations
+
+import click
+
+from postbackd.cli.options import as_json, takes_data, takes_period
+from postbackd.cli.session import print_json, visit
+from postbackd.reports.period import Period
+from postbackd.reports.report import GROUPED_BY, build_report
+from postbackd.reports.table import format_report
+from postbackd.settings import Settings
+
+
+@click.command()
+@click.option("--by", type=click.Choice(GROUPED_BY), help="Also the figures of each of these.")
+@takes_period
+@as_json
+@takes_data
+def report(by: str | None, period: Period, settings: Settings, json_wanted: bool) -> None:
+    """Clicks, postbacks, conversions, and how well they match.
+
+    All times are UTC. The match rate is healthy at 90 % or more.
+    """
+    document = visit(settings, lambda session: build_report(session.store, period, by))
+    if json_wanted:
+        print_json(document)
+    else:
+        click.echo(format_report(document))

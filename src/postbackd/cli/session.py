@@ -1,0 +1,120 @@
+"""One command's visit to the store, and what a failure there looks like to a user."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import apsw
+import click
+import msgspec
+
+from postbackd.cli.options import now_ms
+from postbackd.core.model import Catalog, CatalogEntry, SigningKey
+from postbackd.runtime import LOCK_NAME, open_store
+from postbackd.settings import Settings
+from postbackd.store import catalog
+from postbackd.store.base import CatalogConflict, StoreRefused, StoreUnavailable
+
+T = TypeVar("T")
+
+PATIENCE_MS = 10_000
+"""A person's command may wait longer for a busy server than a request may."""
+
+
+class Session:
+    """An open store and what commands do with the catalog in it."""
+
+    def __init__(self, store: Any, settings: Settings) -> None:
+        self.store = store
+        self.settings = settings
+
+    async def load(self, *, removed: bool = False) -> Catalog:
+        """The catalog; with ``removed`` also the entries that were taken out of it."""
+        if not removed:
+            loaded: Catalog = await self.store.load_catalog()
+            return loaded
+        return catalog.load_catalog(self.store.connection, removed=True)
+
+    async def change(
+        self, saves: Sequence[CatalogEntry] = (), removals: Sequence[CatalogEntry] = ()
+    ) -> tuple[CatalogEntry, ...]:
+        """Save and remove entries, all or none.  Raises ``CatalogConflict``."""
+        return catalog.change_catalog(self.store.connection, saves, removals, now_ms())
+
+    async def rotate(self, secret: bytes, active_from_ms: int, keep: int) -> Sequence[SigningKey]:
+        """See ``catalog.rotate_signing_key``."""
+        return catalog.rotate_signing_key(self.store.connection, secret, active_from_ms, keep)
+
+
+def visit(settings: Settings, work: Callable[[Session], Awaitable[T]], *, create: bool = False) -> T:
+    """Open the store, do the work, close it.  With ``create`` a missing database is made.
+
+    Every failure that a user can meet leaves as a ``ClickException`` of one line.
+    """
+    try:
+        return asyncio.run(_visit(settings, work, create))
+    except (StoreRefused, CatalogConflict) as error:
+        raise click.ClickException(str(error)) from error
+    except (StoreUnavailable, apsw.Error) as error:
+        raise click.ClickException(
+            f"the database in {settings.data} did not answer ({error}); try again"
+        ) from error
+    except OSError as error:
+        raise click.ClickException(f"cannot use {settings.data}: {error.strerror or error}") from error
+
+
+async def _visit(settings: Settings, work: Callable[[Session], Awaitable[T]], create: bool) -> T:
+    patient = msgspec.structs.replace(settings, busy_timeout_ms=max(settings.busy_timeout_ms, PATIENCE_MS))
+    store = open_store(patient, create)
+    try:
+        return await work(Session(store, settings))
+    finally:
+        await store.close()
+
+
+# --- the server beside us ----------------------------------------------------------------------------------------
+
+
+def is_served(settings: Settings) -> bool:
+    """Whether a server holds the data directory."""
+    try:
+        file = os.open(Path(settings.data) / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return False
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(file)
+
+
+def base_url(settings: Settings) -> str:
+    """What printed URLs begin with: ``public_url``, the running server's address, or the one it would listen on."""
+    if settings.public_url is None and is_served(settings):
+        return _served_url(settings) or settings.base_url
+    return settings.base_url
+
+
+def _served_url(settings: Settings) -> str | None:
+    """The address that the running server wrote into its lock file."""
+    try:
+        first_line, _, _ = (Path(settings.data) / LOCK_NAME).read_text("ascii").partition("\n")
+    except (OSError, UnicodeDecodeError):
+        return None
+    return first_line if first_line.startswith(("http://", "https://")) else None
+
+
+# --- printing ----------------------------------------------------------------------------------------------------
+
+
+def print_json(document: Any) -> None:
+    """A document for scripts; text that is not ASCII stays readable."""
+    click.echo(json.dumps(document, indent=2, ensure_ascii=False))

@@ -1,0 +1,27 @@
+"""``postbackd why``: what became of one id."""
+
+from __future__ import annotations
+
+import click
+
+from postbackd.cli.options import as_json, now_ms, takes_data
+from postbackd.cli.session import print_json, visit
+from postbackd.reports.why import explain, format_story
+from postbackd.settings import Settings
+
+
+@click.command()
+@click.argument("id_", metavar="ID")
+@as_json
+@takes_data
+def why(id_: str, settings: Settings, json_wanted: bool) -> None:
+    """What became of one id, and why.
+
+    ID is a click id, a request id, a conversion id or a transaction id. For an id that is not known: the cause and
+    the fix.
+    """
+    document = visit(settings, lambda session: explain(session.store, id_, now_ms()))
+    if json_wanted:
+        print_json(document)
+    else:
+        click.echo(format_story(document))

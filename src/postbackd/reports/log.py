@@ -1,0 +1,72 @@
+"""Rows of the postback log as people and scripts see them: the words of the HTTP answer, ids as text, times in UTC."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from postbackd.core.click_id import KeyRing, stamp_ms, write_stamp
+from postbackd.core.diagnosis import Reason
+from postbackd.core.model import Channel
+from postbackd.core.verdicts import Verdict
+from postbackd.reports.period import write_moment
+
+_AS_SENT = ("type", "value", "currency", "transaction_id", "status", "time")
+
+
+def describe_row(row: Mapping[str, Any], keys: KeyRing) -> dict[str, Any]:
+    """One row of the statements ``log``, ``postback`` … as a document.
+
+    ``sent`` holds the fields as the sender wrote them.  ``first_verdict`` and ``first_reason`` are there when a late
+    match or a replay has changed what became of the postback.
+    """
+    reason = Reason(row["reason"])
+    entry: dict[str, Any] = {
+        "request": write_stamp(row["request_id"]),
+        "time": write_moment(stamp_ms(row["request_id"])),
+        "network": row["network_name"],
+        "channel": Channel(row["channel"]).name.lower(),
+        "verdict": Verdict(row["verdict"]).word,
+        "reason": reason.word if reason else None,
+        "click_id": write_click_id(row, keys),
+        "campaign": row["campaign_name"],
+        "conversion": _write_id(row["conversion_id"]),
+        "sent": {name: row[name] for name in _AS_SENT if row[name] is not None},
+        "bytes": row["bytes"],
+        "parameters": row["parameters"],
+    }
+    if reason:
+        entry |= {"cause": reason.cause, "fix": reason.fix}
+    if row["found_in"]:
+        entry["found_in"] = row["found_in"]
+    if row["first_verdict"] is not None:
+        entry["first_verdict"] = Verdict(row["first_verdict"]).word
+        entry["first_reason"] = Reason(row["first_reason"]).word if row["first_reason"] else None
+    return entry
+
+
+def write_click_id(row: Mapping[str, Any], keys: KeyRing) -> str | None:
+    """The click id of a row: as issued when it is one of ours, as received otherwise."""
+    if row["click_id"] is not None and row["campaign"] is not None:
+        return keys.write(row["click_id"], row["campaign"])
+    text: str | None = row.get("click_text")
+    return text
+
+
+def _write_id(stamp: int | None) -> str | None:
+    return None if stamp is None else write_stamp(stamp)
+
+
+def format_row(entry: Mapping[str, Any]) -> str:
+    """One row of the log as one line."""
+    sent = " ".join(f"{name}={text}" for name, text in entry["sent"].items())
+    verdict = entry["verdict"] + (f" ({entry['reason']})" if entry["reason"] else "")
+    parts = [
+        entry["time"],
+        entry["request"],
+        entry["network"] or "(removed network)",
+        verdict,
+        f"click={entry['click_id'] or '-'}",
+        sent,
+    ]
+    return "  ".join(part for part in parts if part)

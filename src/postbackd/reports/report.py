@@ -1,0 +1,202 @@
+"""The report: what was clicked, sent and counted, how well it matched and how fast it was answered.
+
+``build_report`` asks the store a few aggregates and hands them to plain functions.  Definitions, all over one period
+(a click, postback or conversion belongs to the moment in its own id):
+
+- ``clicks``: counted visits; HEAD requests and prefetches are recorded but not counted;
+- ``match_rate``: postbacks whose click was found, whatever became of them afterwards, divided by postbacks that
+  carried a click id, usable or not; missing and empty ids, test words and unreadable bodies are left out;
+- ``duplicate_rate``: postbacks that repeated what was counted already, divided by all postbacks;
+- ``postback_success_rate``: postbacks that were accepted, updated, duplicate or held, divided by all postbacks
+  and all requests that were refused at the door;
+- response times come from a histogram, so percentiles are upper bounds, at most one eighth too high.
+
+A rate with nothing to divide by is ``None``.  Money is decimal text.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from postbackd.core.diagnosis import Reason
+from postbackd.core.histogram import percentile_us
+from postbackd.core.model import Channel
+from postbackd.core.money import MICROS, write_micros
+from postbackd.core.statuses import Status
+from postbackd.core.verdicts import Verdict
+from postbackd.reports.period import Period, write_moment
+from postbackd.store.base import Store
+from postbackd.store.queries import GROUPINGS, STATEMENTS
+
+GROUPED_BY = tuple(by for by in GROUPINGS if by != "all")
+"""What ``--by`` takes."""
+
+HEALTHY_MATCH_RATE = 0.90
+"""Below this share of matched postbacks something is broken in the set-up."""
+
+WITHOUT_CLICK_ID = frozenset(
+    {Reason.CLICK_ID_MISSING, Reason.CLICK_ID_EMPTY, Reason.TEST_EVENT, Reason.BODY_MALFORMED}
+)
+"""Reasons of postbacks that carried no click id, and so say nothing about matching."""
+
+_GOT_THROUGH = (Verdict.ACCEPTED, Verdict.DUPLICATE, Verdict.UPDATED, Verdict.HELD)
+_EPOCH = datetime(2020, 1, 1, tzinfo=UTC)
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+async def build_report(store: Store, period: Period, by: str | None = None) -> dict[str, Any]:
+    """The report document; with ``by`` (one of ``GROUPED_BY``) also ``groups``, one smaller report a key."""
+    stamps, minutes = period.stamps(), period.minutes()
+    report: dict[str, Any] = {
+        "since": None if period.since_ms is None else write_moment(period.since_ms),
+        "until": None if period.until_ms is None else write_moment(period.until_ms),
+    }
+    clicks, postbacks, conversions = [await _ask(store, table, "all", stamps) for table in _TABLES]
+    refusals = {row["kind"]: row["count"] for row in await store.query("refusals", **minutes)}
+    report |= summarise(clicks or [], postbacks or [], conversions or [], refusals)
+    report["refusals"] = refusals
+    report["response_ms"] = measure_times(await store.query("response_times", **minutes))
+    if by is not None:
+        report |= {"by": by, "groups": await _build_groups(store, by, stamps)}
+    return report
+
+
+_TABLES = ("clicks", "postbacks", "conversions")
+
+
+async def _ask(store: Store, table: str, by: str, stamps: Mapping[str, int]) -> Rows | None:
+    name = f"{table}_by_{by}"
+    return await store.query(name, **stamps) if name in STATEMENTS else None
+
+
+async def _build_groups(store: Store, by: str, stamps: Mapping[str, int]) -> list[dict[str, Any]]:
+    tables = [await _ask(store, table, by, stamps) for table in _TABLES]
+    names = {(row["kind"], row["id"]): row["name"] for row in await store.query("names")}
+    keys = {row["key"] for rows in tables for row in rows or ()}
+    groups = []
+    for key in sorted(keys, key=lambda key: (key is None, key)):
+        clicks, postbacks, conversions = [_of_key(rows, key) for rows in tables]
+        group = {by: label_key(by, key, names)}
+        group |= summarise(clicks, postbacks or [], conversions, {})
+        groups.append(group)
+    return groups
+
+
+def _of_key(rows: Rows | None, key: Any) -> Rows | None:
+    return None if rows is None else [row for row in rows if row["key"] == key]
+
+
+def label_key(by: str, key: Any, names: Mapping[tuple[str, int], str]) -> str | None:
+    """What people call a group: a name, a day, an hour, a verdict, a reason, a type; ``None`` when it has none."""
+    if key is None:
+        return None
+    if by == "day":
+        return (_EPOCH + timedelta(days=key)).date().isoformat()
+    if by == "hour":
+        return (_EPOCH + timedelta(hours=key)).strftime("%Y-%m-%dT%H:00Z")
+    if by == "verdict":
+        return Verdict(key).word
+    if by == "reason":
+        return Reason(key).word
+    if by == "type":
+        return str(key)
+    return names.get((by, key))
+
+
+def summarise(
+    clicks: Rows | None, postbacks: Rows, conversions: Rows | None, refusals: Mapping[str, int]
+) -> dict[str, Any]:
+    """The figures of one set of rows; ``None`` for a table that the grouping does not apply to."""
+    total = sum(row["count"] for row in postbacks)
+    refused = sum(refusals.values())
+    verdicts = _add_up((Verdict(row["verdict"]).word, row["count"]) for row in postbacks)
+    return {
+        "clicks": None if clicks is None else sum(row["count"] for row in clicks),
+        "postbacks": {
+            "total": total,
+            "by_verdict": {verdict.word: verdicts.get(verdict.word, 0) for verdict in Verdict},
+            "by_reason": _add_up(
+                (Reason(row["reason"]).word, row["count"]) for row in postbacks if row["reason"]
+            ),
+        },
+        "conversions": None if conversions is None else _count_conversions(conversions),
+        "match_rate": _match_rate(postbacks),
+        "duplicate_rate": share(verdicts.get(Verdict.DUPLICATE.word, 0), total),
+        "postback_success_rate": share(
+            sum(verdicts.get(verdict.word, 0) for verdict in _GOT_THROUGH), total + refused
+        ),
+        "request_bytes": {
+            "average": share(sum(row["bytes"] for row in postbacks), total),
+            "share_under_200": share(sum(row["under_200"] for row in postbacks), total),
+        },
+        "share_over_10_parameters": share(sum(row["over_10"] for row in postbacks), total),
+        "channels": None if conversions is None else _compare_channels(conversions),
+    }
+
+
+def share(part: int, whole: int) -> float | None:
+    """``part / whole`` to four decimals, ``None`` when there is no whole."""
+    return round(part / whole, 4) if whole else None
+
+
+def _add_up(pairs: Iterable[tuple[str, int]]) -> dict[str, int]:
+    """Totals by key, the largest first."""
+    totals: Counter[str] = Counter()
+    for key, count in pairs:
+        totals[key] += count
+    return dict(totals.most_common())
+
+
+def _match_rate(postbacks: Rows) -> float | None:
+    matched = sum(row["with_click"] for row in postbacks if row["verdict"] != Verdict.UNMATCHED)
+    carried = sum(
+        row["with_click"] if row["reason"] in WITHOUT_CLICK_ID else row["count"] for row in postbacks
+    )
+    return share(matched, carried)
+
+
+def _count_conversions(rows: Rows) -> dict[str, Any]:
+    counts = _add_up((Status(row["status"]).word, row["count"]) for row in rows)
+    micros: Counter[tuple[str, Status]] = Counter()
+    for row in rows:
+        micros[row["currency"], Status(row["status"])] += row["units"] * MICROS + row["micros"]
+    value: dict[str, dict[str, str]] = {}
+    for (currency, status), amount in sorted(micros.items()):
+        value.setdefault(currency, {})[status.word] = write_micros(amount)
+    return {
+        "count": sum(counts.values()),
+        "by_status": {status.word: counts.get(status.word, 0) for status in Status},
+        "value": value,
+    }
+
+
+def _compare_channels(rows: Rows) -> dict[str, int]:
+    """How many conversions each channel reported, and how many only one of them did."""
+    seen: Counter[int] = Counter()
+    for row in rows:
+        seen[row["channels"]] += row["count"]
+    both = seen[Channel.S2S | Channel.PIXEL]
+    only_s2s, only_pixel = seen[Channel.S2S], seen[Channel.PIXEL]
+    return {
+        "s2s": only_s2s + both,
+        "pixel": only_pixel + both,
+        "both": both,
+        "only_s2s": only_s2s,
+        "only_pixel": only_pixel,
+    }
+
+
+def measure_times(rows: Rows) -> dict[str, Any]:
+    """Average and percentiles in milliseconds of histogram rows (bucket, count, total_us)."""
+    counts = {row["bucket"]: row["count"] for row in rows}
+    total_us, count = sum(row["total_us"] for row in rows), sum(counts.values())
+    percentiles = {f"p{percent}": percentile_us(counts, percent / 100) for percent in (50, 95, 99)}
+    return {
+        "count": count,
+        "average": round(total_us / count / 1000, 3) if count else None,
+        **{name: None if us is None else us / 1000 for name, us in percentiles.items()},
+    }
