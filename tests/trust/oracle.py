@@ -24,6 +24,9 @@ __all__ = ["Answer", "Ledger", "Order", "Tally", "check", "open_read_only", "rea
 
 DATABASE = "postbackd.db"
 VERDICTS = {"accepted": 1, "duplicate": 2, "updated": 3, "held": 4, "unmatched": 5, "rejected": 6}
+_EPOCH_MS = 1_577_836_800_000
+"""2020-01-01: stamps count milliseconds from here, in their upper 42 bits."""
+
 _DIGITS = {character: number for number, character in enumerate("0123456789abcdefghjkmnpqrstvwxyz")}
 _KEPT_DETAILS = 20
 
@@ -89,8 +92,12 @@ def open_read_only(database: Path) -> apsw.Connection:
     return db
 
 
-def check(ledger: Ledger, database: Path) -> Tally:
-    """Hold the ledger against the database.  The load must have ended; the server may be running or stopped."""
+def check(ledger: Ledger, database: Path, purged_before_ms: int = 0) -> Tally:
+    """Hold the ledger against the database.  The load must have ended; the server may be running or stopped.
+
+    Clicks and log rows that are older than ``purged_before_ms`` may be gone; conversions never.
+    """
+    horizon = max(0, purged_before_ms - _EPOCH_MS) << 22
     tally = Tally(n=ledger.answered)
     db = open_read_only(database)
     try:
@@ -98,9 +105,9 @@ def check(ledger: Ledger, database: Path) -> Tally:
             damage = db.pragma("quick_check")
             if damage != "ok":
                 tally.find("wrong", f"quick_check: {damage}")
-            _check_clicks(tally, ledger, db)
+            _check_clicks(tally, ledger, db, horizon)
             _check_conversions(tally, ledger, db)
-            _check_log(tally, ledger, db)
+            _check_log(tally, ledger, db, horizon)
     finally:
         db.close()
     for ref, answer in ledger.unexpected:
@@ -115,7 +122,7 @@ def _entries(ledger: Ledger, kind: str) -> Iterator[Entry]:
 # --- clicks ----------------------------------------------------------------------------------------------------
 
 
-def _check_clicks(tally: Tally, ledger: Ledger, db: apsw.Connection) -> None:
+def _check_clicks(tally: Tally, ledger: Ledger, db: apsw.Connection, horizon: int) -> None:
     by_ref: dict[str, dict[int, int]] = {}
     for stamp, ref, own_id, cost in db.execute(
         "SELECT click_id, source_click_id, own_id, coalesce(cost_micros, 0) FROM clicks"
@@ -125,14 +132,14 @@ def _check_clicks(tally: Tally, ledger: Ledger, db: apsw.Connection) -> None:
         if (CLICK, name) not in ledger.entries:
             tally.find("phantom", f"click {name!r} was never sent")
     for entry in _entries(ledger, CLICK):
-        _check_click(tally, entry, by_ref.get(entry.order.ref, {}))
+        _check_click(tally, entry, by_ref.get(entry.order.ref, {}), horizon)
 
 
-def _check_click(tally: Tally, entry: Entry, rows: dict[int, int]) -> None:
+def _check_click(tally: Tally, entry: Entry, rows: dict[int, int], horizon: int) -> None:
     order = entry.order
     promised = {read_click_id(answer.click_id) for answer in entry.acknowledged if answer.click_id}
-    missing = promised - rows.keys()
-    if missing or (entry.acknowledged and not rows):
+    missing = {stamp for stamp in promised - rows.keys() if stamp >= horizon}
+    if missing or (entry.acknowledged and not promised and not rows):
         tally.find("lost", f"click {order.ref}", max(1, len(missing)))
     if order.own_id and len(rows) > 1:
         tally.find("double", f"own click id {order.ref}: {len(rows)} rows", len(rows) - 1)
@@ -231,7 +238,7 @@ def _check_totals(tally: Tally, ledger: Ledger, rows: dict[str, list[Any]], db: 
 # --- the postback log ------------------------------------------------------------------------------------------
 
 
-def _check_log(tally: Tally, ledger: Ledger, db: apsw.Connection) -> None:
+def _check_log(tally: Tally, ledger: Ledger, db: apsw.Connection, horizon: int) -> None:
     verdicts: dict[int, int] = {}
     logged: Counter[str] = Counter()
     accepted: Counter[int] = Counter()
@@ -245,18 +252,21 @@ def _check_log(tally: Tally, ledger: Ledger, db: apsw.Connection) -> None:
     for entry in _entries(ledger, CONVERSION):
         ref = entry.order.ref
         for answer in (*entry.acknowledged, *entry.changes_acknowledged):
-            _check_logged(tally, ref, answer, verdicts)
+            _check_logged(tally, ref, answer, verdicts, horizon)
         if logged[ref] > entry.sends + entry.changes_sent:
             tally.find(
                 "phantom", f"{ref}: {logged[ref]} log rows, sent {entry.sends + entry.changes_sent} times"
             )
-    _check_accepted_once(tally, accepted, db)
+    _check_accepted_once(tally, accepted, db, horizon)
 
 
-def _check_logged(tally: Tally, ref: str, answer: Answer, verdicts: dict[int, int]) -> None:
+def _check_logged(tally: Tally, ref: str, answer: Answer, verdicts: dict[int, int], horizon: int) -> None:
     if not answer.request:
         return
-    stored = verdicts.get(read_stamp(answer.request))
+    request = read_stamp(answer.request)
+    stored = verdicts.get(request)
+    if stored is None and request < horizon:
+        return
     if stored is None:
         tally.find("lost", f"log row of request {answer.request} ({ref})")
     elif stored != VERDICTS.get(answer.verdict):
@@ -265,10 +275,10 @@ def _check_logged(tally: Tally, ref: str, answer: Answer, verdicts: dict[int, in
         )
 
 
-def _check_accepted_once(tally: Tally, accepted: Counter[int], db: apsw.Connection) -> None:
+def _check_accepted_once(tally: Tally, accepted: Counter[int], db: apsw.Connection, horizon: int) -> None:
     """Each stored conversion has exactly the one log row that counted it."""
     stored = {row[0] for row in db.execute("SELECT conversion_id FROM conversions")}
-    unlogged = len(stored - accepted.keys())
+    unlogged = sum(conversion >= horizon for conversion in stored - accepted.keys())
     if unlogged:
         tally.find("wrong", f"{unlogged} conversions without the log row that counted them", unlogged)
     twice = sum(count - 1 for count in accepted.values())
