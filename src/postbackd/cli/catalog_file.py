@@ -1,0 +1,211 @@
+"""The catalog as a TOML file: errors name the entry and the field, and what is written reads back the same.
+
+What a file leaves out has its default; a network's key and a campaign's slug stay what they are, or are made.
+References are by name.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import tomli_w
+from msgspec import Struct
+
+from postbackd.core.model import Campaign, Catalog, Network, Offer, Source
+from postbackd.reports.period import write_duration
+
+HEADER = """\
+# The catalog of a postbackd, for `postbackd apply`.
+# The keys of networks are secrets: whoever has one can send postbacks. Keep this file as private as a password.
+"""
+
+HEADER_WITHOUT_KEYS = """\
+# The catalog of a postbackd, for `postbackd apply`, without the keys of networks: existing ones stay as they are.
+"""
+
+
+class FileError(Exception):
+    """The file cannot be used; the message names the file, the entry and the field."""
+
+
+class NetworkRow(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One ``[[network]]``; ``None`` is what the preset or the stored entry says."""
+
+    name: str
+    key: str | None = None
+    preset: str | None = None
+    currency: str = "USD"
+    dedup: str = "ignore"
+    strict: bool = False
+    answer: str | None = None
+    fields: dict[str, list[str]] = {}
+    types: list[str] = []
+    statuses: dict[str, str] | None = None
+
+
+class SourceRow(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One ``[[source]]``."""
+
+    name: str
+    preset: str | None = None
+    fields: dict[str, list[str]] | None = None
+
+
+class OfferRow(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One ``[[offer]]``."""
+
+    name: str
+    network: str
+    url: str
+    window_min: str = "0s"
+    window_max: str = "30d"
+
+
+class Share(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One offer of a campaign."""
+
+    offer: str
+    weight: int = 1
+
+
+class CampaignRow(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One ``[[campaign]]``; an offer may be written as its name alone."""
+
+    name: str
+    slug: str | None = None
+    source: str
+    offers: list[str | Share]
+
+
+class CatalogFile(Struct, frozen=True, kw_only=True):
+    """All rows of a file."""
+
+    path: str
+    networks: tuple[NetworkRow, ...]
+    sources: tuple[SourceRow, ...]
+    offers: tuple[OfferRow, ...]
+    campaigns: tuple[CampaignRow, ...]
+
+
+R = TypeVar("R", NetworkRow, SourceRow, OfferRow, CampaignRow)
+
+_SECTIONS = ("network", "source", "offer", "campaign")
+
+
+def read_file(path: Path) -> CatalogFile:
+    """The rows of a file.  Raises ``FileError``."""
+    try:
+        document = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise FileError(f"{path}: {error.strerror}; name a file that can be read") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise FileError(f"{path}: not TOML: {error}; see what 'postbackd export' writes") from error
+    unknown = sorted(document.keys() - set(_SECTIONS))
+    if unknown:
+        raise FileError(
+            f"{path}: {unknown[0]!r} is not known; use [[network]], [[source]], [[offer]], [[campaign]]"
+        )
+    return CatalogFile(
+        path=str(path),
+        networks=_read_rows(path, document, "network", NetworkRow),
+        sources=_read_rows(path, document, "source", SourceRow),
+        offers=_read_rows(path, document, "offer", OfferRow),
+        campaigns=_read_rows(path, document, "campaign", CampaignRow),
+    )
+
+
+def _read_rows(path: Path, document: Mapping[str, Any], kind: str, type_: type[R]) -> tuple[R, ...]:
+    rows = document.get(kind, [])
+    if not isinstance(rows, list):
+        raise FileError(f"{path}: {kind} must be written as [[{kind}]], once an entry")
+    read: dict[str, R] = {}
+    for number, row in enumerate(rows, 1):
+        name = row.get("name") if isinstance(row, dict) else None
+        label = f"{kind} {name!r}" if isinstance(name, str) else f"{kind} number {number}"
+        try:
+            entry = msgspec.convert(row, type_)
+        except msgspec.ValidationError as error:
+            raise FileError(f"{path}: {label}: {_explain(str(error))}") from error
+        if entry.name in read:
+            raise FileError(f"{path}: {label}: name: there are two {kind}s of this name; rename one")
+        read[entry.name] = entry
+    return tuple(read.values())
+
+
+def _explain(message: str) -> str:
+    """``field: what is wrong`` from what msgspec says."""
+    sentence, at, place = message.partition(" - at `$")
+    field = place.strip("`").lstrip(".")
+    return f"{field}: {sentence}" if at and field else sentence.replace("Object ", "").replace("object ", "")
+
+
+def write_file(catalog: Catalog, *, with_keys: bool) -> str:
+    """The catalog as TOML text."""
+    header = HEADER if with_keys else HEADER_WITHOUT_KEYS
+    return header + "\n" + tomli_w.dumps(write_document(catalog, with_keys=with_keys))
+
+
+def write_document(catalog: Catalog, *, with_keys: bool) -> dict[str, Any]:
+    """The catalog as the rows of a file."""
+    networks = {network.id: network.name for network in catalog.networks}
+    sources = {source.id: source.name for source in catalog.sources}
+    offers = {offer.id: offer.name for offer in catalog.offers}
+    return {
+        "network": [_network_row(network, with_keys) for network in catalog.networks],
+        "source": [_source_row(source) for source in catalog.sources],
+        "offer": [_offer_row(offer, networks) for offer in catalog.offers],
+        "campaign": [_campaign_row(campaign, sources, offers) for campaign in catalog.campaigns],
+    }
+
+
+def _network_row(network: Network, with_keys: bool) -> dict[str, Any]:
+    row = {
+        "name": network.name,
+        "key": network.key if with_keys else None,
+        "preset": network.preset,
+        "currency": network.currency,
+        "dedup": network.dedup,
+        "strict": network.strict,
+        "answer": network.answer,
+        "types": list(network.types),
+        "fields": {field: list(names) for field, names in network.fields.items()},
+        "statuses": network.statuses,
+    }
+    return _without_none(row)
+
+
+def _source_row(source: Source) -> dict[str, Any]:
+    fields = {field: list(names) for field, names in source.fields.items()}
+    return _without_none({"name": source.name, "preset": source.preset, "fields": fields})
+
+
+def _offer_row(offer: Offer, networks: Mapping[int, str]) -> dict[str, Any]:
+    return {
+        "name": offer.name,
+        "network": networks[offer.network],
+        "url": offer.url,
+        "window_min": write_duration(offer.window_min_s),
+        "window_max": write_duration(offer.window_max_s),
+    }
+
+
+def _campaign_row(
+    campaign: Campaign, sources: Mapping[int, str], offers: Mapping[int, str]
+) -> dict[str, Any]:
+    return {
+        "name": campaign.name,
+        "slug": campaign.slug,
+        "source": sources[campaign.source],
+        "offers": [
+            {"offer": offers[weighted.offer], "weight": weighted.weight} for weighted in campaign.offers
+        ],
+    }
+
+
+def _without_none(row: dict[str, Any]) -> dict[str, Any]:
+    """TOML has no null: what is not set is left out."""
+    return {field: value for field, value in row.items() if value is not None}

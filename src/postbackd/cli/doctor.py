@@ -1,0 +1,171 @@
+"""``postbackd doctor``: is everything as it should be, and if not, what to do."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import apsw
+import click
+from msgspec import Struct
+
+from postbackd.cli.options import as_json, takes_data
+from postbackd.cli.session import Session, is_served, print_json, visit
+from postbackd.core.diagnosis import Reason
+from postbackd.reports.period import Period
+from postbackd.reports.report import HEALTHY_MATCH_RATE, build_report
+from postbackd.reports.table import percent
+from postbackd.settings import Settings
+
+OLDEST_SQLITE = (3, 51, 3)
+"""Older versions can corrupt a database in WAL mode."""
+
+LEAST_FREE_BYTES = 512 * 1024 * 1024
+"""A day of clicks and postbacks of a busy site, and room for the log of the database."""
+
+_ENOUGH_POSTBACKS = 20
+"""With fewer a match rate says nothing yet."""
+
+
+class Finding(Struct, frozen=True, kw_only=True):
+    """One thing that was looked at."""
+
+    check: str
+    ok: bool
+    detail: str
+    fix: str | None = None
+
+
+@click.command()
+@as_json
+@takes_data
+def doctor(settings: Settings, json_wanted: bool) -> None:
+    """Check the installation and say what to do; exit code 1 when a check fails."""
+    findings = [*_look_at_directory(settings), _look_at_sqlite()]
+    if all(finding.ok for finding in findings):
+        findings += _look_at_store(settings)
+    if json_wanted:
+        print_json([{field: getattr(f, field) for field in Finding.__struct_fields__} for f in findings])
+    else:
+        for finding in findings:
+            click.echo(f"{'ok    ' if finding.ok else 'FAILED'}  {finding.check}: {finding.detail}")
+            if finding.fix:
+                click.echo(f"        {finding.fix}")
+    failed = [finding.check for finding in findings if not finding.ok]
+    if failed:
+        raise click.ClickException(
+            f"{len(failed)} of {len(findings)} checks failed: {', '.join(failed)}; see above"
+        )
+
+
+def _look_at_directory(settings: Settings) -> Iterator[Finding]:
+    directory = Path(settings.data)
+    if not directory.is_dir():
+        fix = f"Start 'postbackd serve --data {directory}' once, or name another directory with --data."
+        yield Finding(check="data directory", ok=False, detail=f"{directory} does not exist", fix=fix)
+        return
+    writable = os.access(directory, os.R_OK | os.W_OK | os.X_OK)
+    fix = None if writable else "Make it yours: chown it to the user that runs postbackd."
+    detail = f"{directory} is {'writable' if writable else 'not writable'}"
+    yield Finding(check="data directory", ok=writable, detail=detail, fix=fix)
+    yield _look_at_permissions(directory)
+    free = shutil.disk_usage(directory).free
+    yield Finding(
+        check="disk",
+        ok=free >= LEAST_FREE_BYTES,
+        detail=f"{free / 2**30:.1f} GiB free",
+        fix=None
+        if free >= LEAST_FREE_BYTES
+        else "Free some space or purge old clicks: 'postbackd purge --before 90d'.",
+    )
+
+
+def _look_at_permissions(directory: Path) -> Finding:
+    """The database holds endpoint keys and signing secrets."""
+    open_files = [
+        path.name for path in sorted(directory.glob("postbackd.db*")) if path.stat().st_mode & 0o077
+    ]
+    return Finding(
+        check="permissions",
+        ok=not open_files,
+        detail=f"others can read {', '.join(open_files)}"
+        if open_files
+        else "only the owner can read the database",
+        fix=f"Run: chmod 600 {directory}/postbackd.db*" if open_files else None,
+    )
+
+
+def _look_at_sqlite() -> Finding:
+    version = apsw.sqlite_lib_version()
+    ok = tuple(int(part) for part in version.split(".")) >= OLDEST_SQLITE
+    fix = None if ok else "Install apsw 3.51.3 or newer: older SQLite can corrupt a database in WAL mode."
+    return Finding(check="SQLite", ok=ok, detail=version, fix=fix)
+
+
+def _look_at_store(settings: Settings) -> list[Finding]:
+    served = is_served(settings)
+    detail = "a server runs on this directory" if served else "no server runs on this directory"
+    findings = [Finding(check="server", ok=True, detail=detail)]
+    try:
+        findings += visit(settings, _examine)
+    except click.ClickException as error:
+        fix = "Do what the line says, then run 'postbackd doctor' again."
+        findings.append(Finding(check="database", ok=False, detail=error.message, fix=fix))
+    return findings
+
+
+async def _examine(session: Session) -> list[Finding]:
+    db: apsw.Connection = session.store.connection
+    findings = [
+        _expect("journal mode", db.pragma("journal_mode"), "wal", "Use a local disk and restart the server."),
+        _expect(
+            "synchronous",
+            _synchronous(db),
+            "full",
+            "Unset POSTBACKD_UNSAFE_SYNC: acknowledged rows can be lost.",
+        ),
+        _expect("integrity", db.pragma("quick_check"), "ok", "Stop the server and restore a backup."),
+    ]
+    catalog = await session.load()
+    findings.append(
+        Finding(
+            check="catalog",
+            ok=bool(catalog.campaigns and catalog.networks),
+            detail=f"{len(catalog.networks)} networks, {len(catalog.sources)} sources, {len(catalog.offers)} offers, "
+            f"{len(catalog.campaigns)} campaigns",
+            fix=None
+            if catalog.campaigns and catalog.networks
+            else "Add a network, a source, an offer and a campaign, or run 'postbackd serve --example'.",
+        )
+    )
+    report = await build_report(session.store, Period(), "network")
+    return [*findings, *(_look_at_matching(group) for group in report["groups"] if _says_something(group))]
+
+
+def _synchronous(db: apsw.Connection) -> str:
+    names = {0: "off", 1: "normal", 2: "full", 3: "full"}
+    return names.get(db.pragma("synchronous"), "unknown")
+
+
+def _expect(check: str, found: Any, wanted: str, fix: str) -> Finding:
+    text = str(found)
+    return Finding(check=check, ok=text == wanted, detail=text, fix=None if text == wanted else fix)
+
+
+def _says_something(group: dict[str, Any]) -> bool:
+    return bool(group["postbacks"]["total"] >= _ENOUGH_POSTBACKS and group["match_rate"] is not None)
+
+
+def _look_at_matching(group: dict[str, Any]) -> Finding:
+    healthy = group["match_rate"] >= HEALTHY_MATCH_RATE
+    detail = f"{percent(group['match_rate'])} of {group['postbacks']['total']} postbacks matched"
+    check = f"match rate of {group['network'] or 'a removed network'}"
+    if healthy:
+        return Finding(check=check, ok=True, detail=detail)
+    main = list(group["postbacks"]["by_reason"].items())[:3]
+    words = ", ".join(f"{count} {word}" for word, count in main)
+    fixes = " ".join(f"{word}: {Reason[word.upper()].fix}" for word, _ in main)
+    return Finding(check=check, ok=False, detail=f"{detail}; {words}", fix=fixes or None)
