@@ -137,21 +137,6 @@ class Click(Struct, frozen=True, gc=False):
     """sub1..sub10 in order; shorter when the last ones are absent."""
 
 
-class Fields(Struct, frozen=True, gc=False):
-    """The canonical fields of one postback as received: text, not yet judged, ``None`` when absent.
-
-    Personal data has been replaced before a ``Fields`` is made; it may be written and logged as it is.
-    """
-
-    click_id: str | None = None
-    type: str | None = None
-    value: str | None = None
-    currency: str | None = None
-    transaction_id: str | None = None
-    status: str | None = None
-    time: str | None = None
-
-
 class Request(Struct, frozen=True, gc=False):
     """What is known of a postback request beside its parameters."""
 
@@ -177,19 +162,33 @@ class ClickRef(Struct, frozen=True, gc=False):
     """The parameter that held the click id, when it was not one that is mapped to it."""
 
 
-class Event(Struct, frozen=True, gc=False):
-    """What happened, in canonical values."""
+class Terms(Struct, frozen=True, gc=False):
+    """What a postback says beside its ids and its time.
 
-    type: str
-    transaction_id: str
-    """Empty when the sender gave none."""
-    value_micros: int
-    value_given: bool
-    currency: str
-    status: int
-    status_given: bool
-    time_ms: int
-    """The sender's time of the event, 0 when it gave none."""
+    Many postbacks of a network say the same, so that one record serves them all (see ``core.terms``).  The texts
+    are as received, personal data replaced: they may be written and logged.
+    """
+
+    type_text: str | None
+    value_text: str | None
+    currency_text: str | None
+    status_text: str | None
+    type: str = "conversion"
+    value_micros: int = 0
+    currency: str = ""
+    status: int = 0
+    verdict: int = 0
+    """0: usable.  Otherwise what becomes of every postback that says this."""
+    reason: int = 0
+    """Why it is not usable; a warning when it is."""
+
+    @property
+    def status_given(self) -> bool:
+        return bool(self.status_text)
+
+    @property
+    def value_given(self) -> bool:
+        return bool(self.value_text)
 
 
 class Postback(Struct, frozen=True, gc=False):
@@ -197,10 +196,16 @@ class Postback(Struct, frozen=True, gc=False):
 
     request: Request
     parameters: int
-    fields: Fields
     click: ClickRef
-    event: Event | None
-    """``None`` when the postback is settled already."""
+    click_text: str | None
+    """The click id as received, kept only when it does not verify as it stands."""
+    terms: Terms
+    transaction_text: str | None
+    time_text: str | None
+    transaction_id: str = ""
+    """Empty when the sender gave none."""
+    time_ms: int = 0
+    """The sender's time of the event, 0 when it gave none."""
     verdict: int = 0
     """0: the database decides.  Otherwise final."""
     reason: int = 0

@@ -164,7 +164,12 @@ class FieldMap:
                 break
             if "%" in text or "+" in text or not text.isprintable():
                 text = decode(text)
-            _put(values, ranks, slot, text)
+            index, rank = slot  # as _put, without the call
+            if not text:
+                rank += _EMPTY_RANK
+            if rank < ranks[index]:
+                ranks[index] = rank
+                values[index] = text
         return parameters
 
     def _find_slot(self, name: str) -> tuple[int, int] | None:
@@ -175,14 +180,13 @@ class FieldMap:
 
 
 def _put(values: list[str | None], ranks: list[int], slot: tuple[int, int], text: str) -> None:
+    """Take the text unless a better name has given one already."""
     index, rank = slot
     if not text:
         rank += _EMPTY_RANK
     if rank < ranks[index]:
         ranks[index] = rank
         values[index] = text
-
-
 
 
 _JSON = msgspec.json.Decoder(float_hook=str)

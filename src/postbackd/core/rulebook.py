@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from postbackd.core.click_id import KeyRing
-from postbackd.core.event import NetworkRules
 from postbackd.core.model import Catalog, Dedup, Offer, Postback
 from postbackd.core.privacy import Masker
 from postbackd.core.rules import judge_again
+from postbackd.core.terms import NetworkRules
 
 
 class Rulebook:

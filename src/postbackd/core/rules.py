@@ -11,20 +11,26 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from postbackd.core.click_id import KeyRing, stamp_ms
-from postbackd.core.click_ref import NEVER_AN_OWN_ID, find_click
+from postbackd.core.click_ref import find_click
 from postbackd.core.diagnosis import Reason
-from postbackd.core.event import NetworkRules, Refusal, read_event
-from postbackd.core.model import ClickRef, Dedup, Event, Fields, Offer, Postback, Request
-from postbackd.core.params import MAX_LENGTHS, MAX_PARAMETERS, Received
+from postbackd.core.model import ClickRef, Dedup, Offer, Postback, Request, Terms
+from postbackd.core.params import MAX_PARAMETERS, Received
 from postbackd.core.privacy import Masker
 from postbackd.core.statuses import Status, settle
+from postbackd.core.terms import (
+    NO_TERMS,
+    NetworkRules,
+    Refusal,
+    keep_text,
+    read_event_time,
+    read_transaction_id,
+)
 from postbackd.core.verdicts import Verdict
 
 _MASKED_FROM = 6
 """No e-mail address, phone number, card number or IP address is shorter than this many characters."""
 
 _NO_CLICK = ClickRef()
-_NO_FIELDS = Fields()
 
 
 def judge(
@@ -34,40 +40,59 @@ def judge(
 
     Promise: never raises for anything a sender can send, and what it returns holds no personal data.
     """
-    click_text = received.values[0]
+    click_text, type_, value, currency, transaction_id, status, time = received.values
+    terms = network.read_terms(type_, value, currency, status, masker)
     verified = keys.verify(click_text) if click_text else None
     if verified is not None:
         click = ClickRef(*verified)
-        fields = _kept_fields(received, masker, None)
+        click_text = None
     else:
         click = find_click(received, keys, masker, request.now_ms)
-        if click.click_id is not None and received.values[4] and keys.verify(received.values[4]):
-            received.values[4] = None  # it was the click id, not a transaction id
-        fields = _kept_fields(received, masker, click_text)
+        if click_text is not None:
+            click_text = keep_text(masker, click_text, "click_id")
+        if click.click_id is not None and transaction_id and keys.verify(transaction_id):
+            transaction_id = None  # it was the click id, not a transaction id
+    if transaction_id is not None and len(transaction_id) >= _MASKED_FROM:
+        transaction_id = keep_text(masker, transaction_id, "transaction_id")
+    if time is not None:
+        time = keep_text(masker, time, "time")
+    verdict, reason = _settle_early(click, terms, received.parameters)
+    transaction, time_ms = "", 0
+    if not verdict and (transaction_id or time):
+        try:
+            if transaction_id:
+                transaction, flagged = read_transaction_id(transaction_id)
+                reason = reason or flagged
+            if time:
+                time_ms, flagged = read_event_time(time, request.now_ms)
+                reason = reason or flagged
+        except Refusal as refusal:
+            verdict, reason = refusal.verdict, refusal.reason
+    return Postback(
+        request, received.parameters, click, click_text, terms, transaction_id, time, transaction, time_ms,
+        verdict, reason,
+    )  # fmt: skip
+
+
+def _settle_early(click: ClickRef, terms: Terms, parameters: int) -> tuple[int, int]:
+    """``(verdict, reason)`` of what needs no database; verdict 0 with a warning or 0 when it does."""
     if click.click_id is None and click.own_id is None:
-        reason = click.reason
-        verdict = Verdict.REJECTED if reason == Reason.TEST_EVENT else Verdict.UNMATCHED
-        return Postback(request, received.parameters, fields, click, None, verdict, reason)
-    if received.parameters > MAX_PARAMETERS:
-        reason = Reason.TOO_MANY_PARAMETERS
-        return Postback(request, received.parameters, fields, click, None, Verdict.REJECTED, reason)
-    try:
-        event, warning = read_event(fields, network, request.now_ms)
-    except Refusal as refusal:
-        verdict, reason = refusal.verdict, refusal.reason
-        return Postback(request, received.parameters, fields, click, None, verdict, reason)
-    return Postback(request, received.parameters, fields, click, event, 0, warning)
+        verdict = Verdict.REJECTED if click.reason == Reason.TEST_EVENT else Verdict.UNMATCHED
+        return verdict, click.reason
+    if parameters > MAX_PARAMETERS:
+        return Verdict.REJECTED, Reason.TOO_MANY_PARAMETERS
+    return terms.verdict, terms.reason
 
 
 def judge_again(original: Postback, network: NetworkRules, keys: KeyRing, masker: Masker) -> Postback:
     """A stored postback through today's settings: the same request, with its own id and time of receipt."""
-    fields, click = original.fields, original.click
-    click_text = fields.click_id
+    terms, click = original.terms, original.click
+    click_text = original.click_text
     if click.click_id is not None and click.campaign is not None:
         click_text = keys.write(click.click_id, click.campaign)
     values = [
-        click_text, fields.type, fields.value, fields.currency,
-        fields.transaction_id, fields.status, fields.time,
+        click_text, terms.type_text, terms.value_text, terms.currency_text,
+        original.transaction_text, terms.status_text, original.time_text,
     ]  # fmt: skip
     received = Received(values, original.parameters)
     return replace(judge(received, network, keys, masker, original.request), replay=True)
@@ -75,51 +100,26 @@ def judge_again(original: Postback, network: NetworkRules, keys: KeyRing, masker
 
 def unusable(request: Request, reason: Reason, parameters: int = 0) -> Postback:
     """A request that reached an endpoint but has no readable parameters: rejected, and logged all the same."""
-    return Postback(request, parameters, _NO_FIELDS, _NO_CLICK, None, Verdict.REJECTED, reason)
-
-
-def _kept_fields(received: Received, masker: Masker, click_text: str | None) -> Fields:
-    """The fields as they may be written and logged: personal data replaced, over-long text cut.
-
-    ``click_text`` is kept only when the id does not verify as it stands; otherwise the stamp says it.
-    """
-    _, type_, value, currency, transaction_id, status, time = received.values
-    if click_text is not None:
-        click_text = _keep(masker, click_text, "click_id")
-    if type_ is not None and len(type_) >= _MASKED_FROM:
-        type_ = _keep(masker, type_, "type")
-    if value is not None and len(value) >= _MASKED_FROM:
-        value = _keep(masker, value, "value")
-    if currency is not None and len(currency) >= _MASKED_FROM:
-        currency = _keep(masker, currency, "currency")
-    if transaction_id is not None and len(transaction_id) >= _MASKED_FROM:
-        transaction_id = _keep(masker, transaction_id, "transaction_id")
-    if status is not None and len(status) >= _MASKED_FROM:
-        status = _keep(masker, status, "status")
-    if time is not None:
-        time = _keep(masker, time, "time")
-    return Fields(click_text, type_, value, currency, transaction_id, status, time)
-
-
-def _keep(masker: Masker, text: str, field: str) -> str:
-    """Masked, and cut one character past the limit, so that the length check still sees that it was too long."""
-    return masker.mask(text)[: MAX_LENGTHS[field] + 1]
+    return Postback(
+        request, parameters, _NO_CLICK, None, NO_TERMS, None, None, verdict=Verdict.REJECTED, reason=reason
+    )
 
 
 # --- inside the transaction ------------------------------------------------------------------------------------
 
 
-def check_window(offer: Offer, click_id: int, received_ms: int, event: Event) -> int:
+def check_window(offer: Offer, click_id: int, request_id: int, event_ms: int) -> int:
     """0, or the reason why a new conversion is outside the offer's attribution window.
 
-    The sender's time counts when it gave one between the click and the receipt, otherwise the time of receipt.
-    A click that was registered after its postback has no age to judge, and is inside.
+    Click and request are stamps, whose difference says the age.  The sender's time counts when it gave one between the
+    click and the receipt, otherwise the time of receipt.  A click that was registered after its postback has
+    no age to judge, and is inside.
     """
-    clicked_ms = stamp_ms(click_id)
-    if clicked_ms > received_ms:
+    age_ms = (request_id - click_id) >> 22
+    if age_ms < 0:
         return 0
-    happened_ms = event.time_ms if clicked_ms <= event.time_ms <= received_ms else received_ms
-    age_ms = happened_ms - clicked_ms
+    if event_ms and stamp_ms(click_id) <= event_ms <= stamp_ms(request_id):
+        age_ms = event_ms - stamp_ms(click_id)
     if age_ms > offer.window_max_s * 1000:
         return Reason.CLICK_AFTER_WINDOW
     if age_ms < offer.window_min_s * 1000:
@@ -146,27 +146,28 @@ class Repeat(Struct, frozen=True, gc=False):
     """As it is afterwards."""
 
 
-def repeat(current: Conversion, event: Event, channel: int, dedup: Dedup) -> Repeat:
+def repeat(current: Conversion, postback: Postback, dedup: Dedup) -> Repeat:
     """Decide a postback whose (click, type, transaction id) is counted already.
 
     A status that the sender wrote moves the conversion along ``statuses`` in every mode: pending, approved and
     reversed arrive as messages of their own.  A value changes in ``update`` mode only, and not by a message that
-    the statuses call late.  ``hold`` keeps a repeat without transaction id for a person to decide, ``add`` never
-    comes here with one (see ``counted_as``).
+    the statuses call late.  ``hold`` keeps a repeat without transaction id for a person to decide.  (``add``
+    makes one more conversion of it, before it comes here.)
     """
-    channels = current.channels | channel
+    terms = postback.terms
+    channels = current.channels | postback.request.channel
     status, status_time_ms = current.status, current.status_time_ms
-    if event.status_given:
+    if terms.status_given:
         status, status_time_ms = settle(
-            Status(status), status_time_ms, Status(event.status), event.time_ms
+            Status(status), status_time_ms, Status(terms.status), postback.time_ms
         )
-    late = event.status_given and status != event.status
+    late = terms.status_given and status != terms.status
     value, currency = current.value_micros, current.currency
-    if dedup is Dedup.UPDATE and event.value_given and not late:
-        value, currency = event.value_micros, event.currency
+    if dedup is Dedup.UPDATE and terms.value_given and not late:
+        value, currency = terms.value_micros, terms.currency
     after = Conversion(current.conversion_id, status, value, currency, channels, status_time_ms)
     if (status, value, currency) != (current.status, current.value_micros, current.currency):
         return Repeat(Verdict.UPDATED, after)
-    if dedup is Dedup.HOLD and not event.transaction_id and channels == current.channels:
+    if dedup is Dedup.HOLD and not postback.transaction_id and channels == current.channels:
         return Repeat(Verdict.HELD, after)
     return Repeat(Verdict.DUPLICATE, after)

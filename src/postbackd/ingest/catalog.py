@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from postbackd.core.event import NetworkRules
 from postbackd.core.macros import Template, compile_url
 from postbackd.core.model import Campaign, Catalog, Network
 from postbackd.core.params import CLICK_NAMES, FieldMap
 from postbackd.core.rulebook import Rulebook
+from postbackd.core.terms import NetworkRules
 
 
 class Endpoint(Struct, frozen=True):

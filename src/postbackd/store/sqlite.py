@@ -27,6 +27,7 @@ from postbackd.core.rules import unusable
 from postbackd.store import catalog, queries
 from postbackd.store.base import Batch, Outcome, StoreRefused, StoreUnavailable, Written
 from postbackd.store.failpoints import pass_failpoint
+from postbackd.store.log_sync import LogSync
 from postbackd.store.sqlite_write import SqliteTransaction
 from postbackd.store.write import settle
 
@@ -60,7 +61,15 @@ class SqliteStore:
         self._db = _connect(path, busy_timeout_ms)
         self._tx = SqliteTransaction(self._db)
         self._log_pages = 0
+        self._log_sync: LogSync | None = None
         self._watch_log()
+
+    def sync_beside(self) -> None:
+        """From now on sync commits in a thread, while the event loop goes on.  Needs a running event loop."""
+        self._db.execute(TOUCH)  # the log exists from its first commit on
+        self._db.pragma("synchronous", unsafe_sync() or "NORMAL")
+        if unsafe_sync() is None:
+            self._log_sync = LogSync(self._path.with_name(FILE_NAME + "-wal"))
 
     @classmethod
     def open(cls, directory: Path, *, create: bool, busy_timeout_ms: int = 250) -> SqliteStore:
@@ -112,6 +121,8 @@ class SqliteStore:
                 self._tx.add_flow(batch.flow)
             pass_failpoint("before_commit")
             db.execute("COMMIT")
+            if self._log_sync is not None:
+                await self._log_sync.sync()
             pass_failpoint("after_commit")
             return written
         except _POISONED:
@@ -152,22 +163,25 @@ class SqliteStore:
             self._db.execute("ROLLBACK")
 
     async def recover(self) -> None:
+        beside = self._log_sync is not None
         try:
+            if self._log_sync is not None:
+                self._log_sync.close()
+                self._log_sync = None
             self._db.close(force=True)
             self._db = _connect(self._path, 0)
             self._tx = SqliteTransaction(self._db)
             self._watch_log()
             self._prove_write()
             self._db.set_busy_timeout(self._busy_timeout_ms)
+            if beside:
+                self.sync_beside()
         except (apsw.Error, OSError) as error:
             raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
 
     def _prove_write(self) -> None:
         """A committed write, then a full checkpoint: everything in the log is written and synced once more."""
-        self._db.execute(
-            "INSERT INTO settings (name, value) VALUES ('recoveries', 1) "
-            "ON CONFLICT DO UPDATE SET value = value + 1"
-        )
+        self._db.execute(TOUCH)
         busy, _, _ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if busy:
             raise apsw.BusyError("a reader holds the log")
@@ -224,6 +238,8 @@ class SqliteStore:
         return self._ask(lambda: _purge(self._db, before_ms, limit))
 
     async def close(self) -> None:
+        if self._log_sync is not None:
+            self._log_sync.close()
         self._db.close()
 
     @property
@@ -261,6 +277,9 @@ class SqliteStore:
         if os.stat(self._path).st_mode & 0o077:
             os.chmod(self._path, 0o600)
 
+
+TOUCH = "INSERT INTO settings (name, value) VALUES ('opened', 1) ON CONFLICT DO UPDATE SET value = value + 1"
+# A small write, to prove that writing works; counts how often the server opened the database.
 
 LAST_STAMP = """
 SELECT max(coalesce((SELECT max(click_id) FROM clicks), 0), coalesce((SELECT max(request_id) FROM postbacks), 0),

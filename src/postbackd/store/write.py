@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from postbackd.core.click_id import stamp_ms, write_stamp
+from postbackd.core.click_id import write_stamp
 from postbackd.core.diagnosis import Reason
-from postbackd.core.model import Channel, Click, ClickRef, Dedup, Event, Postback
+from postbackd.core.model import Channel, Click, Dedup, Postback
 from postbackd.core.rulebook import Rulebook
 from postbackd.core.rules import Conversion, check_window, repeat
 from postbackd.core.verdicts import Verdict
@@ -138,19 +138,18 @@ def own_ref(own_id: str) -> str:
 
 
 class _Settlement:
-    """One run over the postbacks of a batch."""
+    """One run over the postbacks of a batch, all of one channel."""
 
     def __init__(self, tx: Transaction, rulebook: Rulebook, postbacks: Sequence[Postback]) -> None:
         self.tx = tx
         self.rulebook = rulebook
         self.postbacks = postbacks
-        self.outcomes: list[Outcome | None] = [None] * len(postbacks)
-        self.clicks: list[tuple[int | None, int | None]] = [
-            (postback.click.click_id, postback.click.campaign) for postback in postbacks
-        ]
+        self.outcomes: list[Outcome] = [_UNDECIDED] * len(postbacks)
+        self.clicks: dict[int, tuple[int, StoredClick]] = {}
+        """Position in the batch -> (stamp, click) of what was found."""
         self.waiting: list[tuple[str, int]] = []
         self.adopting: set[int] = set()
-        self.offers: dict[int, int] = {}
+        """Positions of the S2S postbacks that confirm a conversion which the pixel brought."""
 
     async def settle(self) -> Sequence[Outcome]:
         offered, repeats = await self._match()
@@ -165,47 +164,57 @@ class _Settlement:
         if self.waiting:
             await self.tx.add_waiting(self.waiting)
         await self._log()
-        return self.outcomes  # type: ignore[return-value]  # every one is set by now
+        return self.outcomes
 
     # --- which click -----------------------------------------------------------------------------------------
 
     async def _match(self) -> tuple[list[_Offered], list[_Repeat]]:
         """Find the clicks.  Returns what to offer to the unique key, and what only a stored conversion can accept."""
-        own_ids = [p.click.own_id for p in self.postbacks if p.click.own_id and not p.verdict]
-        owned = await self.tx.find_own_ids(own_ids) if own_ids else {}
-        stamps = [p.click.click_id for p in self.postbacks if p.click.click_id is not None and not p.verdict]
-        clicks = await self.tx.find_clicks([*stamps, *owned.values()] if owned else stamps)  # type: ignore[list-item]
+        owned, clicks = await self._find_clicks()
         offered: list[_Offered] = []
         late: list[_Repeat] = []
         offers = self.rulebook.offers
         for index, postback in enumerate(self.postbacks):
-            event = postback.event
-            if event is None:
+            if postback.verdict:
                 self.outcomes[index] = Outcome(Verdict(postback.verdict), postback.reason)
                 continue
             stamp = postback.click.click_id
             if stamp is None:
-                stamp = owned.get(postback.click.own_id)  # type: ignore[arg-type]
-            click = clicks.get(stamp) if stamp is not None else None
-            if click is None or stamp is None:
+                stamp = owned.get(postback.click.own_id or "", -1)
+            click = clicks.get(stamp)
+            if click is None:
                 await self._unmatched(index, postback)
                 continue
-            campaign, offer_id = click
-            self.clicks[index] = (stamp, campaign)
-            request = postback.request
-            key = (stamp, event.type, event.transaction_id)
-            offer = offers.get(offer_id)
-            if offer is not None:
-                outside = check_window(offer, stamp, stamp_ms(request.request_id), event)
-                if outside:
-                    late.append((index, key, outside))
-                    continue
-            self.offers[index] = offer_id
-            offered.append((index, key, _conversion_row(key, postback, event, campaign, offer_id)))
+            self.clicks[index] = (stamp, click)
+            key = (stamp, postback.terms.type, postback.transaction_id)
+            offer = offers.get(click[1])
+            outside = offer and check_window(offer, stamp, postback.request.request_id, postback.time_ms)
+            if outside:
+                late.append((index, key, outside))
+            else:
+                offered.append((index, key, _conversion_row(key, postback, click)))
         return offered, late
 
+    async def _find_clicks(self) -> tuple[Mapping[str, int], Mapping[int, StoredClick]]:
+        """The stamps that own ids stand for, and the clicks."""
+        stamps: list[int] = []
+        own_ids: list[str] = []
+        for postback in self.postbacks:
+            if postback.verdict:
+                continue
+            click = postback.click
+            if click.click_id is not None:
+                stamps.append(click.click_id)
+            elif click.own_id is not None:
+                own_ids.append(click.own_id)
+        owned: Mapping[str, int] = {}
+        if own_ids:
+            owned = await self.tx.find_own_ids(own_ids)
+            stamps += owned.values()
+        return owned, await self.tx.find_clicks(stamps) if stamps else {}
+
     async def _unmatched(self, index: int, postback: Postback) -> None:
-        click: ClickRef = postback.click
+        click = postback.click
         request_id = postback.request.request_id
         if click.click_id is not None:
             purged = click.click_id < await self.tx.purged_before()
@@ -239,28 +248,27 @@ class _Settlement:
         return repeats
 
     def _accept(self, index: int, conversion_id: int) -> None:
-        warning = _warning(self.postbacks[index])
-        self.outcomes[index] = Outcome(Verdict.ACCEPTED, warning, conversion_id)
+        self.outcomes[index] = Outcome(Verdict.ACCEPTED, _warning(self.postbacks[index]), conversion_id)
 
     async def _repeat(self, repeats: list[_Repeat]) -> None:
         """Decide the postbacks whose key is counted already, in their order, each on top of the one before."""
         before = await self.tx.find_conversions([key for _, key, _ in repeats])
         now = dict(before)
         history: list[Row] = []
-        more: list[_Offered] = []
+        more: list[Row] = []
         for index, key, outside in sorted(repeats):
             postback = self.postbacks[index]
-            current, event = now.get(key), postback.event
-            assert event is not None  # settled postbacks never come here
+            current = now.get(key)
             if current is None:
                 self.outcomes[index] = Outcome(Verdict.REJECTED, outside)
                 continue
-            request = postback.request
-            dedup = Dedup.UPDATE if index in self.adopting else self.rulebook.dedup[request.network]
-            if self._is_another(postback, event, dedup) and not outside:
-                more.append(self._another(index, key, postback, event))
+            dedup = self.rulebook.dedup.get(postback.request.network, Dedup.IGNORE)
+            if index in self.adopting:
+                dedup = Dedup.UPDATE
+            elif dedup is Dedup.ADD and not postback.transaction_id and not outside and not key[2]:
+                more.append(self._another(index, key, postback))
                 continue
-            decided = repeat(current, event, request.channel, dedup)
+            decided = repeat(current, postback, dedup)
             now[key] = decided.conversion
             if decided.verdict is Verdict.UPDATED:
                 history.append(_history_row(postback, current, decided.conversion))
@@ -271,20 +279,14 @@ class _Settlement:
         if history:
             await self.tx.add_history(history)
         if more:
-            await self.tx.add_conversions([row for _, _, row in more])
+            await self.tx.add_conversions(more)
 
-    def _is_another(self, postback: Postback, event: Event, dedup: Dedup) -> bool:
-        """In ``add`` mode a repeat without transaction id is one more conversion."""
-        s2s = postback.request.channel == Channel.S2S
-        return dedup is Dedup.ADD and not event.transaction_id and s2s
-
-    def _another(self, index: int, key: Key, postback: Postback, event: Event) -> _Offered:
-        request = postback.request
-        _, campaign = self.clicks[index]
-        another: Key = (key[0], key[1], f"#{write_stamp(request.request_id)}")
-        self._accept(index, request.request_id)
-        offer = self.offers[index]
-        return index, another, _conversion_row(another, postback, event, campaign or 0, offer)
+    def _another(self, index: int, key: Key, postback: Postback) -> Row:
+        """In ``add`` mode a repeat without transaction id is one more conversion, under a key of its own."""
+        request_id = postback.request.request_id
+        self._accept(index, request_id)
+        another = (key[0], key[1], f"#{write_stamp(request_id)}")
+        return _conversion_row(another, postback, self.clicks[index][1])
 
     # --- pixel and S2S are two views of one conversion ---------------------------------------------------------
 
@@ -300,7 +302,7 @@ class _Settlement:
                 repeats.append((index, first, 0))
             else:
                 new.append(entry)
-        await self.tx.add_pixel_conversions([(k[0], k[1]) for _, k, _ in new if not k[2]])
+        await self.tx.add_pixel_conversions([(key[0], key[1]) for _, key, _ in new if not key[2]])
         return new
 
     async def _adopt(self, offered: list[_Offered], repeats: list[_Repeat]) -> list[_Offered]:
@@ -312,9 +314,10 @@ class _Settlement:
         new: list[_Offered] = []
         for entry in offered:
             index, key, _ = entry
-            if key[:2] in pending and key[2] and key not in known:
-                pending.discard((key[0], key[1]))
-                await self.tx.rename_conversion((key[0], key[1], ""), key[2])
+            if key[:2] in pending and key not in known:
+                pending.discard(key[:2])
+                if key[2]:
+                    await self.tx.rename_conversion((key[0], key[1], ""), key[2])
                 self.adopting.add(index)
                 repeats.append((index, key, 0))
             else:
@@ -326,27 +329,35 @@ class _Settlement:
     async def _log(self) -> None:
         new: list[Row] = []
         again: list[Row] = []
-        for postback, outcome, (click_id, campaign) in zip(
-            self.postbacks, self.outcomes, self.clicks, strict=True
-        ):
-            assert outcome is not None
-            request, fields = postback.request, postback.fields
+        clicks = self.clicks
+        for index, postback in enumerate(self.postbacks):
+            outcome, request = self.outcomes[index], postback.request
+            found = clicks.get(index)
+            if found is not None:
+                click_id: int | None = found[0]
+                campaign: int | None = found[1][0]
+            else:
+                click_id, campaign = postback.click.click_id, postback.click.campaign
             if postback.replay:
                 again.append((
                     outcome.verdict, outcome.reason, click_id, campaign, outcome.conversion_id,
                     request.request_id,
                 ))  # fmt: skip
                 continue
+            terms = postback.terms
             new.append((
                 request.request_id, request.network, request.channel, outcome.verdict, outcome.reason,
-                click_id, campaign, outcome.conversion_id, fields.click_id, fields.type, fields.value,
-                fields.currency, fields.transaction_id, fields.status, fields.time,
-                postback.click.found_in, request.body_bytes, postback.parameters,
+                click_id, campaign, outcome.conversion_id, postback.click_text, terms.type_text,
+                terms.value_text, terms.currency_text, postback.transaction_text, terms.status_text,
+                postback.time_text, postback.click.found_in, request.body_bytes, postback.parameters,
             ))  # fmt: skip
         if new:
             await self.tx.add_postbacks(new)
         if again:
             await self.tx.change_postbacks(again)
+
+
+_UNDECIDED = Outcome(Verdict.REJECTED)
 
 
 def _warning(postback: Postback) -> int:
@@ -359,13 +370,13 @@ def _warning(postback: Postback) -> int:
 def _history_row(postback: Postback, before: Conversion, after: Conversion) -> Row:
     return (
         postback.request.request_id, before.conversion_id, before.status, after.status,
-        postback.fields.status, before.value_micros, after.value_micros,
+        postback.terms.status_text, before.value_micros, after.value_micros,
     )  # fmt: skip
 
 
-def _conversion_row(key: Key, postback: Postback, event: Event, campaign: int, offer: int) -> Row:
-    request = postback.request
+def _conversion_row(key: Key, postback: Postback, click: StoredClick) -> Row:
+    request, terms = postback.request, postback.terms
     return (
-        *key, request.request_id, request.network, campaign, offer, event.status,
-        event.value_micros, event.currency, request.channel, event.time_ms,
+        *key, request.request_id, request.network, *click, terms.status, terms.value_micros,
+        terms.currency, request.channel, postback.time_ms,
     )  # fmt: skip
