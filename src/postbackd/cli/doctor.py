@@ -68,9 +68,12 @@ def _look_at_directory(settings: Settings) -> Iterator[Finding]:
         yield Finding(check="data directory", ok=False, detail=f"{directory} does not exist", fix=fix)
         return
     writable = os.access(directory, os.R_OK | os.W_OK | os.X_OK)
-    fix = None if writable else "Make it yours: chown it to the user that runs postbackd."
-    detail = f"{directory} is {'writable' if writable else 'not writable'}"
-    yield Finding(check="data directory", ok=writable, detail=detail, fix=fix)
+    yield Finding(
+        check="data directory",
+        ok=writable,
+        detail=f"{directory} is {'writable' if writable else 'not writable'}",
+        fix=None if writable else "Make it yours: chown it to the user that runs postbackd.",
+    )
     yield _look_at_permissions(directory)
     free = shutil.disk_usage(directory).free
     yield Finding(

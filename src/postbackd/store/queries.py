@@ -146,6 +146,11 @@ _PIECES: Mapping[str, Statement] = {
         "ORDER BY p.request_id LIMIT :limit",
         {**_LOG_DEFAULTS, "limit": 1000},
     ),
+    "replayable_count": Statement(
+        "How many rows a replay would try.",
+        f"SELECT count(*) AS count FROM postbacks AS p {_LOG_FILTERS} AND p.verdict IN (4, 5, 6)",
+        _LOG_DEFAULTS,
+    ),
     "purgeable": Statement(
         "How many clicks and log rows are older than a stamp.",
         "SELECT (SELECT count(*) FROM clicks WHERE click_id < :until) AS clicks, "

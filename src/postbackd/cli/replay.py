@@ -1,0 +1,154 @@
+"""``postbackd replay``: postbacks that were not counted, through today's settings again.
+
+Each page of rows is first tried in a transaction that is rolled back; only rows whose verdict or reason would change
+are then written, through the same path and the same unique key as a fresh postback.  So a replay counts nothing twice
+and may be stopped and run again at any time.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import click
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from postbackd.cli.catalog import find_entry
+from postbackd.cli.options import as_json, since_option, takes_data
+from postbackd.cli.session import Session, print_json, visit
+from postbackd.core.click_id import stamp_ms, write_stamp
+from postbackd.core.diagnosis import Reason
+from postbackd.core.model import Postback
+from postbackd.core.rulebook import Rulebook
+from postbackd.core.verdicts import Verdict
+from postbackd.reports.period import Period
+from postbackd.reports.table import format_table
+from postbackd.settings import Settings
+from postbackd.store.base import Batch, Outcome
+from postbackd.store.sqlite_write import SqliteTransaction, read_postback
+from postbackd.store.write import settle
+
+_PAGE = 200
+"""Rows tried in one transaction: short enough for a running server to get its turn."""
+
+_STORED_FIELDS = (
+    "request_id", "network", "channel", "bytes", "parameters", "click_text", "type", "value", "currency",
+    "transaction_id", "status", "time", "click_id", "campaign",
+)  # fmt: skip
+"""The columns that ``read_postback`` takes, in its order."""
+
+
+class Replayed(Struct, frozen=True, kw_only=True):
+    """One stored postback and what becomes of it now."""
+
+    request: str
+    network: str | None
+    before: str
+    after: str
+
+
+class Summary(Struct, frozen=True, kw_only=True):
+    """What a replay came to."""
+
+    tried: int
+    changed: tuple[Replayed, ...]
+
+
+@click.command()
+@click.option("--network", metavar="N", help="Only this network.")
+@since_option
+@click.option("--dry-run", is_flag=True, help="Only say what would change.")
+@as_json
+@takes_data
+def replay(
+    network: str | None, since_ms: int | None, dry_run: bool, settings: Settings, json_wanted: bool
+) -> None:
+    """Run held, unmatched and rejected postbacks through today's settings again, and show what changes.
+
+    What it was first stays in the log.
+    """
+    summary = visit(settings, lambda session: _replay(session, network, since_ms, dry_run))
+    if json_wanted:
+        print_json({**msgspec.to_builtins(summary), "dry_run": dry_run})
+        return
+    moves = Counter((row.before, row.after) for row in summary.changed)
+    if moves:
+        rows = [(before, after, str(count)) for (before, after), count in moves.most_common()]
+        click.echo(format_table(("was", "is now" if not dry_run else "would be", "count"), rows))
+    verb = "would change" if dry_run else "changed"
+    click.echo(f"{len(summary.changed)} of {summary.tried} postbacks {verb}")
+
+
+async def _replay(session: Session, network: str | None, since_ms: int | None, dry_run: bool) -> Summary:
+    catalog = await session.load()
+    rulebook = Rulebook(catalog)
+    asked: dict[str, Any] = Period(since_ms, None).stamps()
+    if network is not None:
+        asked["network"] = find_entry(catalog.networks, network, "network").id
+    (expected,) = await session.store.query("replayable_count", **asked)
+    changed: list[Replayed] = []
+    tried, after = 0, -1
+    quiet = not sys.stderr.isatty()
+    with click.progressbar(length=expected["count"], label="replaying", file=sys.stderr, hidden=quiet) as bar:
+        while rows := await session.store.query("replayable", **asked, after=after, limit=_PAGE):
+            after = rows[-1]["request_id"]
+            changed += await _replay_page(session, rows, rulebook, dry_run)
+            tried += len(rows)
+            bar.update(len(rows))
+    return Summary(tried=tried, changed=tuple(changed))
+
+
+async def _replay_page(
+    session: Session, rows: Sequence[Mapping[str, Any]], rulebook: Rulebook, dry_run: bool
+) -> list[Replayed]:
+    pairs = list(_judge(rows, rulebook))
+    outcomes = await _try(session, [postback for _, postback in pairs], rulebook)
+    moving = [
+        (row, postback, outcome)
+        for (row, postback), outcome in zip(pairs, outcomes, strict=True)
+        if (outcome.verdict, outcome.reason) != (row["verdict"], row["reason"])
+    ]
+    if moving and not dry_run:
+        await session.store.write(Batch(postbacks=[postback for _, postback, _ in moving]), rulebook)
+    return [_describe(row, outcome) for row, _, outcome in moving]
+
+
+def _judge(
+    rows: Sequence[Mapping[str, Any]], rulebook: Rulebook
+) -> Iterator[tuple[Mapping[str, Any], Postback]]:
+    """The rows whose network is still there, judged as on the day they were received."""
+    for row in rows:
+        stored = read_postback(tuple(row[field] for field in _STORED_FIELDS))
+        request = replace(stored.request, now_ms=stamp_ms(stored.request.request_id))
+        postback = rulebook.judge_again(replace(stored, request=request))
+        if postback is not None:
+            yield row, postback
+
+
+async def _try(session: Session, postbacks: Sequence[Postback], rulebook: Rulebook) -> Sequence[Outcome]:
+    """What would become of the postbacks; nothing is stored."""
+    db = session.store.connection
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        return (await settle(SqliteTransaction(db), Batch(postbacks=postbacks), rulebook)).outcomes
+    finally:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+
+
+def _describe(row: Mapping[str, Any], outcome: Outcome) -> Replayed:
+    return Replayed(
+        request=write_stamp(row["request_id"]),
+        network=row["network_name"],
+        before=_words(row["verdict"], row["reason"]),
+        after=_words(outcome.verdict, outcome.reason),
+    )
+
+
+def _words(verdict: int, reason: int) -> str:
+    word = Verdict(verdict).word
+    return f"{word} ({Reason(reason).word})" if reason else word
