@@ -79,7 +79,7 @@ class Supervisor:
             elif self._alive():
                 continue
             elif self._dies_too_often():
-                print("postbackd: the ingest process keeps dying; giving up", file=sys.stderr)
+                sys.stderr.write("postbackd: the ingest process keeps dying; giving up\n")
                 return 1
             if not self._start():
                 return 1
@@ -94,7 +94,7 @@ class Supervisor:
         self._started = time.monotonic()
         self._role = subprocess.Popen(command, pass_fds=descriptors, stdin=subprocess.DEVNULL)
         os.close(ready_write)
-        with open(ready_read, "rb") as pipe:
+        with os.fdopen(ready_read, "rb") as pipe:
             if pipe.read(1):
                 return True
         self._role.wait()

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable
+from functools import lru_cache
 from hashlib import blake2b
 from hmac import compare_digest
 
@@ -62,19 +63,15 @@ def _write_base32(number: int, length: int) -> str:
     return "".join(triples)[-length:]
 
 
-_last_prefix: tuple[int, str] = (-1, "")
-"""The last ten leading characters that were written: the stamps of eight milliseconds share them."""
-
-
 def write_stamp(stamp: int) -> str:
     """A stamp as 13 characters: the form of request ids and conversion ids."""
-    global _last_prefix
-    high = stamp >> 15
-    known, prefix = _last_prefix
-    if high != known:
-        prefix = _write_base32(high, STAMP_TEXT_LENGTH - 3)
-        _last_prefix = (high, prefix)
-    return prefix + _TRIPLES[stamp & 0x7FFF]
+    return _write_stamp_start(stamp >> 15) + _TRIPLES[stamp & 0x7FFF]
+
+
+@lru_cache(maxsize=64)
+def _write_stamp_start(high: int) -> str:
+    """The first ten characters, which the stamps of several milliseconds share."""
+    return _write_base32(high, STAMP_TEXT_LENGTH - 3)
 
 
 def read_stamp(text: str) -> int | None:
@@ -121,9 +118,7 @@ class KeyRing:
         if not ordered:
             raise ValueError("a key ring needs at least one signing key")
         self._active_from = [key.active_from_ms for key in ordered]
-        self._signers = [
-            None if key.retired else blake2b(key=key.secret, digest_size=5) for key in ordered
-        ]
+        self._signers = [None if key.retired else blake2b(key=key.secret, digest_size=5) for key in ordered]
         self._newest_from = self._active_from[-1]
         self._newest = self._signers[-1]
 
@@ -155,9 +150,7 @@ class KeyRing:
             return None
         head = number >> 40
         check = self._check(head)
-        if check is None or not compare_digest(
-            check, (number & 0xFF_FFFF_FFFF).to_bytes(5, "big")
-        ):
+        if check is None or not compare_digest(check, (number & 0xFF_FFFF_FFFF).to_bytes(5, "big")):
             return None
         return head >> 24, head & MAX_CAMPAIGN
 

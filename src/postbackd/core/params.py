@@ -55,7 +55,7 @@ MAX_CLICK_TEXT = 255
 _EMPTY_RANK = 1000
 """Added to the rank of a name whose value is empty, so that any value wins over it."""
 
-_CONTROLS = {code: "\ufffd" for code in (*range(32), 127, *range(0x80, 0xA0), *range(0xD800, 0xE000))}
+_CONTROLS = dict.fromkeys((*range(32), 127, *range(128, 160), *range(55296, 57344)), "�")
 """Characters that a database, a log or a header cannot carry become U+FFFD."""
 
 
@@ -103,14 +103,14 @@ class FieldMap:
         self, defaults: Mapping[str, tuple[str, ...]], own: Mapping[str, Iterable[str]] | None = None
     ) -> None:
         """``own`` maps canonical fields to names; a field not in ``defaults`` is a ``KeyError``."""
-        own = {field: tuple(names) for field, names in (own or {}).items()}
-        taken = {name for names in own.values() for name in names}
+        mapped = {field: tuple(names) for field, names in (own or {}).items()}
+        if unknown := mapped.keys() - defaults.keys():
+            raise KeyError(f"no such field: {', '.join(sorted(unknown))}")
+        taken = {name for names in mapped.values() for name in names}
         self.names: dict[str, tuple[str, ...]] = {
-            field: own[field] if field in own else tuple(n for n in names if n not in taken)
+            field: mapped[field] if field in mapped else tuple(n for n in names if n not in taken)
             for field, names in defaults.items()
         }
-        for field in own:
-            defaults[field]
         self._size = len(self.names)
         self._slots: dict[str, tuple[int, int]] = {}
         for index, names in enumerate(self.names.values()):

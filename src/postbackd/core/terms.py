@@ -20,6 +20,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
+from msgspec.structs import replace
+
 from postbackd.core.diagnosis import Reason
 from postbackd.core.macros import looks_like_macro
 from postbackd.core.model import Network, Terms
@@ -84,15 +86,21 @@ class NetworkRules:
 
 def _read_terms(network: NetworkRules, texts: tuple[str | None, ...], masker: Masker) -> Terms:
     names = ("type", "value", "currency", "status")
-    kept = [None if t is None else keep_text(masker, t, n) for t, n in zip(texts, names, strict=True)]
+    type_text, value_text, currency_text, status_text = (
+        None if text is None else keep_text(masker, text, name)
+        for text, name in zip(texts, names, strict=True)
+    )
+    terms = Terms(type_text, value_text, currency_text, status_text)
     try:
-        type_, warning = _read_type(kept[0], network)
-        currency = _read_currency(kept[2]) if kept[2] else network.currency
-        status, flagged = _read_status(kept[3], network)
-        micros = _read_value(kept[1], currency, status) if kept[1] else 0
+        type_, warning = _read_type(type_text, network)
+        currency = _read_currency(currency_text) if currency_text else network.currency
+        status, flagged = _read_status(status_text, network)
+        micros = _read_value(value_text, currency, status) if value_text else 0
     except Refusal as refusal:
-        return Terms(*kept, verdict=refusal.verdict, reason=refusal.reason)
-    return Terms(*kept, type_, micros, currency, status, 0, warning or flagged)
+        return replace(terms, verdict=refusal.verdict, reason=refusal.reason)
+    return replace(
+        terms, type=type_, value_micros=micros, currency=currency, status=status, reason=warning or flagged
+    )
 
 
 def keep_text(masker: Masker, text: str, field: str) -> str:
@@ -156,7 +164,7 @@ def _read_value(text: str, currency: str, status: Status) -> int:
 
 
 def read_event_time(text: str, now_ms: int) -> tuple[int, int]:
-    """The sender's time in milliseconds since 1970, 0 when it cannot be believed, and a warning.  Raises ``Refusal``."""
+    """The sender's time in ms since 1970, 0 when it cannot be believed, and a warning.  Raises ``Refusal``."""
     _check_length(text, "time")
     time_ms = read_time(text)
     if time_ms is None or not OLDEST_TIME_MS <= time_ms <= now_ms + TIME_SLACK_MS:

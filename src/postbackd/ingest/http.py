@@ -38,7 +38,17 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 class Exchange:
     """One request and, later, its answer."""
 
-    __slots__ = ("answer", "body", "connection", "content_type", "keep_alive", "method", "prefetch", "started", "target")
+    __slots__ = (
+        "answer",
+        "body",
+        "connection",
+        "content_type",
+        "keep_alive",
+        "method",
+        "prefetch",
+        "started",
+        "target",
+    )
 
     connection: Connection
     method: bytes
@@ -82,9 +92,30 @@ class Connection(asyncio.Protocol):
     """One client connection."""
 
     __slots__ = (
-        "_body", "_body_bytes", "_content_type", "_deadline", "_exchanges", "_handler", "_head_bytes", "_header_bytes",
-        "_headers", "_hosts", "_in_body", "_in_message", "_parser", "_paused", "_prefetch", "_refusal", "_served",
-        "_started", "_stopped", "_target", "_transport", "_write_paused", "_expects_continue", "ip_prefix",
+        "_body",
+        "_body_bytes",
+        "_content_type",
+        "_deadline",
+        "_exchanges",
+        "_expects_continue",
+        "_handler",
+        "_head_bytes",
+        "_header_bytes",
+        "_headers",
+        "_hosts",
+        "_in_body",
+        "_in_message",
+        "_parser",
+        "_paused",
+        "_prefetch",
+        "_refusal",
+        "_served",
+        "_started",
+        "_stopped",
+        "_target",
+        "_transport",
+        "_write_paused",
+        "ip_prefix",
     )  # fmt: skip
 
     def __init__(self, handler: Handler) -> None:

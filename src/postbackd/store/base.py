@@ -84,7 +84,7 @@ class Store(Protocol):
         """Insert (``id`` 0) or replace a catalog entry; returns it with its id."""
         ...
 
-    async def remove(self, entry: CatalogEntry) -> None:
+    async def remove(self, entry: CatalogEntry, now_ms: int) -> None:
         """Take an entry out of the catalog; its row stays, so that reports keep its name."""
         ...
 

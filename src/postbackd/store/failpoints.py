@@ -10,14 +10,10 @@ import os
 import signal
 
 _NAME, _, _COUNT = os.environ.get("POSTBACKD_FAILPOINT", "").partition(":")
-_left = int(_COUNT) if _COUNT.isdigit() else 1
+_countdown = iter(range(int(_COUNT) - 1 if _COUNT.isdigit() else 0, -1, -1))
 
 
 def pass_failpoint(name: str) -> None:
     """Die here when this is the place and the time."""
-    if name != _NAME:
-        return
-    global _left
-    _left -= 1
-    if _left <= 0:
+    if name == _NAME and next(_countdown, 0) == 0:
         os.kill(os.getpid(), signal.SIGKILL)

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import apsw
 from msgspec.structs import replace
 
+from postbackd.core.click_id import first_stamp_at
 from postbackd.core.diagnosis import Reason
 from postbackd.core.model import Catalog, CatalogEntry
 from postbackd.core.rulebook import Rulebook
@@ -47,7 +48,14 @@ _CACHE_KIB = 65_536
 _T = TypeVar("_T")
 
 _DAMAGED = (apsw.NotADBError, apsw.CorruptError)
-_POISONED = (apsw.ConstraintError, apsw.MismatchError, apsw.TooBigError, OverflowError, TypeError, UnicodeError)
+_POISONED = (
+    apsw.ConstraintError,
+    apsw.MismatchError,
+    apsw.TooBigError,
+    OverflowError,
+    TypeError,
+    UnicodeError,
+)
 """What a row that cannot be stored raises; everything else concerns the store itself."""
 
 
@@ -92,17 +100,23 @@ class SqliteStore:
             store._check_and_migrate(create)
             return store
         except OSError as error:
-            raise StoreRefused(f"cannot use {directory}: {error.strerror}; check the path and its owner") from error
+            raise StoreRefused(
+                f"cannot use {directory}: {error.strerror}; check the path and its owner"
+            ) from error
         except _DAMAGED as error:
             raise StoreRefused(
                 f"{path} is damaged or not a postbackd database ({error}); restore a backup or choose another --data"
             ) from error
         except (apsw.ReadOnlyError, apsw.CantOpenError, apsw.PermissionsError) as error:
-            raise StoreRefused(f"cannot write {path} ({error}); make the file and its folder writable") from error
+            raise StoreRefused(
+                f"cannot write {path} ({error}); make the file and its folder writable"
+            ) from error
         except (apsw.BusyError, apsw.LockedError) as error:
             raise StoreRefused(f"{path} is locked by another program; stop it and try again") from error
         except (apsw.IOError, apsw.FullError) as error:
-            raise StoreRefused(f"cannot read or write {path} ({error}); check the disk and its free space") from error
+            raise StoreRefused(
+                f"cannot read or write {path} ({error}); check the disk and its free space"
+            ) from error
 
     # --- writing ---------------------------------------------------------------------------------------------
 
@@ -182,9 +196,7 @@ class SqliteStore:
     def _prove_write(self) -> None:
         """A committed write, then a full checkpoint: everything in the log is written and synced once more."""
         self._db.execute(TOUCH)
-        busy, _, _ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        if busy:
-            raise apsw.BusyError("a reader holds the log")
+        self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
 
     # --- the log of the database -----------------------------------------------------------------------------
 
@@ -274,8 +286,8 @@ class SqliteStore:
             catalog.initialise(db)
         elif version < newest:
             raise StoreRefused(f"{self._path} has an old schema; start 'postbackd serve' once to migrate it")
-        if os.stat(self._path).st_mode & 0o077:
-            os.chmod(self._path, 0o600)
+        if self._path.stat().st_mode & 0o077:
+            self._path.chmod(0o600)
 
 
 TOUCH = "INSERT INTO settings (name, value) VALUES ('opened', 1) ON CONFLICT DO UPDATE SET value = value + 1"
@@ -303,7 +315,7 @@ def _tune(db: apsw.Connection) -> None:
     db.pragma("cache_size", -_CACHE_KIB)
     db.pragma("synchronous", unsafe_sync() or "FULL")
     db.pragma("temp_store", "MEMORY")
-    db.pragma("foreign_keys", True)
+    db.pragma("foreign_keys", 1)
 
 
 def _configure(db: apsw.Connection) -> None:
@@ -340,7 +352,9 @@ def _without_unique_key(sql: str) -> str:
     if os.environ.get("POSTBACKD_UNSAFE_NO_UNIQUE") != "1":
         return sql
     key = "CONSTRAINT counted_once PRIMARY KEY (click_id, type, transaction_id)"
-    return sql.replace(key, "CONSTRAINT counted_once PRIMARY KEY (click_id, type, transaction_id, conversion_id)")
+    return sql.replace(
+        key, "CONSTRAINT counted_once PRIMARY KEY (click_id, type, transaction_id, conversion_id)"
+    )
 
 
 def _checkpoint_apart(path: Path) -> None:
@@ -380,15 +394,13 @@ DELETE FROM postbacks WHERE request_id IN (
 
 
 def _purge(db: apsw.Connection, before_ms: int, limit: int) -> int:
-    from postbackd.core.click_id import first_stamp_at
-
+    before = db.total_changes()
     parameters = {"before": first_stamp_at(before_ms), "limit": limit}
     with db:
         db.execute(PURGE_HORIZON, parameters)
-        before = db.total_changes()
         db.execute(PURGE_OWN_IDS, parameters)
         db.execute(PURGE_WAITING, parameters)
         db.execute(PURGE_CLICKS, parameters)
         db.execute(PURGE_POSTBACKS, parameters)
         pass_failpoint("mid_purge")
-        return db.total_changes() - before
+    return db.total_changes() - before

@@ -104,7 +104,9 @@ ADD_PIXEL_CONVERSION = "INSERT INTO pixel_conversions (click_id, type) VALUES (?
 ANY_PIXEL_CONVERSION = "SELECT EXISTS (SELECT 1 FROM pixel_conversions)"
 # Whether the pixel brought any that S2S has not confirmed.
 
-TAKE_PIXEL_CONVERSION = "DELETE FROM pixel_conversions WHERE click_id = ? AND type = ? RETURNING click_id, type"
+TAKE_PIXEL_CONVERSION = (
+    "DELETE FROM pixel_conversions WHERE click_id = ? AND type = ? RETURNING click_id, type"
+)
 # S2S speaks of a conversion that the pixel brought.
 
 ADD_REFUSALS = """
@@ -164,7 +166,9 @@ class SqliteTransaction:
 
     async def find_clicks(self, stamps: Sequence[int]) -> Mapping[int, StoredClick]:
         wanted = apsw.carray(array("q", stamps))
-        return {stamp: (campaign, offer) for stamp, campaign, offer in self._db.execute(FIND_CLICKS, (wanted,))}
+        return {
+            stamp: (campaign, offer) for stamp, campaign, offer in self._db.execute(FIND_CLICKS, (wanted,))
+        }
 
     async def purged_before(self) -> int:
         return int(self._db.execute(PURGED_BEFORE).get or 0)

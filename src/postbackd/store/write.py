@@ -8,7 +8,7 @@ are inserted first, and only where fewer went in than were offered does anything
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from postbackd.core.click_id import write_stamp
 from postbackd.core.diagnosis import Reason
@@ -31,9 +31,8 @@ _Repeat = tuple[int, Key, int]
 """(position, key, reason): a postback whose key may be counted already; rejected with the reason when it is not."""
 
 
-class StoredClick(NamedTuple):
-    campaign: int
-    offer: int
+StoredClick = tuple[int, int]
+"""(campaign, offer) of a click."""
 
 
 class Transaction(Protocol):
@@ -117,9 +116,7 @@ async def _write_clicks(tx: Transaction, clicks: Sequence[Click]) -> Sequence[in
     return stored
 
 
-async def _late_postbacks(
-    tx: Transaction, clicks: Sequence[Click], rulebook: Rulebook
-) -> Sequence[Postback]:
+async def _late_postbacks(tx: Transaction, clicks: Sequence[Click], rulebook: Rulebook) -> Sequence[Postback]:
     """Postbacks that arrived before their click did, judged again by today's settings."""
     refs = [own_ref(click.own_id) if click.own_id else stamp_ref(click.stamp) for click in clicks]
     waiting = await tx.take_waiting(refs)
@@ -290,9 +287,7 @@ class _Settlement:
 
     # --- pixel and S2S are two views of one conversion ---------------------------------------------------------
 
-    async def _find_counterparts(
-        self, offered: list[_Offered], repeats: list[_Repeat]
-    ) -> list[_Offered]:
+    async def _find_counterparts(self, offered: list[_Offered], repeats: list[_Repeat]) -> list[_Offered]:
         """A pixel that names no transaction is the click's conversion of that type, when one is counted already."""
         new: list[_Offered] = []
         for entry in offered:
