@@ -8,6 +8,7 @@ from importlib.resources import files
 import apsw
 import pytest
 
+from postbackd.core.click_id import EPOCH_MS, KeyRing, first_stamp_at
 from postbackd.core.model import Campaign, CatalogEntry, Network, Offer, Source, WeightedOffer
 from postbackd.store import catalog
 from postbackd.store.base import CatalogConflict
@@ -162,12 +163,21 @@ def test_many_changes_refer_to_each_other_and_happen_together_or_not_at_all(db: 
 
 
 def test_only_the_newest_signing_keys_go_on_verifying(db: apsw.Connection) -> None:
-    catalog.rotate_signing_key(db, b"2" * 32, 1000, keep=3)
-    keys = catalog.rotate_signing_key(db, b"3" * 32, 2000, keep=2)
+    catalog.rotate_signing_key(db, b"2" * 32, now_ms=500, active_from_ms=1000, keep=3)
+    keys = catalog.rotate_signing_key(db, b"3" * 32, now_ms=1500, active_from_ms=2000, keep=2)
     assert [(key.active_from_ms, key.retired, key.secret) for key in keys] == [
         (0, True, b""),
         (1000, False, b"2" * 32),
         (2000, False, b"3" * 32),
     ]
+
+
+def test_a_key_that_still_signs_is_never_retired(db: apsw.Connection) -> None:
+    catalog.rotate_signing_key(db, b"2" * 32, now_ms=500, active_from_ms=1000, keep=2)
     with pytest.raises(CatalogConflict, match="about to take over"):
-        catalog.rotate_signing_key(db, b"4" * 32, 2000, keep=2)
+        catalog.rotate_signing_key(db, b"3" * 32, now_ms=999, active_from_ms=1500, keep=2)
+    with pytest.raises(ValueError, match="two keys at least"):
+        catalog.rotate_signing_key(db, b"3" * 32, now_ms=1000, active_from_ms=1500, keep=1)
+    ring = KeyRing(catalog.load_signing_keys(db))
+    stamp = first_stamp_at(EPOCH_MS + 1)
+    assert ring.verify(ring.write(stamp, 1)) == (stamp, 1)

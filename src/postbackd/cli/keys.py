@@ -37,7 +37,7 @@ def list_keys(settings: Settings, json_wanted: bool) -> None:
 @keys.command("rotate")
 @click.option(
     "--keep",
-    type=click.IntRange(1, 1000),
+    type=click.IntRange(2, 1000),
     default=3,
     show_default=True,
     help="How many of the newest keys go on verifying; ids of older keys are refused from then on.",
@@ -48,13 +48,13 @@ def rotate_key(keep: int, settings: Settings, json_wanted: bool) -> None:
     """Let a new random key sign from now on."""
 
     async def work(session: Session) -> Sequence[SigningKey]:
-        return await session.rotate(token_bytes(32), now_ms() + HEAD_START_MS, keep)
+        return await session.rotate(token_bytes(32), HEAD_START_MS, keep)
 
     _print_keys(visit(settings, work), json_wanted)
 
 
 def _print_keys(stored: Sequence[SigningKey], json_wanted: bool) -> None:
-    documents = [_describe(key, stored) for key in stored]
+    documents = _describe(stored, now_ms())
     if json_wanted:
         print_json(documents)
     else:
@@ -64,10 +64,15 @@ def _print_keys(stored: Sequence[SigningKey], json_wanted: bool) -> None:
         click.echo(format_table(("id", "signs from", "state"), rows))
 
 
-def _describe(key: SigningKey, stored: Sequence[SigningKey]) -> dict[str, Any]:
-    state = "retired" if key.retired else "signs" if key == stored[-1] else "verifies"
-    return {
-        "id": key.id,
-        "signs_from": write_moment(key.active_from_ms) if key.active_from_ms else None,
-        "state": state,
-    }
+def _describe(stored: Sequence[SigningKey], now: int) -> list[dict[str, Any]]:
+    """The keys, oldest first, each with what it does now."""
+    active = [key for key in stored if key.active_from_ms <= now]
+    documents = []
+    for key in stored:
+        state = "retired" if key.retired else "signs next" if key not in active else "verifies"
+        documents.append({
+            "id": key.id,
+            "signs_from": write_moment(key.active_from_ms) if key.active_from_ms else None,
+            "state": "signs" if active and key is active[-1] else state,
+        })  # fmt: skip
+    return documents

@@ -47,9 +47,12 @@ class Session:
         """Save and remove entries, all or none.  Raises ``CatalogConflict``."""
         return catalog.change_catalog(self.store.connection, saves, removals, now_ms())
 
-    async def rotate(self, secret: bytes, active_from_ms: int, keep: int) -> Sequence[SigningKey]:
+    async def rotate(self, secret: bytes, head_start_ms: int, keep: int) -> Sequence[SigningKey]:
         """See ``catalog.rotate_signing_key``."""
-        return catalog.rotate_signing_key(self.store.connection, secret, active_from_ms, keep)
+        now = now_ms()
+        return catalog.rotate_signing_key(
+            self.store.connection, secret, now_ms=now, active_from_ms=now + head_start_ms, keep=keep
+        )
 
 
 def visit(settings: Settings, work: Callable[[Session], Awaitable[T]], *, create: bool = False) -> T:

@@ -240,20 +240,21 @@ def change_catalog(
 
 
 def rotate_signing_key(
-    db: apsw.Connection, secret: bytes, active_from_ms: int, keep: int
+    db: apsw.Connection, secret: bytes, *, now_ms: int, active_from_ms: int, keep: int
 ) -> tuple[SigningKey, ...]:
     """Let ``secret`` (16 to 64 bytes) sign from ``active_from_ms`` on; only the newest ``keep`` keys go on verifying.
 
-    ``active_from_ms`` should lie a few seconds ahead, so that every running server knows the key before it is used.
-    Returns all keys.  Raises ``CatalogConflict`` when a stored key is active at or after that time.
+    ``active_from_ms`` should lie a few seconds after ``now_ms``, so that every running server knows the key before it
+    is used.  ``keep`` is at least 2: the key before signs until then.  Returns all keys.  Raises ``CatalogConflict``
+    while another new key has not taken over yet, because the key that still signs could be retired.
     """
-    if not 16 <= len(secret) <= 64 or keep < 1:
-        raise ValueError("a signing secret has 16 to 64 bytes, and at least one key is kept")
+    if not 16 <= len(secret) <= 64 or keep < 2 or active_from_ms < now_ms:
+        raise ValueError("a secret has 16 to 64 bytes, two keys at least are kept, and none signs the past")
     with _changing(db):
         newest = max((key.active_from_ms for key in load_signing_keys(db)), default=-1)
-        if active_from_ms <= newest:
+        if newest > now_ms:
             raise CatalogConflict(
-                "a newer signing key is about to take over already; wait a few seconds and run it again"
+                "a new signing key is about to take over; wait a few seconds and run it again"
             )
         db.execute(ADD_SIGNING_KEY, (secret, active_from_ms))
         db.execute(RETIRE_SIGNING_KEYS, (keep,))

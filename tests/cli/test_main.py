@@ -1,0 +1,96 @@
+"""How commands are found, and how they fail."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import click
+import pytest
+
+from postbackd.cli.main import COMMANDS, root
+from tests.cli.conftest import Run
+
+
+def test_the_help_lists_every_command_and_imports_none_of_them() -> None:
+    script = (
+        "import sys\n"
+        "from postbackd.cli.main import main\n"
+        "try:\n    main(['--help'])\n"
+        "finally:\n    print('LOADED', [m for m in ('msgspec', 'apsw', 'uvloop', 'asyncio') if m in sys.modules])\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 0
+    assert ran.stdout.endswith("LOADED []\n")
+    assert all(name in ran.stdout for name, (_, line) in COMMANDS.items() if line)
+
+
+@pytest.mark.parametrize("name", [name for name, (_, line) in COMMANDS.items() if line])
+def test_a_command_has_help_and_is_what_the_list_says(name: str) -> None:
+    command = root.get_command(click.Context(root), name)
+    assert command is not None
+    assert command.name == name
+    assert command.help
+    if isinstance(command, click.Group):
+        for inner in command.commands.values():
+            assert inner.help
+
+
+def test_a_family_without_a_command_prints_its_help(run: Run) -> None:
+    assert "Commands:" in run().out
+    assert "add" in run("network").out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("nope",), "No such command 'nope'. Run 'postbackd --help'."),
+        (("network", "nope"), "Run 'postbackd network --help'."),
+        (("why",), "Missing argument 'ID'. Run 'postbackd why --help'."),
+        (("report", "--by", "colour"), "Invalid value for '--by'"),
+        (("report", "--since", "yesterday"), "'yesterday' is no time; write 2026-11-23"),
+        (("network", "list", "--data", ""), "--data '' is not usable"),
+        (
+            ("offer", "add", "X", "--network", "N", "--url", "u", "--window-max", "soon"),
+            "'soon' is no duration",
+        ),
+    ],
+)
+def test_a_wrong_call_is_one_line_on_standard_error_and_exit_code_2(
+    run: Run, arguments: tuple[str, ...], sentence: str
+) -> None:
+    ran = run(*arguments, code=2)
+    assert sentence in ran.err
+    assert ran.err.count("\n") == 1
+    assert ran.out == ""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("network", "list"),
+        ("report",),
+        ("log",),
+        ("why", "x"),
+        ("export",),
+        ("keys", "rotate"),
+        ("replay",),
+        ("purge", "--before", "1d"),
+    ],
+)
+def test_without_a_database_a_command_fails_with_the_next_step(run: Run, arguments: tuple[str, ...]) -> None:
+    ran = run(*arguments, code=1)
+    assert ran.err.startswith("postbackd: no database in ")
+    assert "serve" in ran.err
+    assert ran.err.count("\n") == 1
+
+
+def test_the_version_is_printed(run: Run) -> None:
+    assert run("version").out.startswith("postbackd ")
+    assert set(run("version", "--json").json) >= {"version", "python", "sqlite"}
+    assert run("--version").out.startswith("postbackd ")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_gets_its_completion_script(run: Run, shell: str) -> None:
+    assert "_POSTBACKD_COMPLETE" in run("completion", shell).out
