@@ -33,9 +33,7 @@ LOCK_NAME = "postbackd.lock"
 
 def open_store(settings: Settings, create: bool) -> SqliteStore:
     """The store that the settings name.  Raises ``StoreRefused`` with one line that says what to do."""
-    return SqliteStore.open(
-        Path(settings.data), create=create, busy_timeout_ms=settings.busy_timeout_ms
-    )
+    return SqliteStore.open(Path(settings.data), create=create, busy_timeout_ms=settings.busy_timeout_ms)
 
 
 @contextmanager
@@ -45,7 +43,9 @@ def lock_data(directory: Path) -> Iterator[None]:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         file = os.open(directory / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise StoreRefused(f"cannot use {directory}: {error.strerror}; check the path and its owner") from error
+        raise StoreRefused(
+            f"cannot use {directory}: {error.strerror}; check the path and its owner"
+        ) from error
     try:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -58,7 +58,9 @@ def lock_data(directory: Path) -> Iterator[None]:
         os.close(file)
 
 
-def run_ingest(settings: Settings, listening: socket.socket, ready: Callable[[], None], lifeline: int | None) -> None:
+def run_ingest(
+    settings: Settings, listening: socket.socket, ready: Callable[[], None], lifeline: int | None
+) -> None:
     """The ingest role: serve a listening socket until SIGTERM or SIGINT.
 
     ``ready`` is called when requests are being accepted.  ``lifeline`` is a file descriptor that becomes readable when

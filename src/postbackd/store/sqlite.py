@@ -40,10 +40,10 @@ APPLICATION_ID = 0x70624B64
 OLDEST_SQLITE = (3, 51, 3)
 """Older versions can corrupt a WAL database when a checkpoint meets a restart of the log."""
 
-CHECKPOINT_PAGES = 4096
-"""Pages in the log after which it is copied into the database (16 MiB)."""
+CHECKPOINT_PAGES = 8192
+"""Pages in the log after which it is copied into the database (32 MiB)."""
 
-_CACHE_KIB = 65_536
+_CACHE_KIB = 32_768
 
 _T = TypeVar("_T")
 
@@ -182,6 +182,9 @@ class SqliteStore:
             if self._log_sync is not None:
                 self._log_sync.close()
                 self._log_sync = None
+            self._db.config(
+                apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1
+            )  # the log is read and checked anew first
             self._db.close(force=True)
             self._db = _connect(self._path, 0)
             self._tx = SqliteTransaction(self._db)

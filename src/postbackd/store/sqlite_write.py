@@ -8,7 +8,7 @@ array parameter a batch.  Both were measured against statements a row and agains
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 
 import apsw
@@ -21,11 +21,11 @@ from postbackd.store.write import Key, Row, StoredClick
 
 # Every statement has a name and a sentence.
 
-ADD_CLICK = """
+ADD_CLICKS = """
 INSERT INTO clicks (click_id, campaign, offer, kind, source_click_id, cost_micros, country, ip_prefix, own_id,
                     sub1, sub2, sub3, sub4, sub5, sub6, sub7, sub8, sub9, sub10)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-"""  # One visit.
+VALUES {rows}
+"""  # Visits.
 
 CLAIM_OWN_ID = "INSERT INTO own_ids (own_id, click_id) VALUES (?, ?) ON CONFLICT DO NOTHING"
 # The first click to claim an own id keeps it.
@@ -46,10 +46,13 @@ INSERT INTO conversions (click_id, type, transaction_id, conversion_id, network,
 VALUES {rows} ON CONFLICT DO NOTHING
 """  # Count conversions, unless their keys are counted already: this is what decides.
 
-FIND_CONVERSION = """
-SELECT conversion_id, status, value_micros, currency, channels, status_time_ms FROM conversions
-WHERE click_id = ? AND type = ? AND transaction_id = ?
-"""  # The conversion under a key.
+FIND_CONVERSIONS = """
+WITH wanted (click_id, type, transaction_id) AS (VALUES {rows})
+SELECT c.click_id, c.type, c.transaction_id,
+       conversion_id, status, value_micros, currency, channels, status_time_ms
+FROM wanted AS w CROSS JOIN conversions AS c
+  ON c.click_id = w.click_id AND c.type = w.type AND c.transaction_id = w.transaction_id
+"""  # The conversions under keys.
 
 CHANGE_CONVERSION = """
 UPDATE conversions SET status = ?, value_micros = ?, currency = ?, channels = ?, status_time_ms = ?
@@ -122,8 +125,8 @@ ON CONFLICT DO UPDATE SET count = count + excluded.count, total_us = total_us + 
 _NO_SUBS = (None,) * 10
 
 
-class _BulkInsert:
-    """An insert of many rows: 32 a statement, the rest one by one."""
+class _Bulk:
+    """A statement over many rows of values: 32 at a time, the rest one by one."""
 
     SIZE = 32
 
@@ -132,16 +135,24 @@ class _BulkInsert:
         self._one = sql.format(rows=row)
         self._many = sql.format(rows=", ".join([row] * self.SIZE))
 
-    def run(self, db: apsw.Connection, rows: Sequence[Row]) -> None:
+    def run(self, db: apsw.Connection, rows: Sequence[Row]) -> Iterator[Row]:
+        """Run over all rows; yields what the statement returns.  Nothing happens until it is iterated."""
         full = len(rows) - len(rows) % self.SIZE
         for start in range(0, full, self.SIZE):
-            db.execute(self._many, tuple(chain.from_iterable(rows[start : start + self.SIZE])))
+            yield from db.execute(self._many, tuple(chain.from_iterable(rows[start : start + self.SIZE])))
         if full < len(rows):
-            db.executemany(self._one, rows[full:])
+            yield from db.executemany(self._one, rows[full:])
+
+    def insert(self, db: apsw.Connection, rows: Sequence[Row]) -> None:
+        """Run over all rows a statement that returns nothing."""
+        for _ in self.run(db, rows):
+            raise AssertionError("an insert returned rows")
 
 
-_ADD_CONVERSIONS = _BulkInsert(ADD_CONVERSIONS, 12)
-_ADD_POSTBACKS = _BulkInsert(ADD_POSTBACKS, 18)
+_ADD_CLICKS = _Bulk(ADD_CLICKS, 19)
+_ADD_CONVERSIONS = _Bulk(ADD_CONVERSIONS, 12)
+_ADD_POSTBACKS = _Bulk(ADD_POSTBACKS, 18)
+_FIND_CONVERSIONS = _Bulk(FIND_CONVERSIONS, 3)
 
 
 class SqliteTransaction:
@@ -151,7 +162,7 @@ class SqliteTransaction:
         self._db = db
 
     async def add_clicks(self, clicks: Sequence[Click]) -> None:
-        self._db.executemany(ADD_CLICK, [_click_row(click) for click in clicks])
+        _ADD_CLICKS.insert(self._db, [_click_row(click) for click in clicks])
 
     async def claim_own_ids(self, own_ids: Mapping[str, int]) -> Mapping[str, int]:
         self._db.executemany(CLAIM_OWN_ID, own_ids.items())
@@ -175,16 +186,11 @@ class SqliteTransaction:
 
     async def add_conversions(self, rows: Sequence[Row]) -> int:
         before = self._db.total_changes()
-        _ADD_CONVERSIONS.run(self._db, rows)
+        _ADD_CONVERSIONS.insert(self._db, rows)
         return self._db.total_changes() - before
 
     async def find_conversions(self, keys: Sequence[Key]) -> Mapping[Key, Conversion]:
-        found = {}
-        execute = self._db.execute
-        for key in keys:
-            for row in execute(FIND_CONVERSION, key):
-                found[key] = Conversion(*row)
-        return found
+        return {row[:3]: Conversion(*row[3:]) for row in _FIND_CONVERSIONS.run(self._db, keys)}
 
     async def change_conversions(self, changed: Mapping[Key, Conversion]) -> None:
         self._db.executemany(
@@ -199,7 +205,7 @@ class SqliteTransaction:
         self._db.executemany(ADD_HISTORY, rows)
 
     async def add_postbacks(self, rows: Sequence[Row]) -> None:
-        _ADD_POSTBACKS.run(self._db, rows)
+        _ADD_POSTBACKS.insert(self._db, rows)
 
     async def change_postbacks(self, rows: Sequence[Row]) -> None:
         self._db.executemany(CHANGE_POSTBACK, rows)
