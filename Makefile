@@ -18,12 +18,17 @@ help: ## list the targets
 # One stamp a set of packages: a second call of make installs nothing.
 .venv/.installed-run: requirements.txt requirements-build.txt $(VENV_INPUTS)
 	@echo "installing the locked dependencies into .venv"
-	@scripts/venv.sh requirements.txt requirements-build.txt
+	@scripts/venv.sh .venv requirements.txt requirements-build.txt
 	@touch $@
 
 .venv/.installed-dev: requirements-dev.txt .venv/.installed-run
 	@echo "installing the locked test dependencies into .venv"
-	@scripts/venv.sh requirements-dev.txt
+	@scripts/venv.sh .venv requirements-dev.txt
+	@touch $@
+
+.venv-bench/.installed: bench/peers/requirements.txt scripts/venv.sh
+	@echo "installing the benchmark's peer into .venv-bench"
+	@scripts/venv.sh .venv-bench bench/peers/requirements.txt
 	@touch $@
 
 .PHONY: run
@@ -42,7 +47,7 @@ check: .venv/.installed-dev ## format, lint, types, directions of imports
 	@$(BIN)/lint-imports --no-logo
 
 .PHONY: bench
-bench: .venv/.installed-run ## measure against nginx and against a FastAPI service (about twelve minutes; ARGS=--quick)
+bench: .venv/.installed-run .venv-bench/.installed ## measure against nginx and against a FastAPI service (about seven minutes; ARGS=--quick)
 	@$(BIN)/python -m bench $(ARGS)
 
 .PHONY: trust

@@ -1,0 +1,215 @@
+"""The machine: which core does what, and the servers as groups of processes.
+
+Everything that is started here is stopped by its process id; nothing is ever looked up by name.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+
+SERVER_CORE, LOAD_CORE = (*sorted(os.sched_getaffinity(0)), -1, -1)[:2]
+"""The server and everything it needs (its database too) run on the first core, the load generator on the second."""
+
+HOST = "127.0.0.1"
+START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 30.0
+
+
+class NotRun(Exception):
+    """A row of the table cannot be measured here; the sentence says why and what to install."""
+
+
+def require(tool: str, package: str) -> str:
+    """The path of a program.  Raises ``NotRun`` when it is not installed."""
+    places = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
+    path = shutil.which(tool, path=places)
+    if path is None:
+        raise NotRun(f"{tool} is not installed (apt install {package})")
+    return path
+
+
+def require_two_cores() -> None:
+    """Raises ``NotRun``: on one core the load generator would be measured too."""
+    if LOAD_CORE < 0:
+        raise NotRun("the benchmark needs two cores: one for the server, one for the load generator")
+
+
+@contextmanager
+def pinned_to(core: int) -> Iterator[None]:
+    """Processes started inside run on this core only, and so do their children."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def free_port() -> int:
+    """A TCP port that nothing listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Server:
+    """A running server: one process and its descendants, pinned to the server's core."""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        log: Path,
+        environment: Mapping[str, str] | None = None,
+        user: str | None = None,
+        stop_signal: signal.Signals = signal.SIGTERM,
+    ) -> None:
+        self._stop_signal = stop_signal
+        self.log = log
+        self.began = time.monotonic()
+        with pinned_to(SERVER_CORE), log.open("ab") as output:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env={**os.environ, **(environment or {})},
+                user=user,
+                group=user,
+                extra_groups=None if user is None else [],
+            )
+
+    def wait_until(self, ready: Callable[[], bool], timeout_s: float = START_TIMEOUT_S) -> float:
+        """Ask until ``ready`` says yes; returns the seconds since the process was started.
+
+        Raises ``NotRun`` with the last line of the log when the server ends or is not ready in time.
+        """
+        deadline = self.began + timeout_s
+        while time.monotonic() < deadline:
+            if ready():
+                return time.monotonic() - self.began
+            if self._process.poll() is not None:
+                raise NotRun(f"the server ended at its start: {self._last_line()}")
+            time.sleep(0.002)
+        self.stop()
+        raise NotRun(f"the server was not ready after {timeout_s:.0f} s: {self._last_line()}")
+
+    def resident_bytes(self) -> int:
+        """Resident memory of all processes of the server together; pages that they share count for each."""
+        return sum(_resident_bytes(pid) for pid in _family(self._process.pid))
+
+    def stop(self) -> None:
+        """Stop it cleanly; when that takes too long, kill it with all its descendants."""
+        family = _family(self._process.pid)
+        if self._process.poll() is None:
+            self._process.send_signal(self._stop_signal)
+        try:
+            self._process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            for pid in family:
+                os.kill(pid, signal.SIGKILL)
+            self._process.wait()
+
+    def _last_line(self) -> str:
+        lines = self.log.read_text(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "it said nothing"
+
+
+def answers(port: int, path: str) -> bool:
+    """Whether the server answers 200 to this path."""
+    connection = HTTPConnection(HOST, port, timeout=5)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status == 200
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _family(root: int) -> list[int]:
+    """A process and its living descendants, the root first."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            parent = _parent(entry)
+            if parent is not None:
+                children.setdefault(parent, []).append(int(entry.name))
+    family = [root]
+    for pid in family:
+        family.extend(children.get(pid, ()))
+    return family
+
+
+def _parent(process: Path) -> int | None:
+    try:
+        # The second field, the name, may hold spaces and brackets: read behind its last bracket.
+        return int((process / "stat").read_text().rpartition(")")[2].split()[1])
+    except (OSError, IndexError, ValueError):
+        return None  # ended while we looked
+
+
+def _resident_bytes(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError):
+        return 0  # ended while we looked
+
+
+def syncs_per_second(directory: Path, seconds: float = 1.0) -> float:
+    """How often the disk under a directory syncs a page that was just written."""
+    path = directory / "sync.probe"
+    page = b"x" * 4096
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        began, count = time.monotonic(), 0
+        while time.monotonic() - began < seconds:
+            os.pwrite(file, page, count % 256 * 4096)
+            os.fdatasync(file)
+            count += 1
+        return count / (time.monotonic() - began)
+    finally:
+        os.close(file)
+        path.unlink()
+
+
+def describe(directory: Path) -> dict[str, str | int | float]:
+    """What was measured on: processor, cores, kernel, Python, disk, and how busy it was before."""
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count() or 0,
+        "memory_mb": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 1_000_000,
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "file_system": _file_system(directory),
+        "syncs_per_second": round(syncs_per_second(directory)),
+        "load_average_before": os.getloadavg()[0],
+    }
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def _file_system(directory: Path) -> str:
+    """The type of the file system that holds a directory."""
+    best, kind = "", "unknown"
+    for line in Path("/proc/mounts").read_text().splitlines():
+        _device, mount, type_, *_rest = line.split()
+        inside = directory.resolve().is_relative_to(mount)
+        if inside and len(mount) >= len(best):
+            best, kind = mount, type_
+    return kind

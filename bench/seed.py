@@ -1,0 +1,179 @@
+"""Fills the data directory of a stopped server: ``python -m bench.seed --data DIR --clicks N --conversions M``.
+
+The schema, the signing keys and the catalog come from postbackd itself; the rows go straight into the file, because
+ten million of them are wanted in a minute.  Two populations:
+
+- *recent* clicks, spread evenly over the last seven days, without conversions: what the postbacks of a run refer to;
+- *history*: as many older clicks as conversions are wanted, spread over the three weeks before that, each with its
+  conversion and its row in the postback log.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import apsw
+
+from postbackd.core.click_id import KeyRing, first_stamp_at
+from postbackd.core.model import Campaign, Network, Offer, Source, WeightedOffer
+from postbackd.core.statuses import Status
+from postbackd.core.verdicts import Verdict
+from postbackd.store.sqlite import FILE_NAME, SqliteStore
+
+DAY_MS = 86_400_000
+RECENT_DAYS = 7
+HISTORY_DAYS = 21
+"""Together within the attribution window of thirty days."""
+
+CAMPAIGNS = 8
+NETWORK_KEY = "benchbenchbenchbenchbench0"
+NODE = 1023
+"""No server of the benchmark has this node number: its stamps and the seeded ones cannot meet."""
+
+_ROWS_A_TRANSACTION = 1_000_000
+
+_ADD_RECENT = """
+WITH RECURSIVE n(i) AS (SELECT :first UNION ALL SELECT i + 1 FROM n WHERE i + 1 < :last)
+INSERT INTO clicks (click_id, campaign, offer, kind, source_click_id, cost_micros, country, ip_prefix, sub1)
+SELECT ((:start + i * :span / :rows) << 22) | (:node << 12) | (i & 4095), i % :campaigns + 1, 1, 0,
+       printf('src%012x', i * 2654435761), 20000, 'US', '203.0.113.0/24', printf('ad-%d', i % 1000)
+FROM n
+"""
+
+_ADD_CONVERSIONS = """
+WITH RECURSIVE n(i) AS (SELECT :first UNION ALL SELECT i + 1 FROM n WHERE i + 1 < :last)
+INSERT INTO conversions (click_id, type, transaction_id, conversion_id, network, campaign, offer, status,
+                         value_micros, currency, channels, status_time_ms)
+SELECT ((:start + i * :span / :rows) << 22) | (:node << 12) | (i & 4095), 'conversion', printf('h%09x', i),
+       ((:start + 3600000 + i * :span / :rows) << 22) | (:node << 12) | (i & 4095),
+       1, i % :campaigns + 1, 1, :approved, 12500000, 'USD', 1, 0
+FROM n
+"""
+
+_ADD_LOG = """
+WITH RECURSIVE n(i) AS (SELECT :first UNION ALL SELECT i + 1 FROM n WHERE i + 1 < :last)
+INSERT INTO postbacks (request_id, network, channel, verdict, reason, click_id, campaign, conversion_id, type, value,
+                       currency, transaction_id, status, bytes, parameters)
+SELECT ((:start + 3600000 + i * :span / :rows) << 22) | (:node << 12) | (i & 4095), 1, 1, :accepted, 0,
+       ((:start + i * :span / :rows) << 22) | (:node << 12) | (i & 4095), i % :campaigns + 1,
+       ((:start + 3600000 + i * :span / :rows) << 22) | (:node << 12) | (i & 4095),
+       NULL, '12.50', 'USD', printf('h%09x', i), NULL, 82, 4
+FROM n
+"""
+
+
+@dataclass(frozen=True)
+class Seeded:
+    """A filled data directory, and how to write the ids of its recent clicks."""
+
+    data: Path
+    keys: KeyRing
+    slugs: tuple[str, ...]
+    start_ms: int
+    """Milliseconds since 1970 of the oldest recent click."""
+    clicks: int
+    history: int
+
+    @property
+    def database(self) -> Path:
+        return self.data / FILE_NAME
+
+    def click_id(self, number: int) -> str:
+        """The id of the recent click with this number, 0 the oldest."""
+        stamp = _stamp(self.start_ms, number, RECENT_DAYS * DAY_MS, self.clicks)
+        return self.keys.write(stamp, number % CAMPAIGNS + 1)
+
+    def click_ms(self, number: int) -> int:
+        """When the recent click with this number was made, in milliseconds since 1970."""
+        return self.start_ms + number * RECENT_DAYS * DAY_MS // self.clicks
+
+
+def seed(data: Path, clicks: int, conversions: int) -> Seeded:
+    """Make a new data directory with ``clicks`` recent clicks and ``conversions`` older conversions."""
+    keys, slugs = asyncio.run(_make_catalog(data))
+    # A minute back: nothing lies in the future while the benchmark runs.
+    end_ms = int(time.time() * 1000) - 60_000
+    start_ms = end_ms - RECENT_DAYS * DAY_MS
+    db = apsw.Connection(str(data / FILE_NAME))
+    # Only here: the rows can be made again, and the file is synced as a whole at the end.
+    db.pragma("synchronous", "OFF")
+    db.pragma("cache_size", -524_288)
+    try:
+        history_ms = start_ms - HISTORY_DAYS * DAY_MS
+        for sql in (_ADD_RECENT, _ADD_CONVERSIONS, _ADD_LOG):
+            _fill(db, sql, history_ms, HISTORY_DAYS * DAY_MS, conversions)
+        _fill(db, _ADD_RECENT, start_ms, RECENT_DAYS * DAY_MS, clicks)
+        db.pragma("synchronous", "FULL")
+        db.pragma("wal_checkpoint(TRUNCATE)")
+    finally:
+        db.close()
+    return Seeded(data, keys, slugs, start_ms, clicks, conversions)
+
+
+def day_of(seeded: Seeded, days: int) -> str:
+    """The UTC date, as ``YYYY-MM-DD``, before which the first ``days`` days of history lie."""
+    ms = seeded.start_ms - HISTORY_DAYS * DAY_MS + days * DAY_MS
+    # The history begins in the middle of a day: rounded up, the first day is a whole one.
+    return datetime.fromtimestamp((ms + DAY_MS - 1) // DAY_MS * DAY_MS / 1000, UTC).date().isoformat()
+
+
+async def _make_catalog(data: Path) -> tuple[KeyRing, tuple[str, ...]]:
+    """One network, source and offer, and the campaigns; their ids are 1 and on in a new database."""
+    store = SqliteStore.open(data, create=True)
+    try:
+        await store.save(Network(id=0, name="network", key=NETWORK_KEY))
+        await store.save(Source(id=0, name="source"))
+        url = "https://shop.example/landing?sub1={click_id}&src={source_click_id}"
+        await store.save(Offer(id=0, name="offer", network=1, url=url))
+        slugs = tuple(f"bench{number}" for number in range(1, CAMPAIGNS + 1))
+        for slug in slugs:
+            offers = (WeightedOffer(1),)
+            await store.save(Campaign(id=0, name=slug, slug=slug, source=1, offers=offers))
+        catalog = await store.load_catalog()
+        return KeyRing(catalog.signing_keys), slugs
+    finally:
+        await store.close()
+
+
+def _fill(db: apsw.Connection, sql: str, start_ms: int, span_ms: int, rows: int) -> None:
+    """Run one of the statements above for ``rows`` rows, a million a transaction."""
+    given = {
+        "start": first_stamp_at(start_ms) >> 22,
+        "span": span_ms,
+        "rows": rows,
+        "node": NODE,
+        "campaigns": CAMPAIGNS,
+        "approved": int(Status.APPROVED),
+        "accepted": int(Verdict.ACCEPTED),
+    }
+    for first in range(0, rows, _ROWS_A_TRANSACTION):
+        with db:
+            db.execute(sql, {**given, "first": first, "last": min(rows, first + _ROWS_A_TRANSACTION)})
+
+
+def _stamp(start_ms: int, number: int, span_ms: int, rows: int) -> int:
+    """The same arithmetic as in the statements above."""
+    return first_stamp_at(start_ms + number * span_ms // rows) | NODE << 12 | number & 4095
+
+
+def main() -> None:
+    """Fill a data directory from the command line."""
+    parser = argparse.ArgumentParser(prog="python -m bench.seed", description="Fill a new data directory.")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--clicks", type=int, default=1_000_000)
+    parser.add_argument("--conversions", type=int, default=0)
+    given = parser.parse_args()
+    began = time.monotonic()
+    seeded = seed(given.data, given.clicks, given.conversions)
+    megabytes = seeded.database.stat().st_size / 1e6
+    print(f"{seeded.clicks} recent clicks, {seeded.history} conversions, {megabytes:.0f} MB", end=" ")
+    print(f"in {time.monotonic() - began:.0f} s; newest click: {seeded.click_id(seeded.clicks - 1)}")
+
+
+if __name__ == "__main__":
+    main()
