@@ -1,0 +1,108 @@
+"""Clients that hold a connection by being slow, and how long each was put up with (T17)."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from tests.trust.corpus.wire import Address
+
+LIMITS_S = {"silent": 5.0, "header drip": 5.0, "body drip": 10.0, "slow read": 10.0}
+"""How long the front door may wait: for the first byte, the headers, the body, a reader."""
+
+_HEAD = b"POST /p/slow HTTP/1.1\r\nHost: a\r\nX-Padding: "
+_BODY_HEAD = b"POST /p/slow HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\n\r\n"
+_QUESTION = b"GET /nothing HTTP/1.1\r\nHost: a\r\n\r\n"
+_QUESTIONS = 20_000
+"""Their answers are more than the socket buffers between the two programs hold."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """One slow client: how long it was put up with, ``None`` when it still was at the end."""
+
+    kind: str
+    seconds: float | None
+
+    def over(self, slack_s: float) -> bool:
+        """Whether it was put up with for longer than allowed."""
+        return self.seconds is None or self.seconds > LIMITS_S[self.kind] + slack_s
+
+
+async def hold_all(address: Address, kinds: Sequence[str], patience_s: float) -> list[Held]:
+    """One slow client for each of ``kinds``, all at once; gives up on each after ``patience_s``."""
+    return list(await asyncio.gather(*(_hold(address, kind, patience_s) for kind in kinds)))
+
+
+async def _hold(address: Address, kind: str, patience_s: float) -> Held:
+    loop = asyncio.get_running_loop()
+    client = socket.socket()
+    client.setblocking(False)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    try:
+        await loop.sock_connect(client, address)
+        began = time.perf_counter()
+        work = _read_slowly(client) if kind == "slow read" else _drip(client, kind)
+        try:
+            await asyncio.wait_for(work, patience_s)
+        except TimeoutError:
+            return Held(kind, None)
+        except OSError:
+            pass  # reset: closed as well
+        return Held(kind, time.perf_counter() - began)
+    finally:
+        client.close()
+
+
+async def _drip(client: socket.socket, kind: str) -> None:
+    """Say a byte a second, or nothing, until the server has hung up."""
+    loop = asyncio.get_running_loop()
+    if kind != "silent":
+        await loop.sock_sendall(client, _HEAD if kind == "header drip" else _BODY_HEAD)
+    while True:
+        try:
+            if not await asyncio.wait_for(loop.sock_recv(client, 4096), 1.0):
+                return
+        except TimeoutError:
+            if kind != "silent":
+                await loop.sock_sendall(client, b"a")
+
+
+async def _read_slowly(client: socket.socket) -> None:
+    """Ask much and read nothing, until the server has hung up.
+
+    Its end would show to this client only behind everything that is in the kernel's buffers, so the kernel is asked.
+    """
+    loop = asyncio.get_running_loop()
+    asking = asyncio.ensure_future(loop.sock_sendall(client, _QUESTION * _QUESTIONS))
+    port, server_port = client.getsockname()[1], client.getpeername()[1]
+    try:
+        while _is_held(server_port, port):
+            await asyncio.sleep(_LOOK_EVERY_S)
+    finally:
+        asking.cancel()
+
+
+_LOOK_EVERY_S = 0.25
+_ESTABLISHED = "01"
+
+
+def _is_held(server_port: int, port: int) -> bool:
+    """Whether the server's end of a connection is still open (``/proc/net/tcp``: state and ports in hexadecimal)."""
+    return (server_port, port) in _open_pairs(int(time.monotonic() / _LOOK_EVERY_S))
+
+
+@lru_cache(maxsize=1)
+def _open_pairs(_moment: int) -> frozenset[tuple[int, int]]:
+    """(local port, remote port) of every open connection, read once a moment."""
+    pairs = set()
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, remote, state = line.split()[:4]
+        if state == _ESTABLISHED:
+            pairs.add((int(local.rpartition(":")[2], 16), int(remote.rpartition(":")[2], 16)))
+    return frozenset(pairs)
