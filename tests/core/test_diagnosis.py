@@ -214,6 +214,7 @@ def test_the_reasons_are_numbered_for_ever() -> None:
         "body_malformed",
         "too_many_parameters",
         "field_too_long",
+        "repeat_without_transaction_id",
     ]
     assert [int(reason) for reason in Reason] == list(range(len(Reason)))
 

@@ -14,7 +14,7 @@ from postbackd.core.macros import MacroError, compile_url, looks_like_macro
 from postbackd.core.model import SigningKey
 from postbackd.core.money import CURRENCIES, read_micros, write_micros
 from postbackd.core.privacy import Masker, truncate_ip
-from postbackd.core.statuses import Status, moves_on, read_status, settle
+from postbackd.core.statuses import Status, read_status, settle
 
 _FOLDER = Path(__file__).parents[2] / "spec" / "vectors"
 _FILES = {
@@ -106,13 +106,6 @@ def test_messages_settle_on_the_final_status(case: Case) -> None:
     for word, time_ms in later:
         state = settle(*state, Status[word.upper()], time_ms)
     assert [state[0].word, state[1]] == case["final"]
-
-
-@cases("statuses", "moves_on")
-def test_a_message_moves_a_conversion_on_or_not(case: Case) -> None:
-    (current, current_ms), (new, new_ms) = case["current"], case["new"]
-    moves = moves_on(Status[current.upper()], current_ms, Status[new.upper()], new_ms)
-    assert moves is case["moves"]
 
 
 @cases("macros", "fill")

@@ -164,6 +164,11 @@ class Reason(IntEnum):
         "A mapped parameter is longer than its field can hold.",
         "Check which macro fills it; an id or an amount is never that long.",
     )
+    REPEAT_WITHOUT_TRANSACTION_ID = (
+        26,
+        "This click and type are counted already, and the repeat has no transaction id to tell it apart.",
+        "Add the network's transaction id to the postback URL; to decide this one, set the dedup mode and replay.",
+    )
 
 
 class ClickIdFinding(Struct, frozen=True, gc=False):

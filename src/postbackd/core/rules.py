@@ -144,6 +144,7 @@ class Repeat(Struct, frozen=True, gc=False):
     verdict: Verdict
     conversion: Conversion
     """As it is afterwards."""
+    reason: int = 0
 
 
 def repeat(current: Conversion, postback: Postback, dedup: Dedup) -> Repeat:
@@ -169,5 +170,5 @@ def repeat(current: Conversion, postback: Postback, dedup: Dedup) -> Repeat:
     if (status, value, currency) != (current.status, current.value_micros, current.currency):
         return Repeat(Verdict.UPDATED, after)
     if dedup is Dedup.HOLD and not postback.transaction_id and channels == current.channels:
-        return Repeat(Verdict.HELD, after)
+        return Repeat(Verdict.HELD, after, Reason.REPEAT_WITHOUT_TRANSACTION_ID)
     return Repeat(Verdict.DUPLICATE, after)

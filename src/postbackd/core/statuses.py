@@ -2,16 +2,19 @@
 
 The messages about one conversion (pending, approved, reversed; months apart) arrive in any order, some of
 them twice.  Whatever the order, the same status must result, or two nodes, a retry and a replay would
-disagree.  That holds because a message wins by a total order and by nothing else: by the pair (sender's time,
-rank), the time being 0 when the sender gave none, the rank being that of ``Status``.  The larger pair stays:
-taking the larger of two is associative, commutative and does nothing the second time.
+disagree.  That holds because a message wins by a total order and by nothing else; taking the larger of two is
+associative, commutative and does nothing the second time.  The order, from weak to strong:
+
+1. pending, then approved, without a time;
+2. messages with the sender's time, by time, then by the rank of ``Status``;
+3. rejected, then reversed, without a time.
 
 What follows from it:
 
 - without times a status only goes up: pending, approved, rejected, reversed (see ``TRANSITIONS``).  A late
-  "pending" never revives anything, and taking money back wins over giving it;
-- with times a later message may say anything, for example approve what was rejected before;
-- a message without a time is older than every message with one.  A network should send times always or never.
+  "pending" never revives anything, and taking money back wins over giving it, also when the network sends times
+  with its approvals and none with its reversals;
+- with times a later message may say anything, for example approve what was rejected before.
 """
 
 from __future__ import annotations
@@ -88,17 +91,13 @@ def settle(current: Status, current_time_ms: int, new: Status, new_time_ms: int)
 
     The order in which messages are settled does not matter, nor how often one is.
     """
-    if new_time_ms > current_time_ms or (new_time_ms == current_time_ms and new > current):
+    if _strength(new, new_time_ms) > _strength(current, current_time_ms):
         return new, new_time_ms
     return current, current_time_ms
 
 
-def moves_on(current: Status, current_time_ms: int, new: Status, new_time_ms: int) -> bool:
-    """Whether the message changes the status.
-
-    A message that repeats the status with a later time changes nothing that anyone sees, but its time
-    must still be stored: what to store is always what ``settle`` says.
-    """
-    if new == current:
-        return False
-    return new_time_ms > current_time_ms or (new_time_ms == current_time_ms and new in TRANSITIONS[current])
+def _strength(status: Status, time_ms: int) -> tuple[int, int, int]:
+    """The place of a message in the total order."""
+    if time_ms:
+        return 2, time_ms, status
+    return (3 if status >= Status.REJECTED else 1), 0, status

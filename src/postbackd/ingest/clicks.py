@@ -70,18 +70,26 @@ class ClickDesk:
         """Queue the click that the request asks for."""
         now = now_ms()
         own_id: str | None = None
+        rulebook = snapshot.rulebook
         if exchange.method == b"POST" and exchange.body:
             try:
                 received, own_id = _read_registration(exchange, link, query)
             except BodyMalformed as error:
-                exchange.reply(answers.write_json(400, {"error": f"the body is not usable: {error}"}))
-                self._flow.refused(now // 60_000, "click_malformed")
+                self._refuse(exchange, f"the body is not usable: {error}", now)
                 return
         else:
             received = link.field_map.read_query(query)
         destination = link.choose(self._chance())
-        masker = snapshot.rulebook.masker
-        stamp = self._mint.mint(now)
+        masker = rulebook.masker
+        verified = rulebook.keys.verify(own_id) if own_id else None
+        if verified is not None:  # an id of ours comes back, for example from a server that was away
+            stamp, campaign = verified
+            own_id = None
+            if campaign != link.campaign.id:
+                self._refuse(exchange, "click_id belongs to another campaign", now)
+                return
+        else:
+            stamp = self._mint.mint(now)
         click = Click(
             stamp,
             link.campaign.id,
@@ -93,6 +101,10 @@ class ClickDesk:
             _subs(received.values, masker),
         )
         self._batcher.add_click(click, ClickReply(exchange, click, link, destination, snapshot, self._flow))
+
+    def _refuse(self, exchange: Exchange, error: str, now: int) -> None:
+        exchange.reply(answers.write_json(400, {"error": error}))
+        self._flow.refused(now // 60_000, "click_malformed")
 
 
 def _kind(exchange: Exchange) -> ClickKind:

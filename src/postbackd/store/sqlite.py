@@ -370,6 +370,11 @@ def _checkpoint_apart(path: Path) -> None:
         db.close()
 
 
+KEEP_LAST_STAMP = f"""
+INSERT INTO settings (name, value) SELECT 'last_stamp', ({LAST_STAMP})
+WHERE true ON CONFLICT DO UPDATE SET value = excluded.value
+"""  # Stamps are never given out twice, even when every row that had one is gone.
+
 PURGE_HORIZON = """
 INSERT INTO settings (name, value) VALUES ('purged_before', :before)
 ON CONFLICT DO UPDATE SET value = max(value, excluded.value)
@@ -400,6 +405,7 @@ def _purge(db: apsw.Connection, before_ms: int, limit: int) -> int:
     before = db.total_changes()
     parameters = {"before": first_stamp_at(before_ms), "limit": limit}
     with db:
+        db.execute(KEEP_LAST_STAMP)
         db.execute(PURGE_HORIZON, parameters)
         db.execute(PURGE_OWN_IDS, parameters)
         db.execute(PURGE_WAITING, parameters)

@@ -24,8 +24,8 @@ from postbackd.store.write import Key, Row, StoredClick
 ADD_CLICKS = """
 INSERT INTO clicks (click_id, campaign, offer, kind, source_click_id, cost_micros, country, ip_prefix, own_id,
                     sub1, sub2, sub3, sub4, sub5, sub6, sub7, sub8, sub9, sub10)
-VALUES {rows}
-"""  # Visits.
+VALUES {rows} ON CONFLICT DO NOTHING
+"""  # Visits; one that a server registers again under an id of ours is there already.
 
 CLAIM_OWN_ID = "INSERT INTO own_ids (own_id, click_id) VALUES (?, ?) ON CONFLICT DO NOTHING"
 # The first click to claim an own id keeps it.

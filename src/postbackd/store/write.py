@@ -269,7 +269,9 @@ class _Settlement:
             now[key] = decided.conversion
             if decided.verdict is Verdict.UPDATED:
                 history.append(_history_row(postback, current, decided.conversion))
-            self.outcomes[index] = Outcome(decided.verdict, _warning(postback), current.conversion_id)
+            self.outcomes[index] = Outcome(
+                decided.verdict, decided.reason or _warning(postback), current.conversion_id
+            )
         changed = {key: after for key, after in now.items() if after != before[key]}
         if changed:
             await self.tx.change_conversions(changed)
