@@ -59,7 +59,7 @@ class CrashDisk:
         return self._name(event.path) is not None or event.path == self._directory
 
     def apply(self, event: Event) -> None:
-        """Take one event in; events come in the order in which they began."""
+        """Take one event in; events come in the order of ``read_trace``."""
         if event.path == self._directory:
             if event.call in ("fsync", "fdatasync") and not event.failed:
                 self._sync_names()
@@ -89,12 +89,11 @@ class CrashDisk:
             self._sync(file, event)
 
     def _sync(self, file: _File, event: Event) -> None:
-        if event.failed:
-            file.doomed += file.pending
-            file.pending = []
-            return
         covered = [change for change in file.pending if change.end < event.begin]
-        file.pending = file.pending[len(covered) :]
+        file.pending = [change for change in file.pending if change.end >= event.begin]
+        if event.failed:
+            file.doomed += covered
+            return
         for change in covered:
             _put(file.synced, change)
 

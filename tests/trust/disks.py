@@ -78,3 +78,26 @@ def small_disk(directory: Path, megabytes: int) -> Iterator[Path]:
         yield path
     finally:
         _run("umount", "-l", str(path))
+
+
+@contextmanager
+def read_only(path: Path) -> Iterator[None]:
+    """A file or directory that cannot be written: by its mode, and for root (who may all) by a read-only bind mount."""
+    if os.geteuid() != 0:
+        mode = path.stat().st_mode
+        path.chmod(0o500 if path.is_dir() else 0o400)
+        try:
+            yield
+        finally:
+            path.chmod(mode)
+        return
+    need_tools("mount", "umount")
+    try:
+        _run("mount", "--bind", str(path), str(path))
+        _run("mount", "-o", "remount,ro,bind", str(path))
+    except OSError as error:
+        raise Skip(f"cannot make a read-only bind mount: {error}") from error
+    try:
+        yield
+    finally:
+        _run("umount", "-l", str(path))

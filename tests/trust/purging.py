@@ -33,4 +33,7 @@ def purge(data_dir: Path, before_ms: int, failpoint: str = "") -> int:
     """Purge everything older, 40 rows a transaction; the exit status (``-SIGKILL`` when it died at the failpoint)."""
     environment = clean_environment({"POSTBACKD_FAILPOINT": failpoint} if failpoint else {})
     command = [sys.executable, "-c", _PROGRAM, str(data_dir), str(before_ms)]
-    return subprocess.run(command, env=environment, timeout=60).returncode
+    try:
+        return subprocess.run(command, env=environment, timeout=20).returncode
+    except subprocess.TimeoutExpired as error:
+        raise AssertionError("the purge of a few hundred rows did not end within 20 s") from error

@@ -35,7 +35,7 @@ _CHECKPOINT_PAGES = "120"
 @trust_test("T2", "every crash state of a traced run")
 def run(size: Size, seed: int, work_dir: Path) -> Result:
     need_tools("strace")
-    states = size.pick(3_000, 400_000, 5_000_000)
+    states = size.pick(3_000, 200_000, 5_000_000)
     rounds = size.pick(1, 10, 50)
     requests = size.pick(100, 200, 400)
     tally, figures = Tally(), Counter[str]()
@@ -48,7 +48,7 @@ def run(size: Size, seed: int, work_dir: Path) -> Result:
         shutil.rmtree(directory)
     took = time.monotonic() - began
     controls = tuple(
-        _control(work_dir / word, seed, word, size.pick(300, 20_000, 100_000)) for word in ("normal", "off")
+        _control(work_dir / word, seed, word, size.pick(300, 5_000, 100_000)) for word in ("normal", "off")
     )
     del figures[""]
     shown = tally.figures | dict(figures) | {"states_per_s": round(tally.n / took)}

@@ -20,6 +20,9 @@ from tests.trust.server import Catalog, Server, make_catalog, wait_until
 
 _KILLS_A_ROUND = 50
 _UNDER_LOAD = ("after_parse", "before_commit", "after_commit", "mid_batch", "mid_checkpoint")
+_CHECKPOINT_PAGES = "400"
+"""A short log, so that a checkpoint comes after a second of load and not after many."""
+
 _READY_S = 1.0
 _SLOW_SHARE = 10
 """One start in so many may be slower than that: other programs share this machine's processors."""
@@ -27,7 +30,7 @@ _SLOW_SHARE = 10
 
 @trust_test("T3", "kill -9 at random moments and at each failpoint")
 def run(size: Size, seed: int, work_dir: Path) -> Result:
-    kills = size.pick(25, 400, 2000)
+    kills = size.pick(25, 300, 2000)
     tally, ready = Tally(), []
     for number, first in enumerate(range(0, kills, _KILLS_A_ROUND)):
         these = min(_KILLS_A_ROUND, kills - first)
@@ -130,11 +133,11 @@ def _at_failpoint(
 
 def _run_into(server: Server, failpoint: str) -> bool:
     """Start with the failpoint set and wait until the ingest process has killed itself there."""
-    server.env = {"POSTBACKD_FAILPOINT": failpoint}
+    server.env = {"POSTBACKD_FAILPOINT": failpoint, "POSTBACKD_CHECKPOINT_PAGES": _CHECKPOINT_PAGES}
     server.start()
     first = server.ingest_pids()
     try:
-        wait_until(lambda: not server.running or server.ingest_pids() != first, 30, failpoint)
+        wait_until(lambda: not server.running or server.ingest_pids() != first, 20, failpoint)
     except TimeoutError:
         return False
     return True

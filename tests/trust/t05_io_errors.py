@@ -55,8 +55,8 @@ class Fault:
 @trust_test("T5", "I/O errors and short writes under load")
 def run(size: Size, seed: int, work_dir: Path) -> Result:
     need_tools("strace")
-    runs = size.pick(14, 300, 5_000)
-    shorts = size.pick(8, 200, 2_000)
+    runs = size.pick(14, 140, 5_000)
+    shorts = size.pick(8, 150, 2_000)
     template = work_dir / "template"
     template.mkdir()
     catalog = make_catalog(template / "data")
@@ -66,8 +66,11 @@ def run(size: Size, seed: int, work_dir: Path) -> Result:
         call, error, first, step = _SWEPT[number % len(_SWEPT)]
         fault = Fault(call, error, draw.randint(1, first), draw.randint(max(2, step // 2), step))
         case = Case(work_dir / f"run{number}", template / "data", catalog, seed + number)
-        tally.add(case.run(fault, figures))
-        shutil.rmtree(case.directory)
+        found = case.run(fault, figures)
+        found.details = [f"{fault.expression} in {case.directory.name}: {detail}" for detail in found.details]
+        tally.add(found)
+        if found.clean:
+            shutil.rmtree(case.directory)
     case = Case(work_dir / "short", template / "data", catalog, seed)
     tally.add(case.run_short_writes(shorts, draw, figures))
     controls = (

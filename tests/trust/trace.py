@@ -65,9 +65,12 @@ _NAMES = frozenset({"unlink", "unlinkat", "rename", "renameat", "renameat2"})
 
 
 def read_trace(path: Path) -> list[Event]:
-    """All calls that tell of a file or a socket, ordered by the line in which they began."""
+    """All calls that tell of a file or a socket, in the order of their effects.
+
+    A write or an answer may have left as soon as it began; a sync has done its work only when it returned.
+    """
     with path.open(encoding="latin-1") as lines:
-        return sorted(_events(lines), key=lambda event: event.begin)
+        return sorted(_events(lines), key=lambda event: event.end if event.call in _SYNCS else event.begin)
 
 
 def _events(lines: Iterable[str]) -> Iterator[Event]:
