@@ -97,8 +97,9 @@ def test_every_kind_is_listed_as_an_array_of_objects_and_as_a_table(filled: Run,
 def test_a_network_is_changed_where_it_is_named_and_nowhere_else(filled: Run) -> None:
     before = filled("network", "show", "TUNE", "--json").json
     after = filled(
-        "network", "set", "TUNE", "--currency", "eur", "--dedup", "hold", "--strict",
-        "--type", "Sale", "--type", "lead", "--status-word", "confirmed=approved", "--field", "value=amount_eur", "--answer", "ok", "--json",
+        "network", "set", "TUNE", "--currency", "eur", "--dedup", "hold", "--strict", "--type", "Sale",
+        "--type", "lead", "--status-word", "confirmed=approved", "--field", "value=amount_eur",
+        "--answer", "ok", "--json",
     ).json  # fmt: skip
     assert after == {
         **before,

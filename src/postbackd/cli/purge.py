@@ -34,12 +34,11 @@ def purge(before_ms: int, yes: bool, settings: Settings, json_wanted: bool) -> N
     """
 
     async def work(session: Session) -> dict[str, int]:
-        stamps = Period(None, before_ms).stamps()
-        rows: list[dict[str, int]] = await session.store.query("purgeable", until=stamps["until"])
-        found = rows[0]
+        until = Period(None, before_ms).stamps()["until"]
+        rows: list[dict[str, int]] = await session.store.query("purgeable", until=until)
         if yes:
-            await _delete(session, before_ms, found["clicks"] + found["postbacks"])
-        return found
+            await _delete(session, before_ms, until, rows[0]["clicks"] + rows[0]["postbacks"])
+        return rows[0]
 
     found = visit(settings, work)
     if json_wanted:
@@ -49,8 +48,8 @@ def purge(before_ms: int, yes: bool, settings: Settings, json_wanted: bool) -> N
         click.echo(f"deleted {what}" if yes else f"would delete {what}; run it again with --yes")
 
 
-async def _delete(session: Session, before_ms: int, expected: int) -> None:
+async def _delete(session: Session, before_ms: int, until: int, expected: int) -> None:
     bar = click.progressbar(length=expected, label="purging", file=sys.stderr, hidden=not sys.stderr.isatty())
     with bar:
-        while deleted := await session.store.purge(before_ms, _STEP):
-            bar.update(deleted)
+        while (await session.store.query("any_purgeable", until=until))[0]["left_over"]:
+            bar.update(await session.store.purge(before_ms, _STEP))

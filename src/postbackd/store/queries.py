@@ -142,19 +142,25 @@ _PIECES: Mapping[str, Statement] = {
     ),
     "replayable": Statement(
         "Held, unmatched and rejected rows of the postback log after one that was seen, oldest first.",
-        f"{_LOG_COLUMNS} FROM postbacks AS p {_LOG_NAMES} {_LOG_FILTERS} AND p.verdict IN (4, 5, 6) "
+        f"{_LOG_COLUMNS} FROM postbacks AS p {_LOG_NAMES} {_LOG_FILTERS} AND p.verdict >= 4 "
         "ORDER BY p.request_id LIMIT :limit",
         {**_LOG_DEFAULTS, "limit": 1000},
     ),
     "replayable_count": Statement(
         "How many rows a replay would try.",
-        f"SELECT count(*) AS count FROM postbacks AS p {_LOG_FILTERS} AND p.verdict IN (4, 5, 6)",
+        f"SELECT count(*) AS count FROM postbacks AS p {_LOG_FILTERS} AND p.verdict >= 4",
         _LOG_DEFAULTS,
     ),
     "purgeable": Statement(
         "How many clicks and log rows are older than a stamp.",
         "SELECT (SELECT count(*) FROM clicks WHERE click_id < :until) AS clicks, "
         "(SELECT count(*) FROM postbacks WHERE request_id < :until) AS postbacks",
+        {"until": 0},
+    ),
+    "any_purgeable": Statement(
+        "Whether any click or log row is older than a stamp.",
+        "SELECT EXISTS (SELECT 1 FROM clicks WHERE click_id < :until) "
+        "OR EXISTS (SELECT 1 FROM postbacks WHERE request_id < :until) AS left_over",
         {"until": 0},
     ),
     "names": Statement(
