@@ -18,8 +18,10 @@ import time
 import traceback
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import tests.trust
+from tests.trust.machine import describe
 from tests.trust.registry import TESTS, Result, Size, Skip, TrustTest
 
 _TABLE = "{:<5} {:>11} {:>21} {:>9}  {:<34} {:>6}  {}"
@@ -44,7 +46,10 @@ def main() -> int:
     _load_tests()
     chosen = _choose(options.only)
     base = Path(options.work_dir) if options.work_dir else Path(tempfile.mkdtemp(prefix="postbackd-trust-"))
+    base.mkdir(parents=True, exist_ok=True)
+    machine = describe(base)
     print(f"trust campaign: size {options.size}, seed {options.seed}, {len(chosen)} tests", flush=True)
+    print("  ".join(f"{name} {value}" for name, value in machine.items()), flush=True)
     print(_TABLE.format("test", "N", "lost/dbl/phantom/wrong", "bound 3/N", "control", "s", ""), flush=True)
     outcomes = []
     for test in chosen:
@@ -52,7 +57,8 @@ def main() -> int:
         print(_row(outcomes[-1]), flush=True)
     _remove_if_empty(base)
     if options.json:
-        _write_json(Path(options.json), options.size, options.seed, outcomes)
+        report = {"size": options.size, "seed": options.seed, "machine": machine}
+        _write_json(Path(options.json), report, outcomes)
     return _summarise(outcomes)
 
 
@@ -158,8 +164,8 @@ def _remove_if_empty(base: Path) -> None:
         base.rmdir()
 
 
-def _write_json(path: Path, size: str, seed: int, outcomes: list[Outcome]) -> None:
-    report = {"size": size, "seed": seed, "tests": [asdict(outcome) for outcome in outcomes]}
+def _write_json(path: Path, head: dict[str, Any], outcomes: list[Outcome]) -> None:
+    report = head | {"tests": [asdict(outcome) for outcome in outcomes]}
     path.write_text(json.dumps(report, indent=2, default=str) + "\n")
 
 

@@ -26,7 +26,12 @@ from tests.trust.server import Server, make_catalog
 from tests.trust.trace import Event, read_trace, tracer
 
 _SESSIONS = 3
-"""Each ends in another way, so that log creation, recovery, checkpoint and removal are all in the trace."""
+"""The first and last end cleanly, the second is killed: creation, checkpoint and removal of the log are in the trace,
+and a start from a log that was left."""
+
+_FULL_NOW_AND_THEN = "pwrite64:error=ENOSPC:when=140+140"
+"""In the second session some writes fail, so that the store's own recovery is in the trace: it reads the log anew,
+copies it into the database and starts it over."""
 
 _CHECKPOINT_PAGES = "120"
 """Small, so that the log is copied and started over several times in a short trace."""
@@ -90,9 +95,9 @@ def _trace(
     with Ledger(directory / "ledger") as ledger:
         for session in range(_SESSIONS):
             trace = directory / f"trace{session}"
-            server = Server(
-                data, env=env | {"POSTBACKD_CHECKPOINT_PAGES": _CHECKPOINT_PAGES}, prefix=tracer(trace)
-            )
+            words = tracer(trace, [_FULL_NOW_AND_THEN] if session % 2 else [])
+            pages = {"POSTBACKD_CHECKPOINT_PAGES": _CHECKPOINT_PAGES}
+            server = Server(data, env=env | pages, prefix=words)
             with (
                 server,
                 Load(
