@@ -7,6 +7,7 @@ without time limits, which the same detector must report.
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import resource
 from collections import Counter
@@ -19,12 +20,13 @@ from tests.trust.corpus.naive import naive_server
 from tests.trust.corpus.slow import Held, hold_all
 from tests.trust.corpus.stage import Stage, stage
 from tests.trust.registry import Control, Figure, Result, Size, trust_test
+from tests.trust.server import run_cli, wait_until
 
 HONEST_A_SECOND = 200
 QUIET_S = 4.0
 SLACK_S = 2.0
 """Beside the limit: the server looks at its connections four times a second, and this machine is busy."""
-PATIENCE_S = 14.0
+PATIENCE_S = 17.0
 FLOOR_MS = 25.0
 """Twice a p99 of 2 ms is within the noise of a shared machine; so much more is allowed anyway."""
 
@@ -37,9 +39,10 @@ def run(size: Size, seed: int, work_dir: Path) -> Result:
     kinds = _kinds(sockets, seed)
     with stage(work_dir) as server:
         honest = _honest(server)
+        question = wire.get(f"/c/{_long_campaign(server)}")
         quiet = honest.measure(QUIET_S)
         honest.start()
-        held, uncut = asyncio.run(_hold_with_control(server, kinds))
+        held, uncut = asyncio.run(_hold_with_control(server, kinds, question))
         beside = honest.stop()
         stored = server.rows("SELECT count(*) FROM conversions")[0][0]
         tracebacks = server.tracebacks
@@ -54,9 +57,9 @@ def run(size: Size, seed: int, work_dir: Path) -> Result:
 
 def _kinds(sockets: int, seed: int) -> list[str]:
     """Mostly silent ones and drips; slow readers cost us more than the server, so there are few."""
-    slow_readers = max(4, sockets // 100)
-    kinds = ["slow read"] * slow_readers
-    kinds += [("silent", "header drip", "body drip")[number % 3] for number in range(sockets - slow_readers)]
+    slow_readers = max(4, sockets // 250)
+    kinds = ["slow read"] * slow_readers + ["slow 404"] * max(1, sockets // 2_000)
+    kinds += [("silent", "header drip", "body drip")[number % 3] for number in range(sockets - len(kinds))]
     random.Random(seed).shuffle(kinds)
     return kinds
 
@@ -71,11 +74,22 @@ def _honest(server: Stage) -> HonestSender:
     return HonestSender(server.address, write_request, HONEST_A_SECOND)
 
 
-async def _hold_with_control(server: Stage, kinds: list[str]) -> tuple[list[Held], int]:
+def _long_campaign(server: Stage) -> str:
+    """The slug of a campaign whose visitors are sent to an address of 4 kB; returns when the server knows it."""
+    url = "https://shop.example/?sub1={click_id}&padding=" + "a" * 4_000
+    directory = server.server.data_dir
+    run_cli(directory, "offer", "add", "Long", "--network", "Shop", "--url", url)
+    added = run_cli(directory, "campaign", "add", "Long", "--source", "Ads", "--offer", "Long", "--json")
+    slug = str(json.loads(added.stdout)["slug"])
+    wait_until(lambda: server.server.status(f"/c/{slug}") == 302, 10, "the server knowing the new campaign")
+    return slug
+
+
+async def _hold_with_control(server: Stage, kinds: list[str], question: bytes) -> tuple[list[Held], int]:
     """The slow clients, and beside them a few at a server without limits; returns how many of those stayed open."""
     async with naive_server() as (_, careless):
         control = hold_all(careless, ["silent", "header drip", "body drip"] * 5, PATIENCE_S)
-        held, uncut = await asyncio.gather(hold_all(server.address, kinds, PATIENCE_S), control)
+        held, uncut = await asyncio.gather(hold_all(server.address, kinds, PATIENCE_S, question), control)
     return held, sum(client.over(SLACK_S) for client in uncut)
 
 

@@ -97,6 +97,13 @@ class Counted:
     status_time_ms: int
 
 
+def _strength(counted: Counted) -> tuple[int, int, int]:
+    """Which status wins: those with a sender's time beat those without, except money taken back without one."""
+    if counted.status_time_ms:
+        return 2, counted.status_time_ms, counted.status
+    return (3 if counted.status >= RANKS["rejected"] else 1), 0, counted.status
+
+
 @dataclass(frozen=True)
 class Answer:
     verdict: str
@@ -223,15 +230,15 @@ class DictModel:
         return max(0, self.horizon_ms - 1_577_836_800_000)
 
     def _outside(self, message: Message, visit: Visit) -> str:
-        happened_ms = message.received_ms
-        if visit.made_ms > happened_ms:
+        age_ms = (message.request_id - visit.stamp) >> 22
+        if age_ms < 0:
             return ""  # registered after its postback: no age to judge
         if message.time_ms is not None and visit.made_ms <= message.time_ms <= message.received_ms:
-            happened_ms = message.time_ms
+            age_ms = message.time_ms - visit.made_ms
         shortest_ms, longest_ms = self.windows[visit.offer]
-        if happened_ms - visit.made_ms > longest_ms:
+        if age_ms > longest_ms:
             return "click_after_window"
-        return "click_before_window" if happened_ms - visit.made_ms < shortest_ms else ""
+        return "click_before_window" if age_ms < shortest_ms else ""
 
     def _key(self, message: Message, stamp: int) -> Key:
         reference = message.reference.lower() if self.fold_transaction_ids else message.reference
@@ -283,8 +290,8 @@ class DictModel:
         before, said = self.conversions[key], self._new(message)
         after = replace(before, channels=before.channels | message.channel)
         if message.status:
-            newest = max((before.status_time_ms, before.status), (said.status_time_ms, said.status))
-            after = replace(after, status_time_ms=newest[0], status=newest[1])
+            newest = max(before, said, key=_strength)
+            after = replace(after, status_time_ms=newest.status_time_ms, status=newest.status)
         overtaken = message.status is not None and after.status != said.status
         if dedup == "update" and message.value is not None and not overtaken:
             after = replace(after, micros=said.micros, currency=said.currency)
