@@ -47,7 +47,8 @@ def run(size: Size, seed: int, work_dir: Path) -> Result:
         stored = server.rows("SELECT count(*) FROM conversions")[0][0]
         tracebacks = server.tracebacks
     answered = len(quiet.seconds) + len(beside.seconds)
-    figures = _figures(held, quiet, beside) | {"lost": max(0, answered - stored), "tracebacks": tracebacks}
+    figures = _figures(held, quiet, beside) | {"tracebacks": tracebacks}
+    figures |= {"lost": max(0, answered - stored), "double": 0, "phantom": 0, "wrong": 0}
     calm = beside.p99_ms < max(2 * quiet.p99_ms, quiet.p99_ms + FLOOR_MS)
     errors = quiet.errors + beside.errors
     passed = calm and not errors and not figures["too late"] and not figures["lost"] and not tracebacks

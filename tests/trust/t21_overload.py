@@ -56,6 +56,9 @@ def run(size: Size, seed: int, work_dir: Path) -> Result:
     figures: dict[str, Figure] = {
         "n": sum(flooded.good for flooded in floods) + busy,
         "lost": lost,
+        "double": 0,
+        "phantom": 0,
+        "wrong": 0,
         "peak/s": peak.good_a_second,
         "overloaded/s": over.good_a_second,
         "goodput share": round(share, 2),
