@@ -29,11 +29,14 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def purge(data_dir: Path, before_ms: int, failpoint: str = "") -> int:
-    """Purge everything older, 40 rows a transaction; the exit status (``-SIGKILL`` when it died at the failpoint)."""
+def purge(data_dir: Path, before_ms: int, failpoint: str = "") -> int | None:
+    """Purge everything older, 40 rows a transaction.
+
+    Returns the exit status: ``-SIGKILL`` when it died at the failpoint, ``None`` when a few hundred rows took 20 s.
+    """
     environment = clean_environment({"POSTBACKD_FAILPOINT": failpoint} if failpoint else {})
     command = [sys.executable, "-c", _PROGRAM, str(data_dir), str(before_ms)]
     try:
         return subprocess.run(command, env=environment, timeout=20).returncode
-    except subprocess.TimeoutExpired as error:
-        raise AssertionError("the purge of a few hundred rows did not end within 20 s") from error
+    except subprocess.TimeoutExpired:
+        return None
