@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Self
 
 from bench import results as names
 from bench.load import Load, Segment, closed_loop, open_loop
@@ -39,6 +40,8 @@ _SETTLE_TIMEOUT_S = 30.0
 _WARM_UP_S = 2.0
 _PEER_PATIENCE = 2
 """A peer gets a warm-up and a longer load: at its rate, what is under way at the end would weigh too much."""
+
+_PURGE_TIMEOUT_S = 90.0
 
 _HELP_RUNS = 15
 
@@ -276,16 +279,16 @@ def _measure_purge(run: Run, server: Postbackd, seeded: Seeded, stream: Stream) 
     """Purge the oldest day under full load, the next one at half load."""
     figures = run.results.figures
     before = server.stored()
-    purge = Purge(seeded, days=1)
-    load = closed_loop(server.port, stream.take(run.lines), 64, run.seconds)
-    figures["purge_a_day_under_full_load_s"] = purge.wait()
+    with Purge(seeded, days=1) as purge:
+        load = closed_loop(server.port, stream.take(run.lines), 64, run.seconds)
+        figures["purge_a_day_under_full_load_s"] = purge.wait()
     figures["purge_requests_per_second"] = load.per_second
     figures["purge_p99_ms"] = load.p99_ms
     figures["purge_failed"] = load.failed
     figures["purge_clicks_deleted"] = before.clicks - server.stored().clicks
-    purge = Purge(seeded, days=2)
-    paced = open_loop(server.port, stream.take(run.lines), load.per_second / 2, 64, run.seconds)
-    figures["purge_a_day_at_half_load_s"] = purge.wait()
+    with Purge(seeded, days=2) as purge:
+        paced = open_loop(server.port, stream.take(run.lines), load.per_second / 2, 64, run.seconds)
+        figures["purge_a_day_at_half_load_s"] = purge.wait()
     figures["purge_half_load_p99_ms"] = paced.load.p99_ms
     figures["purge_half_load_failed"] = paced.load.failed
     run.say(f"purge under load: {load.per_second:,.0f}/s; at half load p99 {paced.load.p99_ms:.2f} ms")
@@ -295,16 +298,28 @@ class Purge:
     """``postbackd purge`` beside a running server, on the server's core."""
 
     def __init__(self, seeded: Seeded, days: int) -> None:
-        command = [*command_line(), "purge", "--data", str(seeded.data), "--before", day_of(seeded, days)]
+        command = [*command_line(), "purge", "--data", str(seeded.data), "--yes", "--before"]
+        command.append(day_of(seeded, days))
         self._began = time.monotonic()
         with pinned_to(SERVER_CORE):
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
             )
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+
     def wait(self) -> float:
-        """Seconds that it took.  Raises ``NotRun`` with its last line when it failed."""
-        output, _nothing = self._process.communicate(timeout=600)
+        """Seconds that it took.  Raises ``NotRun`` with its last line when it failed or does not end."""
+        try:
+            output, _nothing = self._process.communicate(timeout=_PURGE_TIMEOUT_S)
+        except subprocess.TimeoutExpired as reason:
+            raise NotRun(f"postbackd purge had not ended after {_PURGE_TIMEOUT_S:g} s") from reason
         if self._process.returncode:
             raise NotRun(f"postbackd purge failed: {(output.strip() or 'no output').splitlines()[-1]}")
         return time.monotonic() - self._began
