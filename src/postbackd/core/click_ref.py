@@ -33,7 +33,7 @@ def find_click(received: Received, keys: KeyRing, masker: Masker, now_ms: int) -
         return ClickRef(*verified)
     if elsewhere := _search_elsewhere(received, keys):
         name, stamp, campaign = elsewhere
-        return ClickRef(stamp, campaign, None, Reason.CLICK_ID_IN_OTHER_FIELD, masker.mask(name[:64]))
+        return ClickRef(stamp, campaign, None, Reason.CLICK_ID_IN_OTHER_FIELD, masker.mask(name)[:64])
     own_id = None
     if text and len(text) <= MAX_OWN_ID and finding.reason not in NEVER_AN_OWN_ID:
         own_id = masker.mask(text)

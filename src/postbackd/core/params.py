@@ -215,8 +215,8 @@ def _json_text(value: Any) -> str | None:
 
 
 def _nested_text(value: Any) -> str:
-    """A list or object where a single value belongs: kept short, so that the log can show what was sent."""
+    """A list or object where a single value belongs.  Whole: who keeps it masks personal data before cutting it."""
     try:
-        return msgspec.json.encode(value)[:200].decode("utf-8", "replace")
+        return msgspec.json.encode(value).decode("utf-8", "replace")
     except (ValueError, RecursionError):
         return "[nested]"
