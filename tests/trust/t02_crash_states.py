@@ -29,7 +29,7 @@ _SESSIONS = 3
 """The first and last end cleanly, the second is killed: creation, checkpoint and removal of the log are in the trace,
 and a start from a log that was left."""
 
-_FULL_NOW_AND_THEN = "pwrite64:error=ENOSPC:when=140+140"
+_FULL_NOW_AND_THEN = "pwrite64:error=ENOSPC:when=50+60"
 """In the second session some writes fail, so that the store's own recovery is in the trace: it reads the log anew,
 copies it into the database and starts it over."""
 

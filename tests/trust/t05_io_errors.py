@@ -27,10 +27,10 @@ from tests.trust.trace import Event, read_trace, tracer
 
 _SWEPT = (
     # call, error, span of the first place, span of the step to the next
-    ("fdatasync", "EIO", 30, 12),
-    ("pwrite64", "EIO", 150, 70),
-    ("pwrite64", "ENOSPC", 150, 70),
-    ("fdatasync", "ENOSPC", 30, 12),
+    ("fdatasync", "EIO", 20, 8),
+    ("pwrite64", "EIO", 100, 40),
+    ("pwrite64", "ENOSPC", 100, 40),
+    ("fdatasync", "ENOSPC", 20, 8),
     ("pwrite64", "EIO", 12, 12),
     ("fsync,ftruncate", "EIO", 3, 2),
     ("pread64", "EIO", 60, 30),
