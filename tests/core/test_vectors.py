@@ -9,17 +9,20 @@ from typing import Any
 import pytest
 
 from postbackd.core.click_id import KeyRing, read_stamp, stamp_ms, write_stamp
-from postbackd.core.diagnosis import diagnose_click_id
+from postbackd.core.diagnosis import Reason, diagnose_click_id
 from postbackd.core.macros import MacroError, compile_url, looks_like_macro
-from postbackd.core.model import SigningKey
+from postbackd.core.model import Channel, Dedup, Network, Postback, Request, SigningKey
 from postbackd.core.money import CURRENCIES, read_micros, write_micros
+from postbackd.core.params import POSTBACK_NAMES, BodyMalformed, FieldMap, Received, read_json_body
 from postbackd.core.privacy import Masker, truncate_ip
+from postbackd.core.rules import Conversion, judge, repeat
 from postbackd.core.statuses import Status, read_status, settle
+from postbackd.core.terms import NetworkRules
 
 _FOLDER = Path(__file__).parents[2] / "spec" / "vectors"
 _FILES = {
     name: json.loads((_FOLDER / f"{name}.json").read_text("utf-8"))
-    for name in ("click_id", "macros", "money", "privacy", "statuses")
+    for name in ("click_id", "dedup", "macros", "money", "parameters", "privacy", "statuses")
 }
 
 Case = dict[str, Any]
@@ -139,3 +142,69 @@ def test_a_masked_value_is_the_keyed_hash_of_its_normal_form(case: Case, masker:
 @cases("privacy", "truncate")
 def test_an_address_is_truncated_to_its_network(case: Case) -> None:
     assert truncate_ip(case["address"]) == case["network"]
+
+
+def check_fields(received: Received, case: Case) -> None:
+    pairs = zip(POSTBACK_NAMES, received.values, strict=True)
+    assert {field: text for field, text in pairs if text is not None} == case["fields"]
+    assert received.parameters == case["parameters"]
+
+
+@cases("parameters", "query")
+def test_a_query_string_means_the_same_fields_everywhere(case: Case) -> None:
+    check_fields(FieldMap(POSTBACK_NAMES, case["own"]).read_query(case["query"]), case)
+
+
+@cases("parameters", "form")
+def test_a_form_means_the_same_fields_everywhere(case: Case) -> None:
+    check_fields(FieldMap(POSTBACK_NAMES).read_form(case["query"], case["form"]), case)
+
+
+@cases("parameters", "json")
+def test_a_json_body_means_the_same_fields_everywhere(case: Case) -> None:
+    body = read_json_body(case["body"].encode("utf-8"))
+    check_fields(FieldMap(POSTBACK_NAMES).read_json(case["query"], body), case)
+
+
+@cases("parameters", "malformed_json")
+def test_a_body_that_is_no_json_is_refused_everywhere(case: Case) -> None:
+    with pytest.raises(BodyMalformed):
+        read_json_body(case["body"].encode("utf-8"))
+
+
+def judged(query: str, masker: Masker, channel: Channel = Channel.S2S) -> Postback:
+    """A postback of the file ``dedup.json``."""
+    file = _FILES["dedup"]
+    keys = KeyRing([SigningKey(id=1, secret=bytes.fromhex(file["signing_key_hex"]), active_from_ms=0)])
+    rules = NetworkRules(Network(id=1, name="net", key="key"))
+    request = Request(1, 1, channel, len(query), file["now_ms"])
+    return judge(rules.field_map.read_query(query), rules, keys, masker, request)
+
+
+@cases("dedup", "keys")
+def test_what_is_counted_once_has_the_same_key_everywhere(case: Case, masker: Masker) -> None:
+    said = judged(case["query"], masker)
+    assert (said.verdict, said.click.own_id) == (0, case["own_id"])
+    assert said.click.click_id == as_int(case["click"])
+    assert (said.terms.type, said.transaction_id) == (case["type"], case["transaction_id"])
+
+
+@cases("dedup", "repeats")
+def test_a_repeat_does_the_same_everywhere(case: Case, masker: Masker) -> None:
+    click_id = next(iter(_FILES["dedup"]["keys"]))["query"]
+    said = judged(f"{click_id}&{case['query']}", masker, Channel[case["channel"].upper()])
+    decided = repeat(stored(case["current"]), said, Dedup[case["mode"].upper()])
+    assert decided.verdict.word == case["verdict"]
+    assert (Reason(decided.reason).word if decided.reason else "") == case["reason"]
+    assert decided.conversion == stored(case["after"])
+
+
+def stored(state: Case) -> Conversion:
+    return Conversion(
+        1,
+        Status[state["status"].upper()],
+        int(state["value"]),
+        state["currency"],
+        state["channels"],
+        state["time_ms"],
+    )
