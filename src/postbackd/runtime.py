@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
+
 from postbackd.core.click_id import StampMint
 from postbackd.ingest.catalog import Snapshot
 from postbackd.ingest.front_door import FrontDoor
@@ -68,8 +70,7 @@ def run_ingest(
     """
     import uvloop
 
-    logging.basicConfig(level=logging.INFO, format="postbackd: %(message)s", stream=sys.stderr)
-    logging.getLogger("asyncio").setLevel(logging.ERROR)
+    _start_logging(settings.log_format)
     if word := unsafe_sync():
         log.warning("UNSAFE: synchronous=%s loses acknowledged conversions at a power cut", word)
     _raise_file_limit()
@@ -106,6 +107,32 @@ async def _ingest(
         await asyncio.gather(*tasks, return_exceptions=True)
     finally:
         await store.close()
+
+
+class _JsonLines(logging.Formatter):
+    """One JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        message = record.getMessage()
+        if record.exc_info and record.exc_info[1] is not None:
+            message += f" ({type(record.exc_info[1]).__name__}: {record.exc_info[1]})"
+        line = {
+            "time": record.created,
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": message,
+        }
+        return msgspec.json.encode(line).decode()
+
+
+def _start_logging(log_format: str) -> None:
+    """The process's own log, on standard error: starts, stops and failures, never a request."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        _JsonLines() if log_format == "json" else logging.Formatter("postbackd: %(message)s")
+    )
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.getLogger("asyncio").setLevel(logging.ERROR)
 
 
 def _raise_file_limit() -> None:

@@ -153,14 +153,15 @@ def test_verdicts_reasons_rates_and_sizes(database: Database) -> None:
     database.postback(DAY_ONE_MS, Verdict.DUPLICATE, click_id=click, size=200, parameters=11)
     database.postback(DAY_ONE_MS, Verdict.REJECTED, Reason.VALUE_INVALID, click_id=click, size=300)
     database.postback(DAY_ONE_MS, Verdict.UNMATCHED, Reason.CLICK_ID_MISSING, size=1)
-    database.db.execute("INSERT INTO refusals VALUES (?, 'not_found', 4)", (DAY_ONE_MS // 60_000,))
+    minute = DAY_ONE_MS // 60_000
+    database.db.execute("INSERT INTO refusals VALUES (?, 'busy', 4), (?, 'not_found', 9)", (minute, minute))
     report = database.report()
     assert report["postbacks"]["total"] == 4
     assert report["postbacks"]["by_verdict"] == {
         "accepted": 1, "duplicate": 1, "updated": 0, "held": 0, "unmatched": 1, "rejected": 1,
     }  # fmt: skip
     assert report["postbacks"]["by_reason"] == {"click_id_missing": 1, "value_invalid": 1}
-    assert report["refusals"] == {"not_found": 4}
+    assert report["refusals"] == {"busy": 4, "not_found": 9}
     assert (report["duplicate_rate"], report["postback_success_rate"]) == (0.25, 0.25)
     assert report["request_bytes"] == {"average": 175.0, "share_under_200": 0.5}
     assert report["share_over_10_parameters"] == 0.25

@@ -121,17 +121,8 @@ def _look_at_store(settings: Settings) -> list[Finding]:
 
 
 async def _examine(session: Session) -> list[Finding]:
-    db: apsw.Connection = session.store.connection
-    findings = [
-        _expect("journal mode", db.pragma("journal_mode"), "wal", "Use a local disk and restart the server."),
-        _expect(
-            "synchronous",
-            _synchronous(db),
-            "full",
-            "Unset POSTBACKD_UNSAFE_SYNC: acknowledged rows can be lost.",
-        ),
-        _expect("integrity", db.pragma("quick_check"), "ok", "Stop the server and restore a backup."),
-    ]
+    found = await session.store.examine()
+    findings = [_expect(check, found[check], wanted, fix) for check, wanted, fix in _WANTED]
     catalog = await session.load()
     findings.append(
         Finding(
@@ -148,14 +139,15 @@ async def _examine(session: Session) -> list[Finding]:
     return [*findings, *(_look_at_matching(group) for group in report["groups"] if _says_something(group))]
 
 
-def _synchronous(db: apsw.Connection) -> str:
-    names = {0: "off", 1: "normal", 2: "full", 3: "full"}
-    return names.get(db.pragma("synchronous"), "unknown")
+_WANTED = (
+    ("journal mode", "wal", "Use a local disk and restart the server."),
+    ("synchronous", "full", "Unset POSTBACKD_UNSAFE_SYNC: acknowledged rows can be lost."),
+    ("integrity", "ok", "Stop the server and restore a backup."),
+)
 
 
-def _expect(check: str, found: Any, wanted: str, fix: str) -> Finding:
-    text = str(found)
-    return Finding(check=check, ok=text == wanted, detail=text, fix=None if text == wanted else fix)
+def _expect(check: str, found: str, wanted: str, fix: str) -> Finding:
+    return Finding(check=check, ok=found == wanted, detail=found, fix=None if found == wanted else fix)
 
 
 def _says_something(group: dict[str, Any]) -> bool:

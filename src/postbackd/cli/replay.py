@@ -9,37 +9,27 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 import msgspec
 from msgspec import Struct
-from msgspec.structs import replace
 
 from postbackd.cli.catalog import find_entry
 from postbackd.cli.options import as_json, since_option, takes_data
 from postbackd.cli.session import Session, print_json, visit
-from postbackd.core.click_id import stamp_ms, write_stamp
+from postbackd.core.click_id import write_stamp
 from postbackd.core.diagnosis import Reason
-from postbackd.core.model import Postback
 from postbackd.core.rulebook import Rulebook
 from postbackd.core.verdicts import Verdict
 from postbackd.reports.period import Period
 from postbackd.reports.table import format_table
 from postbackd.settings import Settings
 from postbackd.store.base import Batch, Outcome
-from postbackd.store.sqlite_write import SqliteTransaction, read_postback
-from postbackd.store.write import settle
 
 _PAGE = 200
 """Rows tried in one transaction: short enough for a running server to get its turn."""
-
-_STORED_FIELDS = (
-    "request_id", "network", "channel", "bytes", "parameters", "click_text", "type", "value", "currency",
-    "transaction_id", "status", "time", "click_id", "campaign",
-)  # fmt: skip
-"""The columns that ``read_postback`` takes, in its order."""
 
 
 class Replayed(Struct, frozen=True, kw_only=True):
@@ -105,39 +95,25 @@ async def _replay(session: Session, network: str | None, since_ms: int | None, d
 async def _replay_page(
     session: Session, rows: Sequence[Mapping[str, Any]], rulebook: Rulebook, dry_run: bool
 ) -> list[Replayed]:
-    pairs = list(_judge(rows, rulebook))
-    outcomes = await _try(session, [postback for _, postback in pairs], rulebook)
+    stored = {row["request_id"]: row for row in rows}
+    judged = [
+        postback
+        for postback in map(rulebook.judge_again, await session.store.load_postbacks(list(stored)))
+        if postback is not None  # its network was removed
+    ]
+    rehearsed = await session.store.rehearse(Batch(postbacks=judged), rulebook)
     moving = [
-        (row, postback, outcome)
-        for (row, postback), outcome in zip(pairs, outcomes, strict=True)
-        if (outcome.verdict, outcome.reason) != (row["verdict"], row["reason"])
+        (stored[postback.request.request_id], postback, outcome)
+        for postback, outcome in zip(judged, rehearsed.outcomes, strict=True)
+        if not _is_same(stored[postback.request.request_id], outcome)
     ]
     if moving and not dry_run:
         await session.store.write(Batch(postbacks=[postback for _, postback, _ in moving]), rulebook)
     return [_describe(row, outcome) for row, _, outcome in moving]
 
 
-def _judge(
-    rows: Sequence[Mapping[str, Any]], rulebook: Rulebook
-) -> Iterator[tuple[Mapping[str, Any], Postback]]:
-    """The rows whose network is still there, judged as on the day they were received."""
-    for row in rows:
-        stored = read_postback(tuple(row[field] for field in _STORED_FIELDS))
-        request = replace(stored.request, now_ms=stamp_ms(stored.request.request_id))
-        postback = rulebook.judge_again(replace(stored, request=request))
-        if postback is not None:
-            yield row, postback
-
-
-async def _try(session: Session, postbacks: Sequence[Postback], rulebook: Rulebook) -> Sequence[Outcome]:
-    """What would become of the postbacks; nothing is stored."""
-    db = session.store.connection
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        return (await settle(SqliteTransaction(db), Batch(postbacks=postbacks), rulebook)).outcomes
-    finally:
-        if db.in_transaction:
-            db.execute("ROLLBACK")
+def _is_same(row: Mapping[str, Any], outcome: Outcome) -> bool:
+    return (outcome.verdict, outcome.reason) == (row["verdict"], row["reason"])
 
 
 def _describe(row: Mapping[str, Any], outcome: Outcome) -> Replayed:

@@ -18,8 +18,7 @@ from postbackd.cli.options import now_ms
 from postbackd.core.model import Catalog, CatalogEntry, SigningKey
 from postbackd.runtime import LOCK_NAME, open_store
 from postbackd.settings import Settings
-from postbackd.store import catalog
-from postbackd.store.base import CatalogConflict, StoreRefused, StoreUnavailable
+from postbackd.store.base import CatalogConflict, Store, StoreRefused, StoreUnavailable
 
 T = TypeVar("T")
 
@@ -30,28 +29,25 @@ PATIENCE_MS = 10_000
 class Session:
     """An open store and what commands do with the catalog in it."""
 
-    def __init__(self, store: Any, settings: Settings) -> None:
+    def __init__(self, store: Store, settings: Settings) -> None:
         self.store = store
         self.settings = settings
 
     async def load(self, *, removed: bool = False) -> Catalog:
         """The catalog; with ``removed`` also the entries that were taken out of it."""
-        if not removed:
-            loaded: Catalog = await self.store.load_catalog()
-            return loaded
-        return catalog.load_catalog(self.store.connection, removed=True)
+        return await self.store.load_catalog(removed=removed)
 
     async def change(
         self, saves: Sequence[CatalogEntry] = (), removals: Sequence[CatalogEntry] = ()
-    ) -> tuple[CatalogEntry, ...]:
+    ) -> Sequence[CatalogEntry]:
         """Save and remove entries, all or none.  Raises ``CatalogConflict``."""
-        return catalog.change_catalog(self.store.connection, saves, removals, now_ms())
+        return await self.store.change_catalog(saves, removals, now_ms())
 
     async def rotate(self, secret: bytes, head_start_ms: int, keep: int) -> Sequence[SigningKey]:
-        """See ``catalog.rotate_signing_key``."""
+        """Let a new secret sign ``head_start_ms`` from now on."""
         now = now_ms()
-        return catalog.rotate_signing_key(
-            self.store.connection, secret, now_ms=now, active_from_ms=now + head_start_ms, keep=keep
+        return await self.store.rotate_signing_key(
+            secret, now_ms=now, active_from_ms=now + head_start_ms, keep=keep
         )
 
 

@@ -114,6 +114,8 @@ class Catalog(Struct, frozen=True, kw_only=True):
     networks: tuple[Network, ...] = ()
     sources: tuple[Source, ...] = ()
     offers: tuple[Offer, ...] = ()
+    removed_offers: tuple[Offer, ...] = ()
+    """Taken out of the catalog; their clicks still convert, within their windows."""
     campaigns: tuple[Campaign, ...] = ()
     signing_keys: tuple[SigningKey, ...] = ()
     privacy_key: bytes = b""

@@ -20,7 +20,9 @@ class Rulebook:
         self.masker = Masker(catalog.privacy_key)
         self.networks = {network.id: NetworkRules(network) for network in catalog.networks}
         self.dedup = {network.id: Dedup[network.dedup.upper()] for network in catalog.networks}
-        self.offers: dict[int, Offer] = {offer.id: offer for offer in catalog.offers}
+        self.offers: dict[int, Offer] = {
+            offer.id: offer for offer in (*catalog.removed_offers, *catalog.offers)
+        }
 
     def judge_again(self, original: Postback) -> Postback | None:
         """A stored postback through today's settings; ``None`` when its network was removed."""

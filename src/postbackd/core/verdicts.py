@@ -18,10 +18,3 @@ class Verdict(IntEnum):
     @property
     def word(self) -> str:
         return self.name.lower()
-
-
-MATCHED = frozenset({Verdict.ACCEPTED, Verdict.DUPLICATE, Verdict.UPDATED})
-"""Verdicts of a postback that found its click."""
-
-REPLAYABLE = frozenset({Verdict.HELD, Verdict.UNMATCHED, Verdict.REJECTED})
-"""Verdicts that a replay may change after the cause was repaired."""

@@ -8,7 +8,7 @@
   carried a click id, usable or not; missing and empty ids, test words and unreadable bodies are left out;
 - ``duplicate_rate``: postbacks that repeated what was counted already, divided by all postbacks;
 - ``postback_success_rate``: postbacks that were accepted, updated, duplicate or held, divided by all postbacks
-  and all requests that were refused at the door;
+  and all requests that were refused at the door (unknown addresses apart: scanners are no senders);
 - response times come from a histogram, so percentiles are upper bounds, at most one eighth too high.
 
 A rate with nothing to divide by is ``None``.  Money is decimal text.
@@ -41,6 +41,9 @@ WITHOUT_CLICK_ID = frozenset(
     {Reason.CLICK_ID_MISSING, Reason.CLICK_ID_EMPTY, Reason.TEST_EVENT, Reason.BODY_MALFORMED}
 )
 """Reasons of postbacks that carried no click id, and so say nothing about matching."""
+
+_NO_POSTBACKS = frozenset({"not_found", "click_malformed"})
+"""Kinds of refusals that say nothing about the postbacks of a network."""
 
 _GOT_THROUGH = (Verdict.ACCEPTED, Verdict.DUPLICATE, Verdict.UPDATED, Verdict.HELD)
 _EPOCH = datetime(2020, 1, 1, tzinfo=UTC)
@@ -112,7 +115,7 @@ def summarise(
 ) -> dict[str, Any]:
     """The figures of one set of rows; ``None`` for a table that the grouping does not apply to."""
     total = sum(row["count"] for row in postbacks)
-    refused = sum(refusals.values())
+    refused = sum(count for kind, count in refusals.items() if kind not in _NO_POSTBACKS)
     verdicts = _add_up((Verdict(row["verdict"]).word, row["count"]) for row in postbacks)
     return {
         "clicks": None if clicks is None else sum(row["count"] for row in clicks),

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
-from postbackd.core.model import Catalog, CatalogEntry, Click, Postback
+from postbackd.core.model import Catalog, CatalogEntry, Click, Postback, SigningKey
 from postbackd.core.rulebook import Rulebook
 from postbackd.core.verdicts import Verdict
 
@@ -74,18 +74,40 @@ class Store(Protocol):
         """
         ...
 
-    async def load_catalog(self) -> Catalog: ...
+    async def rehearse(self, batch: Batch, rulebook: Rulebook) -> Written:
+        """What ``write`` would answer now; nothing is stored."""
+        ...
+
+    async def load_postbacks(self, request_ids: Sequence[int]) -> Sequence[Postback]:
+        """Rows of the postback log, in the form in which they can be judged again; unknown ids are left out."""
+        ...
+
+    async def load_catalog(self, *, removed: bool = False) -> Catalog:
+        """The catalog; with ``removed`` also the entries that were taken out of it, for their names."""
+        ...
 
     async def catalog_generation(self) -> int:
         """Grows with every change of the catalog; cheap enough to ask several times a second."""
         ...
 
     async def save(self, entry: CatalogEntry) -> CatalogEntry:
-        """Insert (``id`` 0) or replace a catalog entry; returns it with its id."""
+        """``change_catalog`` for one entry."""
         ...
 
-    async def remove(self, entry: CatalogEntry, now_ms: int) -> None:
-        """Take an entry out of the catalog; its row stays, so that reports keep its name."""
+    async def change_catalog(
+        self, saves: Sequence[CatalogEntry], removals: Sequence[CatalogEntry], now_ms: int
+    ) -> Sequence[CatalogEntry]:
+        """Save and remove entries, all or none; returns the saved ones with their ids.
+
+        A new entry has the id 0, or a negative one by which others of the same call refer to it.  A removed entry's row
+        stays, so that reports keep its name.  Raises ``CatalogConflict``.
+        """
+        ...
+
+    async def rotate_signing_key(
+        self, secret: bytes, *, now_ms: int, active_from_ms: int, keep: int
+    ) -> Sequence[SigningKey]:
+        """Let a new secret sign from ``active_from_ms`` on; the newest ``keep`` keys go on verifying."""
         ...
 
     async def recover(self) -> None:
@@ -102,6 +124,10 @@ class Store(Protocol):
 
     async def purge(self, before_ms: int, limit: int) -> int:
         """Delete up to ``limit`` clicks and log rows made before ``before_ms``; returns how many.  Conversions stay."""
+        ...
+
+    async def examine(self) -> dict[str, str]:
+        """The settings that durability depends on, and whether the files are whole; may take long."""
         ...
 
     async def close(self) -> None: ...

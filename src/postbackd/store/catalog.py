@@ -153,11 +153,14 @@ def load_catalog(db: apsw.Connection, *, node: int = 0, removed: bool = False) -
     """The catalog as one snapshot; with ``removed`` also the entries that were taken out of it (for their names)."""
     with _reading(db):
         privacy_key = db.execute(PRIVACY_KEY).fetchone()
+        offers = _load(db, Offer, removed)
+        live = {offer.id for offer in offers}
         return Catalog(
             generation=generation(db),
             networks=_load(db, Network, removed),
             sources=_load(db, Source, removed),
-            offers=_load(db, Offer, removed),
+            offers=offers,
+            removed_offers=tuple(o for o in _load(db, Offer, removed=True) if o.id not in live),
             campaigns=_load(db, Campaign, removed),
             signing_keys=load_signing_keys(db),
             privacy_key=bytes(privacy_key[0]) if privacy_key else b"",

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,14 +22,14 @@ from msgspec.structs import replace
 
 from postbackd.core.click_id import first_stamp_at
 from postbackd.core.diagnosis import Reason
-from postbackd.core.model import Catalog, CatalogEntry
+from postbackd.core.model import Catalog, CatalogEntry, Postback, SigningKey
 from postbackd.core.rulebook import Rulebook
 from postbackd.core.rules import unusable
 from postbackd.store import catalog, queries
 from postbackd.store.base import Batch, Outcome, StoreRefused, StoreUnavailable, Written
 from postbackd.store.failpoints import pass_failpoint
 from postbackd.store.log_sync import LogSync
-from postbackd.store.sqlite_write import SqliteTransaction
+from postbackd.store.sqlite_write import SqliteTransaction, find_postbacks
 from postbackd.store.write import settle
 
 FILE_NAME = "postbackd.db"
@@ -43,7 +43,7 @@ OLDEST_SQLITE = (3, 51, 3)
 CHECKPOINT_PAGES = 8192
 """Pages in the log after which it is copied into the database (32 MiB)."""
 
-_CACHE_KIB = 32_768
+_CACHE_KIB = 65_536
 
 _T = TypeVar("_T")
 
@@ -171,6 +171,18 @@ class SqliteStore:
             outcomes += written.outcomes
         return Written(stamps, outcomes)
 
+    async def rehearse(self, batch: Batch, rulebook: Rulebook) -> Written:
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            return await settle(self._tx, batch, rulebook)
+        except (apsw.Error, OSError) as error:
+            raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
+        finally:
+            self._roll_back()
+
+    async def load_postbacks(self, request_ids: Sequence[int]) -> Sequence[Postback]:
+        return self._ask(lambda: find_postbacks(self._db, request_ids))
+
     def _roll_back(self) -> None:
         """After some errors (a full disk) SQLite has rolled back already."""
         if self._db.in_transaction:
@@ -231,8 +243,8 @@ class SqliteStore:
 
     # --- catalog, questions, upkeep --------------------------------------------------------------------------
 
-    async def load_catalog(self) -> Catalog:
-        return self._ask(lambda: catalog.load_catalog(self._db))
+    async def load_catalog(self, *, removed: bool = False) -> Catalog:
+        return self._ask(lambda: catalog.load_catalog(self._db, removed=removed))
 
     async def catalog_generation(self) -> int:
         return self._ask(lambda: catalog.generation(self._db))
@@ -240,8 +252,19 @@ class SqliteStore:
     async def save(self, entry: CatalogEntry) -> CatalogEntry:
         return self._ask(lambda: catalog.save_entry(self._db, entry))
 
-    async def remove(self, entry: CatalogEntry, now_ms: int) -> None:
-        self._ask(lambda: catalog.remove_entry(self._db, entry, now_ms))
+    async def change_catalog(
+        self, saves: Sequence[CatalogEntry], removals: Sequence[CatalogEntry], now_ms: int
+    ) -> Sequence[CatalogEntry]:
+        return self._ask(lambda: catalog.change_catalog(self._db, saves, removals, now_ms))
+
+    async def rotate_signing_key(
+        self, secret: bytes, *, now_ms: int, active_from_ms: int, keep: int
+    ) -> Sequence[SigningKey]:
+        return self._ask(
+            lambda: catalog.rotate_signing_key(
+                self._db, secret, now_ms=now_ms, active_from_ms=active_from_ms, keep=keep
+            )
+        )
 
     async def last_stamp(self) -> int:
         return int(self._ask(lambda: self._db.execute(LAST_STAMP).get) or 0)
@@ -252,6 +275,9 @@ class SqliteStore:
     async def purge(self, before_ms: int, limit: int) -> int:
         return self._ask(lambda: _purge(self._db, before_ms, limit))
 
+    async def examine(self) -> dict[str, str]:
+        return self._ask(lambda: _examine(self._db))
+
     async def close(self) -> None:
         if self._log_sync is not None:
             self._log_sync.close()
@@ -259,7 +285,7 @@ class SqliteStore:
 
     @property
     def connection(self) -> apsw.Connection:
-        """For the parts of the store that work on the connection itself (catalog changes of several rows, doctor)."""
+        """For tests and tools that look at the database itself."""
         return self._db
 
     def _ask(self, question: Callable[[], _T]) -> _T:
@@ -401,12 +427,21 @@ DELETE FROM postbacks WHERE request_id IN (
 """  # The oldest rows of the postback log.
 
 
+def _examine(db: apsw.Connection) -> dict[str, str]:
+    synchronous = {0: "off", 1: "normal", 2: "full", 3: "full"}
+    return {
+        "journal mode": str(db.pragma("journal_mode")),
+        "synchronous": synchronous.get(db.pragma("synchronous"), "unknown"),
+        "integrity": str(db.pragma("quick_check")),
+    }
+
+
 def _purge(db: apsw.Connection, before_ms: int, limit: int) -> int:
-    before = db.total_changes()
     parameters = {"before": first_stamp_at(before_ms), "limit": limit}
     with db:
         db.execute(KEEP_LAST_STAMP)
         db.execute(PURGE_HORIZON, parameters)
+        before = db.total_changes()
         db.execute(PURGE_OWN_IDS, parameters)
         db.execute(PURGE_WAITING, parameters)
         db.execute(PURGE_CLICKS, parameters)

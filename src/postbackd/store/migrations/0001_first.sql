@@ -133,7 +133,7 @@ CREATE TABLE postbacks (
     first_reason INTEGER
 ) STRICT;
 CREATE INDEX postbacks_not_counted ON postbacks (click_id, request_id) WHERE verdict <> 1;
-CREATE INDEX postbacks_to_repair ON postbacks (network, request_id) WHERE verdict IN (4, 5, 6);
+CREATE INDEX postbacks_to_repair ON postbacks (network, request_id) WHERE verdict >= 4; -- held, unmatched, rejected
 
 -- Unmatched postbacks by the click id they wait for; taken when that click arrives.
 CREATE TABLE waiting (
