@@ -10,9 +10,7 @@ from postbackd.cli.options import as_json, as_moment, takes_data
 from postbackd.cli.session import Session, print_json, visit
 from postbackd.reports.period import Period, write_moment
 from postbackd.settings import Settings
-
-_STEP = 5_000
-"""Rows deleted in one transaction: short enough for a running server to get its turn."""
+from postbackd.upkeep import retention
 
 
 @click.command()
@@ -37,7 +35,7 @@ def purge(before_ms: int, yes: bool, settings: Settings, json_wanted: bool) -> N
         until = Period(None, before_ms).stamps()["until"]
         rows: list[dict[str, int]] = await session.store.query("purgeable", until=until)
         if yes:
-            await _delete(session, before_ms, until, rows[0]["clicks"] + rows[0]["postbacks"])
+            await _delete(session, before_ms, rows[0]["clicks"] + rows[0]["postbacks"])
         return rows[0]
 
     found = visit(settings, work)
@@ -48,8 +46,8 @@ def purge(before_ms: int, yes: bool, settings: Settings, json_wanted: bool) -> N
         click.echo(f"deleted {what}" if yes else f"would delete {what}; run it again with --yes")
 
 
-async def _delete(session: Session, before_ms: int, until: int, expected: int) -> None:
+async def _delete(session: Session, before_ms: int, expected: int) -> None:
     bar = click.progressbar(length=expected, label="purging", file=sys.stderr, hidden=not sys.stderr.isatty())
     with bar:
-        while (await session.store.query("any_purgeable", until=until))[0]["left_over"]:
-            bar.update(await session.store.purge(before_ms, _STEP))
+        async for purged in retention.purge(session.store, before_ms):
+            bar.update(purged)

@@ -157,12 +157,6 @@ _PIECES: Mapping[str, Statement] = {
         "(SELECT count(*) FROM postbacks WHERE request_id < :until) AS postbacks",
         {"until": 0},
     ),
-    "any_purgeable": Statement(
-        "Whether any click or log row is older than a stamp.",
-        "SELECT EXISTS (SELECT 1 FROM clicks WHERE click_id < :until) "
-        "OR EXISTS (SELECT 1 FROM postbacks WHERE request_id < :until) AS left_over",
-        {"until": 0},
-    ),
     "names": Statement(
         "Names of everything that ever was in the catalog.",
         "SELECT 'network' AS kind, id, name FROM networks UNION ALL SELECT 'source', id, name FROM sources "

@@ -15,6 +15,7 @@ import os
 from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
+from time import monotonic
 from typing import Any, TypeVar
 
 import apsw
@@ -44,6 +45,8 @@ CHECKPOINT_PAGES = 8192
 """Pages in the log after which it is copied into the database (32 MiB)."""
 
 _CACHE_KIB = 65_536
+
+_BUSY_PAUSE_S = 0.001
 
 _T = TypeVar("_T")
 
@@ -75,6 +78,7 @@ class SqliteStore:
     def sync_beside(self) -> None:
         """From now on sync commits in a thread, while the event loop goes on.  Needs a running event loop."""
         self._db.execute(TOUCH)  # the log exists from its first commit on
+        self._db.set_busy_timeout(0)  # ``_begin`` waits, and lets the loop go on meanwhile
         self._db.pragma("synchronous", unsafe_sync() or "NORMAL")
         if unsafe_sync() is None:
             self._log_sync = LogSync(self._path.with_name(FILE_NAME + "-wal"))
@@ -129,7 +133,7 @@ class SqliteStore:
     async def _write_whole(self, batch: Batch, rulebook: Rulebook) -> Written:
         db = self._db
         try:
-            db.execute("BEGIN IMMEDIATE")
+            await self._begin()
             written = await settle(self._tx, batch, rulebook)
             if batch.flow:
                 self._tx.add_flow(batch.flow)
@@ -145,6 +149,19 @@ class SqliteStore:
         except (apsw.Error, OSError) as error:
             self._roll_back()
             raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
+
+    async def _begin(self) -> None:
+        """Become the writer.  While another program writes, the event loop goes on."""
+        deadline = monotonic() + self._busy_timeout_ms / 1000
+        while True:
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+            except apsw.BusyError:
+                if monotonic() >= deadline:
+                    raise
+                await asyncio.sleep(_BUSY_PAUSE_S)
+            else:
+                return
 
     async def _write_split(self, batch: Batch, rulebook: Rulebook) -> Written:
         """A row that cannot be stored must not fail its neighbours: halve the batch until it stands alone."""
@@ -202,9 +219,10 @@ class SqliteStore:
             self._tx = SqliteTransaction(self._db)
             self._watch_log()
             self._prove_write()
-            self._db.set_busy_timeout(self._busy_timeout_ms)
             if beside:
                 self.sync_beside()
+            else:
+                self._db.set_busy_timeout(self._busy_timeout_ms)
         except (apsw.Error, OSError) as error:
             raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
 
