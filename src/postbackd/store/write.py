@@ -262,7 +262,12 @@ class _Settlement:
             dedup = self.rulebook.dedup.get(postback.request.network, Dedup.IGNORE)
             if index in self.adopting:
                 dedup = Dedup.UPDATE
-            elif dedup is Dedup.ADD and not postback.transaction_id and not outside and not key[2]:
+            elif (
+                dedup is Dedup.ADD
+                and not (postback.transaction_id or outside or key[2])
+                and current.channels
+                & postback.request.channel  # else it is the other channel's view of the first
+            ):
                 more.append(self._another(index, key, postback))
                 continue
             decided = repeat(current, postback, dedup)
@@ -311,7 +316,7 @@ class _Settlement:
         new: list[_Offered] = []
         for entry in offered:
             index, key, _ = entry
-            if key[:2] in pending and key not in known:
+            if key[:2] in pending and (not key[2] or key not in known):
                 pending.discard(key[:2])
                 if key[2]:
                     await self.tx.rename_conversion((key[0], key[1], ""), key[2])
