@@ -9,8 +9,7 @@ import pytest
 from postbackd.core.click_ref import MAX_OWN_ID, find_click
 from postbackd.core.diagnosis import Reason
 from postbackd.core.model import ClickRef
-from postbackd.core.params import FieldMap
-from postbackd.core.terms import POSTBACK_NAMES
+from postbackd.core.params import POSTBACK_NAMES, FieldMap
 from tests.core.desk import CAMPAIGN, CLICK, CLICK_ID, KEYS, MASKER, NOW_MS
 
 FIELDS = FieldMap(POSTBACK_NAMES)

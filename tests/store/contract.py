@@ -1,0 +1,174 @@
+"""The world in which every store is tested: a small catalog, a clock that is an argument, and the verbs of a store.
+
+``test_contract*.py`` say what every store promises and run once for each store in ``KINDS``.  A new store is one more
+entry there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from postbackd.core.click_id import StampMint
+from postbackd.core.diagnosis import Reason
+from postbackd.core.model import (
+    Campaign,
+    CatalogEntry,
+    Channel,
+    Click,
+    Network,
+    Offer,
+    Postback,
+    Request,
+    Source,
+    WeightedOffer,
+)
+from postbackd.core.rulebook import Rulebook
+from postbackd.core.rules import judge
+from postbackd.core.statuses import Status
+from postbackd.store.base import Batch, Outcome, Store, Written
+from postbackd.store.sqlite import SqliteStore
+
+T = TypeVar("T")
+E = TypeVar("E", Network, Source, Offer, Campaign)
+
+NOW_MS = 1_750_000_000_000
+MODES = ("ignore", "update", "add", "hold")
+S2S, PIXEL = Channel.S2S, Channel.PIXEL
+
+
+class Kind(NamedTuple):
+    """One kind of store: how a new one is made and how another connection to the same one is opened."""
+
+    name: str
+    open: Callable[[Path], Store]
+
+
+def _open_sqlite(directory: Path) -> Store:
+    return SqliteStore.open(directory, create=True, busy_timeout_ms=5000)
+
+
+KINDS = (Kind("sqlite", _open_sqlite),)
+
+
+class Said(NamedTuple):
+    """What became of a postback, in words."""
+
+    verdict: str
+    reason: str
+    conversion: int | None
+
+
+def words(outcome: Outcome) -> Said:
+    reason = Reason(outcome.reason).word if outcome.reason else ""
+    return Said(outcome.verdict.word, reason, outcome.conversion_id)
+
+
+class World:
+    """A store with four networks (one a dedup mode), one offer and one campaign."""
+
+    def __init__(self, kind: Kind, directory: Path) -> None:
+        self.kind = kind
+        self.directory = directory
+        self.now_ms = NOW_MS
+        self.store = kind.open(directory)
+        self._loop = asyncio.new_event_loop()
+        self.networks = {
+            mode: self.save(Network(id=0, name=mode, key=f"key-{mode}", dedup=mode)) for mode in MODES
+        }
+        self.source = self.save(Source(id=0, name="ads"))
+        self.offer = self.save(
+            Offer(id=0, name="shoes", network=self.networks["ignore"].id, url="https://shop.example/")
+        )
+        self.campaign = self.save(
+            Campaign(id=0, name="c", slug="c", source=self.source.id, offers=(WeightedOffer(self.offer.id),))
+        )
+        self.reload()
+        self.mint = StampMint(0, self.run(self.store.last_stamp()))
+
+    def run(self, verb: Coroutine[Any, Any, T]) -> T:
+        """The answer of one verb."""
+        return self._loop.run_until_complete(verb)
+
+    def save(self, entry: E) -> E:
+        saved: Any = self.run(self.store.save(entry))
+        return saved  # type: ignore[no-any-return]
+
+    def remove(self, entry: CatalogEntry) -> None:
+        self.run(self.store.change_catalog([], [entry], self.now_ms))
+
+    def reload(self) -> None:
+        """Judge by today's catalog."""
+        self.rulebook = Rulebook(self.run(self.store.load_catalog()))
+
+    def close(self) -> None:
+        self.run(self.store.close())
+        self._loop.close()
+
+    def reopen(self) -> None:
+        """Another process goes on with the same data."""
+        self.run(self.store.close())
+        self.store = self.kind.open(self.directory)
+
+    # --- making clicks and postbacks -----------------------------------------------------------------------------
+
+    def make_click(self, own_id: str | None = None, age_s: float = 60, **more: Any) -> Click:
+        """A click that is not written yet, so many seconds old."""
+        stamp = self.mint.mint(self.now_ms) - (int(age_s * 1000) << 22)
+        return Click(stamp, self.campaign.id, self.offer.id, 0, own_id=own_id, **more)
+
+    def click(self, own_id: str | None = None, age_s: float = 60, **more: Any) -> Click:
+        """A click that is written."""
+        click = self.make_click(own_id, age_s, **more)
+        self.write([click])
+        return click
+
+    def id_of(self, click: Click) -> str:
+        return self.rulebook.keys.write(click.stamp, click.campaign)
+
+    def make(
+        self, click: Click | str, query: str = "", network: str = "ignore", channel: Channel = S2S
+    ) -> Postback:
+        """A judged postback that is not written yet; ``click`` may be the text of a click id."""
+        text = click if isinstance(click, str) else self.id_of(click)
+        id_ = self.networks[network].id
+        rules = self.rulebook.networks[id_]
+        whole = f"cid={text}&{query}"
+        request = Request(self.mint.mint(self.now_ms), id_, channel, len(whole), self.now_ms)
+        received = rules.field_map.read_query(whole)
+        return judge(received, rules, self.rulebook.keys, self.rulebook.masker, request)
+
+    # --- writing and looking ---------------------------------------------------------------------------------------
+
+    def write(self, clicks: Sequence[Click] = (), postbacks: Sequence[Postback] = ()) -> Written:
+        return self.run(self.store.write(Batch(clicks, postbacks), self.rulebook))
+
+    def settle(self, *postbacks: Postback) -> list[Said]:
+        """Write the postbacks as one batch."""
+        return [words(outcome) for outcome in self.write((), postbacks).outcomes]
+
+    def send(
+        self, click: Click | str, query: str = "", network: str = "ignore", channel: Channel = S2S
+    ) -> Said:
+        """Write one postback, a batch of its own."""
+        (said,) = self.settle(self.make(click, query, network, channel))
+        return said
+
+    def query(self, name: str, **parameters: Any) -> list[dict[str, Any]]:
+        return self.run(self.store.query(name, **parameters))
+
+    def conversions(self, click: Click) -> list[dict[str, Any]]:
+        """What is counted for a click, oldest first."""
+        return self.query("conversions_of_click", click_id=click.stamp)
+
+    def conversion(self, click: Click) -> tuple[str, int, int]:
+        """``(status, value in whole units, channels)`` of the only conversion of a click."""
+        (row,) = self.conversions(click)
+        return Status(row["status"]).word, row["value_micros"] // 1_000_000, row["channels"]
+
+    def row(self, postback: Postback) -> dict[str, Any]:
+        """The row of a postback in the log."""
+        (row,) = self.query("postback", request_id=postback.request.request_id)
+        return row
