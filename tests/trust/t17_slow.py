@@ -26,6 +26,7 @@ HONEST_A_SECOND = 200
 QUIET_S = 4.0
 SLACK_S = 2.0
 """Beside the limit: the server looks at its connections four times a second, and this machine is busy."""
+SLOW_READERS = 6
 PATIENCE_S = 17.0
 FLOOR_MS = 25.0
 """Twice a p99 of 2 ms is within the noise of a shared machine; so much more is allowed anyway."""
@@ -57,9 +58,8 @@ def run(size: Size, seed: int, work_dir: Path) -> Result:
 
 
 def _kinds(sockets: int, seed: int) -> list[str]:
-    """Mostly silent ones and drips; slow readers cost us more than the server, so there are few."""
-    slow_readers = max(4, sockets // 250)
-    kinds = ["slow read"] * slow_readers + ["slow 404"] * max(1, sockets // 2_000)
+    """Mostly silent ones and drips; slow readers ask much before they stop reading, so there are few."""
+    kinds = ["slow read"] * SLOW_READERS + ["slow 404"]
     kinds += [("silent", "header drip", "body drip")[number % 3] for number in range(sockets - len(kinds))]
     random.Random(seed).shuffle(kinds)
     return kinds

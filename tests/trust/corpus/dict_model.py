@@ -259,7 +259,7 @@ class DictModel:
             self.from_pixel.add(pair)
         elif message.channel == S2S and pair in self.from_pixel:
             self.from_pixel.discard(pair)
-            if key[2] and key not in self.conversions:
+            if not key[2] or key not in self.conversions:  # both channels saw one sale
                 self.conversions[key] = self.conversions.pop((*pair, ""))
                 self.log[message.request_id] = self._change(message, key, "update")
                 return True

@@ -20,8 +20,13 @@ The last kind needs 3 s or so until its short answers have filled the buffers, a
 
 _HEAD = b"POST /p/slow HTTP/1.1\r\nHost: a\r\nX-Padding: "
 _BODY_HEAD = b"POST /p/slow HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\n\r\n"
-QUESTIONS = 2_500
-"""With answers of 4 kB this is more than the socket buffers between the two programs hold."""
+_OPENINGS = {"silent": b"", "header drip": _HEAD, "body drip": _BODY_HEAD}
+_A_SECOND = 2_000
+"""New slow clients: a storm of connections is another test's business."""
+
+QUESTIONS = 1_200
+"""With answers of 4 kB this is more than the socket buffers between the two programs hold, and yet six of these
+clients do not fill the queue of a server, whose 503 would be short."""
 
 _REFUSED = b"GET /nothing HTTP/1.1\r\nHost: a\r\n\r\n" * 256
 _REFUSED_TIMES = 300
@@ -41,17 +46,68 @@ class Held:
         return self.seconds is None or self.seconds > LIMITS_S[self.kind] + slack_s
 
 
+class _Holder(asyncio.Protocol):
+    """Says its opening words and then a byte whenever it is told to, until the server has hung up."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.began = 0.0
+        self.seconds: float | None = None
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self.began = time.perf_counter()
+        transport.write(_OPENINGS[self.kind])
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.seconds = time.perf_counter() - self.began
+
+    def drip(self) -> None:
+        """One more byte; nothing from a silent one."""
+        if self._transport is not None and self.seconds is None and self.kind != "silent":
+            self._transport.write(b"a")
+
+    def end(self) -> Held:
+        """Give up; what became of it."""
+        seconds = self.seconds
+        if self._transport is not None:
+            self._transport.abort()
+        return Held(self.kind, seconds)
+
+
 async def hold_all(
     address: Address, kinds: Sequence[str], patience_s: float, question: bytes = b""
 ) -> list[Held]:
-    """One slow client for each of ``kinds``, all at once; gives up on each after ``patience_s``.
+    """One slow client for each of ``kinds``; gives up on each after ``patience_s``.
 
     ``question``: a request with an answer of 4 kB, which slow readers send ``QUESTIONS`` times.
     """
-    return list(await asyncio.gather(*(_hold(address, kind, patience_s, question) for kind in kinds)))
+    readers = [kind for kind in kinds if kind.startswith("slow")]
+    drips = asyncio.ensure_future(
+        _hold_drips(address, [kind for kind in kinds if kind in _OPENINGS], patience_s)
+    )
+    held = await asyncio.gather(*(_hold_reader(address, kind, patience_s, question) for kind in readers))
+    return [*await drips, *held]
 
 
-async def _hold(address: Address, kind: str, patience_s: float, question: bytes) -> Held:
+async def _hold_drips(address: Address, kinds: Sequence[str], patience_s: float) -> list[Held]:
+    loop = asyncio.get_running_loop()
+    holders = [_Holder(kind) for kind in kinds]
+    for number, holder in enumerate(holders):
+        await loop.create_connection(lambda h=holder: h, *address)  # type: ignore[misc]
+        if number % 20 == 0:
+            await asyncio.sleep(20 / _A_SECOND)
+    end = time.perf_counter() + patience_s
+    while time.perf_counter() < end and any(holder.seconds is None for holder in holders):
+        await asyncio.sleep(1.0)  # the pace of the drip
+        for holder in holders:
+            holder.drip()
+    return [holder.end() for holder in holders]
+
+
+async def _hold_reader(address: Address, kind: str, patience_s: float, question: bytes) -> Held:
     loop = asyncio.get_running_loop()
     client = socket.socket()
     client.setblocking(False)
@@ -59,9 +115,8 @@ async def _hold(address: Address, kind: str, patience_s: float, question: bytes)
     try:
         await loop.sock_connect(client, address)
         began = time.perf_counter()
-        work = _read_slowly(client, kind, question) if kind.startswith("slow") else _drip(client, kind)
         try:
-            await asyncio.wait_for(work, patience_s)
+            await asyncio.wait_for(_read_slowly(client, kind, question), patience_s)
         except TimeoutError:
             return Held(kind, None)
         except OSError:
@@ -69,20 +124,6 @@ async def _hold(address: Address, kind: str, patience_s: float, question: bytes)
         return Held(kind, time.perf_counter() - began)
     finally:
         client.close()
-
-
-async def _drip(client: socket.socket, kind: str) -> None:
-    """Say a byte a second, or nothing, until the server has hung up."""
-    loop = asyncio.get_running_loop()
-    if kind != "silent":
-        await loop.sock_sendall(client, _HEAD if kind == "header drip" else _BODY_HEAD)
-    while True:
-        try:
-            if not await asyncio.wait_for(loop.sock_recv(client, 4096), 1.0):
-                return
-        except TimeoutError:
-            if kind != "silent":
-                await loop.sock_sendall(client, b"a")
 
 
 async def _read_slowly(client: socket.socket, kind: str, question: bytes) -> None:
