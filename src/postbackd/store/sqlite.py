@@ -327,14 +327,14 @@ class SqliteStore:
                 f"{self._path} was made by a newer postbackd (schema {version}, this one knows {newest}); "
                 "run the newer version"
             )
+        if self._path.stat().st_mode & 0o077:
+            self._path.chmod(0o600)  # before the log exists, which is made with the same mode
         _configure(db)
         if version < newest and create:
             _migrate(db, version)
             catalog.initialise(db)
         elif version < newest:
             raise StoreRefused(f"{self._path} has an old schema; start 'postbackd serve' once to migrate it")
-        if self._path.stat().st_mode & 0o077:
-            self._path.chmod(0o600)
 
 
 TOUCH = "INSERT INTO settings (name, value) VALUES ('opened', 1) ON CONFLICT DO UPDATE SET value = value + 1"
