@@ -73,10 +73,13 @@ class SqliteStore:
         self._tx = SqliteTransaction(self._db)
         self._log_pages = 0
         self._log_sync: LogSync | None = None
+        self._beside = False
+        self._suspect = False  # after a failed write, until ``recover`` has succeeded
         self._watch_log()
 
     def sync_beside(self) -> None:
         """From now on sync commits in a thread, while the event loop goes on.  Needs a running event loop."""
+        self._beside = True
         self._db.execute(TOUCH)  # the log exists from its first commit on
         self._db.set_busy_timeout(0)  # ``_begin`` waits, and lets the loop go on meanwhile
         self._db.pragma("synchronous", unsafe_sync() or "NORMAL")
@@ -133,6 +136,7 @@ class SqliteStore:
     async def _write_whole(self, batch: Batch, rulebook: Rulebook) -> Written:
         db = self._db
         try:
+            self._check_trusted()
             await self._begin()
             written = await settle(self._tx, batch, rulebook)
             if batch.flow:
@@ -141,14 +145,20 @@ class SqliteStore:
             db.execute("COMMIT")
             if self._log_sync is not None:
                 await self._log_sync.sync()
+                self._check_trusted()
             pass_failpoint("after_commit")
             return written
         except _POISONED:
             self._roll_back()
             raise
         except (apsw.Error, OSError) as error:
+            self._suspect = True
             self._roll_back()
             raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
+
+    def _check_trusted(self) -> None:
+        if self._suspect:
+            raise StoreUnavailable("a write failed, and the store has not recovered yet")
 
     async def _begin(self) -> None:
         """Become the writer.  While another program writes, the event loop goes on."""
@@ -206,23 +216,21 @@ class SqliteStore:
             self._db.execute("ROLLBACK")
 
     async def recover(self) -> None:
-        beside = self._log_sync is not None
+        self._suspect = True
         try:
             if self._log_sync is not None:
                 self._log_sync.close()
                 self._log_sync = None
-            self._db.config(
-                apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1
-            )  # the log is read and checked anew first
-            self._db.close(force=True)
+            _drop(self._db)
             self._db = _connect(self._path, 0)
             self._tx = SqliteTransaction(self._db)
             self._watch_log()
             self._prove_write()
-            if beside:
+            if self._beside:
                 self.sync_beside()
             else:
                 self._db.set_busy_timeout(self._busy_timeout_ms)
+            self._suspect = False
         except (apsw.Error, OSError) as error:
             raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
 
@@ -355,6 +363,15 @@ def _connect(path: Path, busy_timeout_ms: int) -> apsw.Connection:
     db.set_busy_timeout(busy_timeout_ms)
     _tune(db)
     return db
+
+
+def _drop(db: apsw.Connection) -> None:
+    """Close without a checkpoint: the log is read and checked anew first."""
+    try:
+        db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+    except apsw.ConnectionClosedError:
+        return  # by a recovery that got no further
+    db.close(force=True)
 
 
 def _tune(db: apsw.Connection) -> None:
