@@ -80,11 +80,13 @@ class SqliteStore:
     def sync_beside(self) -> None:
         """From now on sync commits in a thread, while the event loop goes on.  Needs a running event loop."""
         self._beside = True
-        self._db.execute(TOUCH)  # the log exists from its first commit on
+        log = self._path.with_name(FILE_NAME + "-wal")
+        if not log.exists():  # not written otherwise: another program may be writing for long
+            self._db.execute(TOUCH)
         self._db.set_busy_timeout(0)  # ``_begin`` waits, and lets the loop go on meanwhile
         self._db.pragma("synchronous", unsafe_sync() or "NORMAL")
         if unsafe_sync() is None:
-            self._log_sync = LogSync(self._path.with_name(FILE_NAME + "-wal"))
+            self._log_sync = LogSync(log)
 
     @classmethod
     def open(cls, directory: Path, *, create: bool, busy_timeout_ms: int = 250) -> SqliteStore:
