@@ -253,7 +253,7 @@ def test_a_healthy_store_recovers_and_has_lost_nothing(world: World) -> None:
     assert world.send(click, "txid=T") == ("duplicate", "", first.conversion)
 
 
-# --- rehearsals and stored postbacks --------------------------------------------------------------------------
+# --- rehearsals and stored postbacks ------------------------------------------------------------------------
 
 
 def test_a_rehearsal_answers_as_a_write_would_and_stores_nothing(world: World) -> None:
@@ -286,7 +286,7 @@ def test_a_stored_postback_is_loaded_so_that_it_can_be_replayed(world: World) ->
     assert (conversion["type"], conversion["status_time_ms"]) == ("lead", 1_749_999_990_000)
 
 
-# --- removed offers -------------------------------------------------------------------------------------------
+# --- removed offers -----------------------------------------------------------------------------------------
 
 
 def test_clicks_of_a_removed_offer_still_convert_within_its_window(world: World) -> None:
