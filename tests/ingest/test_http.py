@@ -1,0 +1,508 @@
+"""HTTP/1.1 at the front door: whole requests out of any bytes, answers in order, limits of size and time."""
+
+from __future__ import annotations
+
+from time import perf_counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from postbackd.ingest import http
+from postbackd.ingest.http import Exchange
+from tests.ingest.wire import Line, refusal_of
+
+GET = b"GET /a?x=1 HTTP/1.1\r\nHost: h\r\n\r\n"
+UTF8 = '{"txid": "é日本"}'.encode()
+POST = (
+    b"POST /b HTTP/1.1\r\nhost: h\r\nContent-Type: Application/JSON\r\nContent-Length: %d\r\n\r\n" % len(UTF8)
+) + UTF8
+CHUNKED = (
+    b"POST /c HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"3\r\nabc\r\nA;ext=1\r\n0123456789\r\n0\r\nTrailer: x\r\n\r\n"
+)
+STREAM = GET + POST + CHUNKED + GET
+REQUESTS = [
+    (b"GET", b"/a?x=1", b""),
+    (b"POST", b"/b", UTF8),
+    (b"POST", b"/c", b"abc0123456789"),
+    (b"GET", b"/a?x=1", b""),
+]
+
+
+def head(*fields: bytes, line: bytes = b"GET / HTTP/1.1", host: bytes = b"Host: h") -> bytes:
+    lines = [line, *([host] if host else []), *fields]
+    return b"\r\n".join(lines) + b"\r\n\r\n"
+
+
+# --- bytes become requests ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("at", range(len(STREAM) + 1))
+def test_a_stream_split_in_two_anywhere_is_the_same_requests(at: int) -> None:
+    line = Line()
+    line.feed(STREAM[:at], STREAM[at:]) if at else line.feed(STREAM)
+    assert line.requests == REQUESTS
+    assert [answer.body for answer in line.answers()] == [b"/a?x=1", b"/b", b"/c", b"/a?x=1"]
+    assert line.handler.exchanges[1].content_type == b"application/json"
+    assert not line.ended()
+
+
+def test_a_stream_that_arrives_byte_by_byte_is_the_same_requests() -> None:
+    line = Line()
+    line.feed(*(STREAM[n : n + 1] for n in range(len(STREAM))))
+    assert line.requests == REQUESTS
+
+
+@given(st.lists(st.integers(1, 40), max_size=20))
+@settings(max_examples=60)
+def test_a_stream_cut_into_any_pieces_is_the_same_requests(sizes: list[int]) -> None:
+    line, at = Line(), 0
+    for size in sizes:
+        line.feed(STREAM[at : at + size])
+        at += size
+    line.feed(STREAM[at:])
+    assert line.requests == REQUESTS
+
+
+@given(st.binary(max_size=200))
+@settings(max_examples=200)
+def test_no_bytes_raise_and_what_is_refused_is_closed(noise: bytes) -> None:
+    for data in (
+        noise,
+        GET + noise,
+        head(b"X: " + noise),
+        b"GET /" + noise + b" HTTP/1.1\r\nHost: h\r\n\r\n",
+    ):
+        line = Line()
+        line.feed(data)
+        if line.handler.refusals:
+            assert line.ended()
+        assert all(status < 500 for status in line.statuses)
+
+
+# --- order of answers ---------------------------------------------------------------------------------------
+
+
+def test_answers_leave_in_the_order_of_the_requests_whatever_is_ready_first() -> None:
+    line = Line(at_once=False)
+    line.feed(b"".join(head(line=b"GET /%d HTTP/1.1" % n) for n in range(5)))
+    exchanges = line.handler.exchanges
+    for index in (3, 1, 2):
+        line.handler.answer(exchanges[index])
+        assert line.transport.sent == b""
+    line.handler.answer(exchanges[0])
+    assert [answer.body for answer in line.answers()] == [b"/0", b"/1", b"/2", b"/3"]
+    line.handler.answer(exchanges[4])
+    assert len(line.answers()) == 5
+
+
+def test_a_refusal_waits_for_the_answers_before_it_and_ends_the_connection() -> None:
+    line = Line(at_once=False)
+    line.feed(GET + b"nonsense\r\n\r\n" + GET)
+    assert line.transport.sent == b""
+    line.handler.answer(line.handler.exchanges[0])
+    assert line.statuses == [200, 400]
+    assert line.ended()
+    assert len(line.requests) == 1
+
+
+def test_too_many_pipelined_requests_are_read_on_when_half_are_answered() -> None:
+    line = Line(at_once=False)
+    line.feed(GET * (http.MAX_PIPELINED + 1))
+    assert not line.is_read()
+    for exchange in line.handler.exchanges:
+        line.handler.answer(exchange)
+    assert line.is_read()
+    assert len(line.answers()) == http.MAX_PIPELINED + 1
+
+
+# --- ends of connections ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("request_", "closes"),
+    [
+        (GET, False),
+        (head(b"Connection: close"), True),
+        (head(b"Connection: Keep-Alive"), False),
+        (head(line=b"GET / HTTP/1.0"), True),
+        (head(line=b"GET / HTTP/1.0", host=b""), True),
+    ],
+)
+def test_a_connection_stays_open_unless_the_client_or_its_version_says_otherwise(
+    request_: bytes, closes: bool
+) -> None:
+    line = Line()
+    line.feed(request_)
+    (answer,) = line.answers()
+    assert line.ended() is closes
+    assert (answer.headers.get("connection") == "close") is closes
+
+
+def test_what_is_pipelined_behind_the_last_request_is_not_read() -> None:
+    line = Line(at_once=False)
+    line.feed(head(b"Connection: close") + GET)
+    line.feed(GET)
+    assert len(line.requests) == 1
+    line.handler.answer(line.handler.exchanges[0])
+    assert line.statuses == [200]
+    assert line.ended()
+
+
+def test_a_draining_server_answers_and_closes() -> None:
+    line = Line()
+    line.handler.draining = True
+    line.feed(GET)
+    assert line.answers()[0].headers["connection"] == "close"
+    assert line.ended()
+
+
+def test_a_client_that_has_finished_sending_still_hears_its_answers() -> None:
+    line = Line(at_once=False)
+    line.feed(GET)
+    assert line.connection.eof_received() is True
+    line.handler.answer(line.handler.exchanges[0])
+    assert line.statuses == [200]
+    assert line.ended()
+
+
+def test_a_client_that_ends_in_the_middle_of_a_request_is_let_go() -> None:
+    line = Line()
+    line.feed(GET[:10])
+    assert not line.connection.eof_received()
+    assert line.requests == []
+
+
+def test_answers_for_a_client_that_has_gone_are_dropped() -> None:
+    line = Line(at_once=False)
+    line.feed(GET)
+    line.transport.closed = True
+    line.connection.connection_lost(ConnectionResetError())
+    line.handler.answer(line.handler.exchanges[0])
+    assert line.transport.sent == b""
+    assert line.handler.connections == set()
+
+
+def test_a_handler_that_fails_answers_500_and_the_connection_goes_on() -> None:
+    line = Line()
+
+    def fail(exchange: Exchange) -> None:
+        raise ZeroDivisionError
+
+    healthy, line.handler.handle = line.handler.handle, fail  # type: ignore[method-assign]
+    line.feed(GET)
+    line.handler.handle = healthy  # type: ignore[method-assign]
+    line.feed(GET)
+    assert line.statuses == [500, 200]
+
+
+# --- refused messages ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        head(host=b""),
+        head(b"Host: h"),
+        head(b"hOST: other"),
+        head(b"Content-Length: 3", b"Transfer-Encoding: chunked", line=b"POST / HTTP/1.1") + b"abc",
+        head(b"Transfer-Encoding: chunked", b"Content-Length: 3", line=b"POST / HTTP/1.1") + b"0\r\n\r\n",
+        head(b"Content-Length: 3", b"Content-Length: 4", line=b"POST / HTTP/1.1") + b"abcd",
+        head(b"Content-Length: -1", line=b"POST / HTTP/1.1"),
+        head(b"Content-Length: 1x", line=b"POST / HTTP/1.1") + b"a",
+        head(b"Content-Length: +3", line=b"POST / HTTP/1.1") + b"abc",
+        head(b"Transfer-Encoding: chunked, identity", line=b"POST / HTTP/1.1") + b"abc",
+        head(b"Transfer-Encoding: chunked", line=b"POST / HTTP/1.1") + b"xyz\r\n",
+        head(b"Transfer-Encoding: chunked", line=b"POST / HTTP/1.1") + b"3\r\nabcd\r\n0\r\n\r\n",
+        head(b"Transfer-Encoding: chunked", line=b"POST / HTTP/1.1") + b"fffffffffffffffff\r\n",
+        b"GET / HTTP/1.1\nHost: h\n\n",
+        b"GET / HTTP/1.1\r\nHost: h\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: h\rX: y\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: h\r\nX: a\r b\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost : h\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: h\r\n folded\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: h\r\nX: a\x00b\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: h\r\nX\x00: a\r\n\r\n",
+        b"GET / HTTP/9.9\r\nHost: h\r\n\r\n",
+        b"GET / http/1.1\r\nHost: h\r\n\r\n",
+        b"GET /\x00 HTTP/1.1\r\nHost: h\r\n\r\n",
+        b"BREW / HTTP/1.1\r\nHost: h\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"\x00" * 10,
+    ],
+    ids=lambda data: ascii(data)[:60],
+)
+def test_what_two_programs_could_read_differently_is_refused_and_closed(data: bytes) -> None:
+    assert refusal_of(data) == 400
+    assert refusal_of(*(data[n : n + 1] for n in range(len(data)))) == 400
+
+
+def test_a_second_request_smuggled_behind_a_body_is_never_one_of_ours() -> None:
+    smuggled = b"0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n"
+    for fields in (
+        (b"Content-Length: %d" % len(smuggled), b"Transfer-Encoding: chunked"),
+        (b"Transfer-Encoding: xchunked", b"Content-Length: %d" % len(smuggled)),
+        (b"Transfer-Encoding : chunked", b"Content-Length: %d" % len(smuggled)),
+        (b"Transfer-Encoding: chunked", b"Transfer-Encoding: identity"),
+    ):
+        line = Line()
+        line.feed(head(*fields, line=b"POST / HTTP/1.1") + smuggled)
+        assert b"/smuggled" not in [target for _, target, _ in line.requests]
+        assert line.ended()
+
+
+# --- limits of size -----------------------------------------------------------------------------------------
+
+
+def test_a_request_line_may_have_8_kilobytes() -> None:
+    line = Line()
+    target = b"/" + b"a" * (http.MAX_LINE - 1)
+    line.feed(head(line=b"GET %b HTTP/1.1" % target))
+    assert line.requests[0][1] == target
+    assert refusal_of(head(line=b"GET %ba HTTP/1.1" % target)) == 414
+
+
+def test_a_request_line_without_end_is_refused_before_it_fills_the_memory() -> None:
+    line = Line()
+    line.feed(b"GET /")
+    fed = 0
+    while not line.ended():
+        line.feed(b"a" * 1000)
+        fed += 1000
+        assert fed < 100_000
+    assert line.statuses == [414]
+
+
+def test_headers_may_be_64_and_16_kilobytes() -> None:
+    many = [b"X-%d: 1" % n for n in range(http.MAX_HEADERS - 1)]
+    line = Line()
+    line.feed(head(*many))
+    assert len(line.requests) == 1
+    assert refusal_of(head(*many, b"X: 1")) == 431
+    line.feed(head(*[b"X: " + b"a" * 4000] * 4))
+    assert len(line.requests) == 2
+    assert refusal_of(head(*[b"X: " + b"a" * 4100] * 4)) == 431
+    assert refusal_of(head(b"X: " + b"a" * 8192)) == 431
+
+
+def test_headers_without_end_are_refused_before_they_fill_the_memory() -> None:
+    for filler in (b"X: 1\r\n", b"a" * 1000):
+        line = Line()
+        line.feed(b"GET / HTTP/1.1\r\nHost: h\r\n")
+        fed = 0
+        while not line.ended():
+            line.feed(filler)
+            fed += len(filler)
+            assert fed < 100_000
+        assert line.statuses == [431]
+
+
+def post(body: bytes, content_type: bytes = b"text/plain", *, chunk: int = 0) -> bytes:
+    fields = [b"Content-Type: " + content_type]
+    if not chunk:
+        return head(*fields, b"Content-Length: %d" % len(body), line=b"POST / HTTP/1.1") + body
+    parts = [body[n : n + chunk] for n in range(0, len(body), chunk)]
+    chunks = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts)
+    return head(*fields, b"Transfer-Encoding: chunked", line=b"POST / HTTP/1.1") + chunks + b"0\r\n\r\n"
+
+
+@pytest.mark.parametrize("chunk", [0, 1000])
+def test_a_body_may_have_64_kilobytes_and_a_batch_1_megabyte(chunk: int) -> None:
+    line = Line()
+    line.feed(post(b"a" * http.MAX_BODY, chunk=chunk))
+    line.feed(post(b"[" + b"a" * (http.MAX_BATCH_BODY - 1), chunk=chunk))
+    line.feed(post(b"a" * http.MAX_BATCH_BODY, b"application/x-ndjson", chunk=chunk))
+    sizes = [len(body) for _, _, body in line.requests]
+    assert sizes == [http.MAX_BODY, http.MAX_BATCH_BODY, http.MAX_BATCH_BODY]
+    for body, type_ in [
+        (b"a" * (http.MAX_BODY + 1), b"text/plain"),
+        (b"[" + b"a" * http.MAX_BATCH_BODY, b"text/plain"),
+        (b"a" * (http.MAX_BATCH_BODY + 1), b"application/x-ndjson"),
+    ]:
+        assert refusal_of(post(body, type_, chunk=chunk)) == 413
+
+
+def test_a_length_beyond_every_limit_is_refused_before_the_body_arrives() -> None:
+    for length in (http.MAX_BATCH_BODY + 1, 10**19, 10**30):
+        fields = b"Content-Length: %d" % length
+        assert refusal_of(head(fields, line=b"POST / HTTP/1.1")) in (400, 413)
+
+
+def test_a_megabyte_in_chunks_of_one_byte_is_read_in_time_that_grows_with_its_length_only() -> None:
+    def seconds(size: int) -> float:
+        data = post(b"[" + b"a" * size, chunk=1)
+        line = Line()
+        began = perf_counter()
+        line.feed(data)
+        assert len(line.requests) == 1
+        return perf_counter() - began
+
+    assert seconds(300_000) < 40 * max(seconds(30_000), 0.005)
+
+
+# --- expectations, offers, methods --------------------------------------------------------------------------
+
+
+def test_a_client_that_waits_for_100_continue_is_told_to_go_on() -> None:
+    line = Line()
+    line.feed(head(b"Expect: 100-continue", b"Content-Length: 3", line=b"POST / HTTP/1.1"))
+    assert line.transport.sent == b"HTTP/1.1 100 Continue\r\n\r\n"
+    line.feed(b"abc")
+    assert line.statuses == [100, 200]
+    assert line.requests[0][2] == b"abc"
+
+
+def test_100_continue_never_overtakes_an_answer() -> None:
+    line = Line(at_once=False)
+    line.feed(GET + head(b"Expect: 100-continue", b"Content-Length: 3", line=b"POST / HTTP/1.1"))
+    assert line.transport.sent == b""
+    line.feed(b"abc")
+    for exchange in line.handler.exchanges:
+        line.handler.answer(exchange)
+    assert line.statuses == [200, 200]
+
+
+def test_an_answer_to_head_has_the_length_and_no_body() -> None:
+    line = Line()
+    line.feed(head(line=b"HEAD /abc HTTP/1.1") + GET)
+    first, second = line.answers(["HEAD", "GET"])
+    assert (first.headers["content-length"], first.body) == ("4", b"")
+    assert second.body == b"/a?x=1"
+
+
+OFFER = (b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA")
+
+
+def test_an_offer_to_upgrade_is_ignored_and_the_connection_goes_on_in_http_1() -> None:
+    line = Line()
+    line.feed(head(*OFFER))
+    line.feed(GET)
+    assert line.statuses == [200, 200]
+    assert not line.ended()
+
+
+def test_the_body_behind_an_offer_to_upgrade_is_the_body_and_not_the_next_request() -> None:
+    body = GET
+    data = head(*OFFER, b"Content-Length: %d" % len(body), line=b"POST /p HTTP/1.1") + body
+    line = Line()
+    line.feed(data + GET)
+    assert [(method, target) for method, target, _ in line.requests][:1] == [(b"POST", b"/p")]
+    assert line.requests[0][2] == body
+    for at in range(1, len(data)):
+        line = Line()
+        line.feed(data[:at], data[at:])
+        assert [r for r in line.requests if r[1] != b"/p"] == []
+
+
+@pytest.mark.parametrize(
+    "field", [b"Sec-Purpose: prefetch;prerender", b"Purpose: Prefetch", b"X-Moz: prefetch"]
+)
+def test_a_prefetch_is_recognised(field: bytes) -> None:
+    line = Line()
+    line.feed(head(field) + GET)
+    assert [exchange.prefetch for exchange in line.handler.exchanges] == [True, False]
+
+
+def test_bytes_that_a_sender_forgot_to_encode_reach_the_target() -> None:
+    line = Line()
+    line.feed(head(line="GET /p/k?txid=é HTTP/1.1".encode()))
+    assert line.requests[0][1] in ("/p/k?txid=é".encode(), b"/p/k?txid=%C3%A9")
+
+
+# --- limits of time -----------------------------------------------------------------------------------------
+
+
+def test_a_connection_that_says_nothing_is_closed_after_five_seconds() -> None:
+    line = Line()
+    line.connection.check_deadline(line.handler.now + http.FIRST_BYTE_S - 0.1)
+    assert not line.ended()
+    line.connection.check_deadline(line.handler.now + http.FIRST_BYTE_S)
+    assert line.ended()
+    assert line.transport.sent == b""
+
+
+@pytest.mark.parametrize(
+    ("sent", "limit_s"),
+    [
+        (GET[:5], http.HEADERS_S),
+        (GET[:-2], http.HEADERS_S),
+        (head(b"Content-Length: 9", line=b"POST / HTTP/1.1") + b"half", http.BODY_S),
+    ],
+)
+def test_a_request_that_does_not_arrive_in_time_is_told_so_and_closed(sent: bytes, limit_s: float) -> None:
+    line = Line()
+    began = perf_counter()
+    line.feed(*(sent[n : n + 1] for n in range(len(sent))))
+    line.connection.check_deadline(began + limit_s - 0.5)
+    assert not line.ended()
+    line.connection.check_deadline(perf_counter() + limit_s)
+    assert line.statuses == [408]
+    assert line.ended()
+    assert line.handler.refusals == ["too_slow"]
+
+
+def test_trickling_does_not_push_the_deadline_of_the_headers_away() -> None:
+    line = Line()
+    line.feed(b"G")
+    deadline = perf_counter() + http.HEADERS_S
+    line.feed(b"E", b"T")
+    line.connection.check_deadline(deadline + 0.01)
+    assert line.statuses == [408]
+
+
+def test_an_idle_connection_is_closed_after_75_seconds_without_a_word() -> None:
+    line = Line()
+    line.feed(GET)
+    answered = len(line.transport.sent)
+    line.connection.check_deadline(perf_counter() + http.IDLE_S - 1)
+    assert not line.ended()
+    line.connection.check_deadline(perf_counter() + http.IDLE_S)
+    assert line.ended()
+    assert len(line.transport.sent) == answered
+
+
+def test_waiting_for_us_is_not_slow() -> None:
+    line = Line(at_once=False)
+    line.feed(GET)
+    line.connection.check_deadline(perf_counter() + 10_000)
+    assert not line.ended()
+    line.handler.answer(line.handler.exchanges[0])
+    assert line.statuses == [200]
+
+
+def test_a_client_that_does_not_read_its_answers_is_not_read_and_then_cut_off() -> None:
+    line = Line()
+    assert line.transport.high is not None
+    line.feed(GET)
+    line.connection.pause_writing()
+    assert not line.is_read()
+    line.connection.check_deadline(line.handler.now + http.SLOW_READER_S - 0.1)
+    assert not line.ended()
+    line.connection.check_deadline(line.handler.now + http.SLOW_READER_S)
+    assert line.transport.aborted
+    assert line.handler.refusals == ["slow_reader"]
+
+
+def test_a_client_that_reads_again_is_read_again() -> None:
+    line = Line()
+    line.feed(GET)
+    line.connection.pause_writing()
+    line.connection.resume_writing()
+    assert line.is_read()
+    line.connection.check_deadline(line.handler.now + http.SLOW_READER_S)
+    assert not line.ended()
+
+
+def test_a_server_that_goes_away_closes_idle_connections_and_no_others() -> None:
+    idle, busy, new = Line(), Line(at_once=False), Line()
+    idle.feed(GET)
+    busy.feed(GET)
+    half = Line()
+    half.feed(GET, GET[:5])
+    for line in (idle, busy, new, half):
+        line.connection.close_idle(unserved=False)
+    assert [line.transport.closed for line in (idle, busy, new, half)] == [True, False, False, False]
+    new.connection.close_idle(unserved=True)
+    assert new.ended()

@@ -1,0 +1,402 @@
+"""Postbacks over a real socket into a real database: verdicts, forms, batches, pixel, refusals, recovery."""
+
+from __future__ import annotations
+
+import json
+from time import monotonic
+from urllib.parse import quote, urlencode
+
+import apsw
+import pytest
+from msgspec.structs import replace
+
+from postbackd.core.click_id import read_stamp
+from postbackd.core.diagnosis import Reason
+from postbackd.core.model import Network
+from tests.ingest.shop import FILE_NAME, KEY, Shop, wait_until
+from tests.ingest.wire import Answer
+
+# --- one postback -------------------------------------------------------------------------------------------
+
+
+def test_a_click_becomes_a_conversion_and_its_repeat_a_duplicate_that_names_it(shop: Shop) -> None:
+    click_id = shop.click()
+    first = shop.postback(click_id=click_id, value="12.50", txid="A-1")
+    assert first == {"verdict": "accepted", "conversion": first["request"], "request": first["request"]}
+    again = shop.postback(click_id=click_id, value="12.50", txid="A-1")
+    assert (again["verdict"], again["conversion"]) == ("duplicate", first["conversion"])
+    assert again["request"] != first["request"]
+
+
+def test_a_row_is_committed_before_its_answer_is_heard(shop: Shop) -> None:
+    for number in range(20):
+        answer = shop.postback(click_id=shop.click(), txid=f"C-{number}")
+        rows = shop.rows("SELECT verdict FROM postbacks WHERE request_id = ?", read_stamp(answer["request"]))
+        assert rows == [{"verdict": 1}]
+
+
+@pytest.mark.parametrize(
+    ("content_type", "write"),
+    [
+        ("application/x-www-form-urlencoded", urlencode),
+        ("application/json", json.dumps),
+        ("text/plain", urlencode),
+        ("text/plain", json.dumps),
+        ("application/x-www-form-urlencoded", lambda fields: f"  {json.dumps(fields)}\n"),
+        ("", urlencode),
+    ],
+)
+def test_query_form_and_json_say_the_same_whatever_the_content_type_claims(
+    shop: Shop, content_type: str, write: type[str]
+) -> None:
+    fields = {"click_id": shop.click(), "value": "5", "txid": "é", "type": "Sale"}
+    first = shop.postback(**fields)
+    answer = shop.post(f"/p/{KEY}", str(write(fields)).encode(), content_type)
+    document = json.loads(answer.body)
+    assert (document["verdict"], document["conversion"]) == ("duplicate", first["conversion"])
+
+
+def test_every_problem_is_told_with_its_reason_cause_and_fix(shop: Shop) -> None:
+    answer = shop.get(f"/p/{KEY}?click_id={quote('{clickid}')}")
+    document = json.loads(answer.body)
+    assert (document["verdict"], document["reason"]) == ("unmatched", "macro_literal")
+    assert document["cause"] == Reason.MACRO_LITERAL.cause
+    assert document["fix"] == Reason.MACRO_LITERAL.fix
+    assert answer.headers["postbackd-reason"] == "macro_literal"
+    assert answer.headers["cache-control"] == "no-store"
+
+
+def test_a_warning_comes_with_an_accepted_conversion(shop: Shop) -> None:
+    document = shop.postback(click_id=shop.click(), status="frobnicated")
+    assert (document["verdict"], document["reason"]) == ("accepted", "status_unknown")
+
+
+@pytest.mark.parametrize("body", [b"{", b'{"a": NaN}', b"[" * 60_000, b'{"click_id":' * 5000])
+def test_a_malformed_body_is_rejected_and_logged(shop: Shop, body: bytes) -> None:
+    before = shop.count("postbacks")
+    answer = shop.post(f"/p/{KEY}", body)
+    document = json.loads(answer.body)
+    assert (answer.status, document["reason"]) == (200, "body_malformed")
+    assert shop.count("postbacks") == before + 1
+
+
+HOSTILE = [
+    "",
+    "\x00",
+    "{x}",
+    "[x]",
+    "null",
+    "\ud83d\ude00",
+    "9" * 5000,
+    "1e999",
+    "a" * 7000,
+    "\r\nX: y",
+    "%",
+    "\x7f",
+]
+
+
+@pytest.mark.parametrize(
+    "field", ["click_id", "type", "value", "currency", "txid", "status", "time", "other"]
+)
+def test_any_text_in_any_field_gets_a_verdict_and_a_row(shop: Shop, field: str) -> None:
+    click_id = shop.click()
+    before = shop.count("postbacks")
+    for text in HOSTILE:
+        fields = {"click_id": click_id, field: text}
+        answers = [
+            shop.get(f"/p/{KEY}?{urlencode(fields, errors='surrogatepass')}"),
+            shop.post(f"/p/{KEY}", urlencode(fields, errors="surrogatepass")),
+            shop.post(f"/p/{KEY}", json.dumps(fields)),
+        ]
+        for answer in answers:
+            assert answer.status == 200
+            assert answer.headers["postbackd-verdict"]
+    assert shop.count("postbacks") == before + 3 * len(HOSTILE)
+
+
+def test_a_request_with_all_names_doubled_and_a_hundred_parameters_gets_a_verdict(shop: Shop) -> None:
+    click_id = shop.click()
+    assert shop.get(f"/p/{KEY}?click_id={click_id}&click_id=x&txid=D&txid=E").status == 200
+    many = "&".join(f"p{n}=1" for n in range(100))
+    document = json.loads(shop.get(f"/p/{KEY}?click_id={click_id}&{many}").body)
+    assert (document["verdict"], document["reason"]) == ("rejected", "too_many_parameters")
+
+
+# --- the answer that a network asked for --------------------------------------------------------------------
+
+
+def add_network(shop: Shop, name: str, **settings: object) -> str:
+    shop.publish(Network(id=0, name=name, key=f"key-of-{name}", **settings))  # type: ignore[arg-type]
+    return f"/p/key-of-{name}"
+
+
+def test_a_network_that_wants_ok_gets_ok_and_the_verdict_in_the_headers(shop: Shop) -> None:
+    path = add_network(shop, "plain", answer="ok")
+    click_id = shop.click()
+    for verdict in ("accepted", "duplicate"):
+        answer = shop.get(f"{path}?click_id={click_id}&txid=1")
+        assert (answer.status, answer.body) == (200, b"OK")
+        assert answer.headers["postbackd-verdict"] == verdict
+
+
+def test_a_network_that_wants_204_gets_204_without_a_body_and_the_connection_goes_on(shop: Shop) -> None:
+    path = add_network(shop, "silent", answer="204")
+    answer = shop.get(f"{path}?click_id={shop.click()}&txid=1")
+    assert (answer.status, answer.body, answer.headers["postbackd-verdict"]) == (204, b"", "accepted")
+    assert shop.get("/healthz").status == 200
+
+
+@pytest.mark.parametrize("style", ["json", "ok", "204"])
+def test_a_strict_network_hears_422_for_what_is_rejected_and_200_for_the_rest(shop: Shop, style: str) -> None:
+    path = add_network(shop, f"strict-{style}", strict=True, answer=style)
+    click_id = shop.click()
+    rejected = shop.get(f"{path}?click_id={click_id}&value=abc")
+    assert rejected.status == 422
+    assert json.loads(rejected.body)["reason"] == "value_invalid"
+    good = 204 if style == "204" else 200
+    assert shop.get(f"{path}?click_id={click_id}&txid=1").status == good
+    assert shop.get(f"{path}?click_id={click_id}&txid=1").status == good
+    assert shop.get(f"{path}?click_id=").status == good
+
+
+# --- uniform refusals ---------------------------------------------------------------------------------------
+
+
+def test_everything_that_does_not_exist_gets_the_same_answer(shop: Shop) -> None:
+    paths = ["/p/unknown", "/p/", f"/p/{KEY}x", f"/p/{KEY[:-1]}", f"/p/{KEY.lower()}", f"/p/{KEY}/other"]
+    paths += ["/p/unknown/pixel.gif", "/c/unknown", "/c/", "/", "/x"]
+    answers = [shop.get(path) for path in paths] + [shop.post("/p/unknown", "{")]
+    assert len({(a.status, a.body, tuple(sorted(a.headers.items()))) for a in answers}) == 1
+    assert answers[0].status == 404
+
+
+def test_a_method_that_is_none_of_ours_is_refused_without_a_row(shop: Shop) -> None:
+    before = shop.count("postbacks")
+    for method in ("PUT", "DELETE", "OPTIONS", "PATCH"):
+        answer = shop.ask(method, f"/p/{KEY}?click_id=x")
+        assert answer.status == 405
+        assert "POST" in answer.headers["allow"]
+    head = shop.ask("HEAD", f"/p/{KEY}?click_id=x")
+    assert (head.status, head.body) == (405, b"")
+    assert shop.get("/healthz").status == 200
+    assert shop.count("postbacks") == before
+
+
+def test_refusals_are_counted_by_kind(shop: Shop) -> None:
+    def refused() -> int:
+        return sum(row["count"] for row in shop.rows("SELECT count FROM refusals WHERE kind = 'not_found'"))
+
+    before = wait_until(lambda: refused() or 1, "a count")
+    for _ in range(7):
+        shop.get("/p/nobody")
+    wait_until(lambda: refused() >= before + 7 - 1, "the count of refusals")
+
+
+# --- the pixel ----------------------------------------------------------------------------------------------
+
+
+def is_pixel(answer: Answer) -> bool:
+    return (
+        answer.status == 200
+        and len(answer.body) == 43
+        and answer.body[:6] == b"GIF89a"
+        and answer.headers["content-type"] == "image/gif"
+        and answer.headers["cache-control"] == "no-store"
+    )
+
+
+def test_the_pixel_is_a_gif_whatever_became_of_the_postback(shop: Shop) -> None:
+    click_id = shop.click()
+    for query, verdict in [
+        (f"click_id={click_id}&txid=P", "accepted"),
+        (f"click_id={click_id}&txid=P", "duplicate"),
+        ("click_id={clickid}", "unmatched"),
+        (f"click_id={click_id}&value=abc", "rejected"),
+        ("", "unmatched"),
+    ]:
+        answer = shop.get(f"/p/{KEY}/pixel.gif?{quote(query, safe='=&')}")
+        assert is_pixel(answer)
+        assert answer.headers["postbackd-verdict"] == verdict
+
+
+def test_pixel_and_s2s_are_one_conversion_seen_by_both(shop: Shop) -> None:
+    click_id = shop.click()
+    pixel = shop.get(f"/p/{KEY}/pixel.gif?click_id={click_id}")
+    answer = shop.postback(click_id=click_id, txid="PX", value="5")
+    assert (answer["verdict"], answer["conversion"]) == ("updated", pixel.headers["x-request-id"])
+    rows = shop.rows(
+        "SELECT channels FROM conversions WHERE conversion_id = ?", read_stamp(answer["conversion"])
+    )
+    assert rows == [{"channels": 3}]
+
+
+# --- batches ------------------------------------------------------------------------------------------------
+
+
+def test_a_json_array_gets_a_verdict_for_each_in_its_order(shop: Shop) -> None:
+    click_id = shop.click()
+    items: list[object] = [
+        {"click_id": click_id, "txid": "B1", "value": 1.5},
+        {"click_id": click_id, "txid": "B1"},
+        "nonsense",
+        {"click_id": ""},
+        {"click_id": click_id, "txid": "B2", "value": "abc"},
+        None,
+        {"click_id": click_id, "txid": "B3"},
+    ]
+    answer = shop.post(f"/p/{KEY}", json.dumps(items))
+    documents = json.loads(answer.body)
+    assert answer.status == 200
+    assert [(d["verdict"], d.get("reason", "")) for d in documents] == [
+        ("accepted", ""), ("duplicate", ""), ("rejected", "body_malformed"), ("unmatched", "click_id_empty"),
+        ("rejected", "value_invalid"), ("rejected", "body_malformed"), ("accepted", ""),
+    ]  # fmt: skip
+    assert documents[1]["conversion"] == documents[0]["conversion"]
+    assert len({d["request"] for d in documents}) == len(documents)
+    assert answer.headers["x-request-id"] == documents[0]["request"]
+
+
+@pytest.mark.parametrize("content_type", ["application/x-ndjson", "application/jsonl", "text/plain"])
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\n\n"])
+def test_ndjson_gets_a_line_for_each_line(shop: Shop, content_type: str, line_end: str) -> None:
+    click_id = shop.click()
+    lines = [json.dumps({"click_id": click_id, "txid": f"N{n}"}) for n in range(3)]
+    answer = shop.post(f"/p/{KEY}", line_end.join(lines) + line_end, content_type)
+    documents = [json.loads(line) for line in answer.body.splitlines()]
+    assert [d["verdict"] for d in documents] == ["accepted"] * 3
+    assert answer.headers["content-type"] == "application/x-ndjson"
+
+
+def test_a_malformed_line_is_rejected_and_its_neighbours_count(shop: Shop) -> None:
+    click_id = shop.click()
+    lines = [
+        f'{{"click_id":"{click_id}","txid":"M1"}}',
+        "{broken",
+        f'{{"click_id":"{click_id}","txid":"M2"}}',
+        "5",
+    ]
+    answer = shop.post(f"/p/{KEY}", "\n".join(lines), "application/x-ndjson")
+    documents = [json.loads(line) for line in answer.body.splitlines()]
+    assert [d["verdict"] for d in documents] == ["accepted", "rejected", "accepted", "rejected"]
+
+
+def test_a_batch_larger_than_one_commit_is_answered_whole_and_in_order(shop: Shop) -> None:
+    click_id = shop.click()
+    items = [{"click_id": click_id, "txid": f"L{n}"} for n in range(2500)]
+    documents = json.loads(shop.post(f"/p/{KEY}", json.dumps(items)).body)
+    assert [d["verdict"] for d in documents] == ["accepted"] * 2500
+    assert [d["request"] for d in documents] == sorted(d["request"] for d in documents)
+    again = json.loads(shop.post(f"/p/{KEY}", json.dumps(items[::-1])).body)
+    assert [d["conversion"] for d in again] == [d["conversion"] for d in documents][::-1]
+
+
+def test_a_batch_of_none_or_too_many_is_refused(shop: Shop) -> None:
+    assert shop.post(f"/p/{KEY}", "[]").status == 400
+    assert shop.post(f"/p/{KEY}", "[" + "0," * 10_000 + "0]").status == 413
+
+
+# --- personal data and secrets ------------------------------------------------------------------------------
+
+
+PERSONAL = [
+    "marker.person@shop.example",
+    "+44 20 7946 0958",
+    "4111 1111 1111 1111",
+    "198.51.100.177",
+    "2001:db8:7:8::99",
+]
+
+
+def raw_bytes(shop: Shop) -> bytes:
+    """Every byte that the database holds on disk."""
+    return b"".join(path.read_bytes() for path in shop.directory.iterdir() if path.is_file())
+
+
+def test_personal_data_sent_in_any_field_of_any_request_never_reaches_the_disk(shop: Shop) -> None:
+    postback_fields = ["click_id", "type", "value", "currency", "txid", "status", "time", "email", "s2"]
+    click_fields = ["cost", "country", *(f"sub{n}" for n in range(1, 11)), "ip", "email"]
+    for text in PERSONAL:
+        for wrapped in (text, f"id {text} end", quote(text)):
+            click_id = shop.click(**dict.fromkeys(click_fields, wrapped), **_opaque(wrapped))
+            shop.post(
+                "/c/c1", json.dumps({"click_id": f"own {wrapped}", "sub1": wrapped, "sub2": {"e": wrapped}})
+            )
+            for field in postback_fields:
+                fields = {"click_id": click_id, field: wrapped}
+                shop.get(f"/p/{KEY}?{urlencode(fields)}")
+                shop.get(f"/p/{KEY}/pixel.gif?{urlencode(fields)}")
+                shop.post(f"/p/{KEY}", json.dumps([fields, {field: {"nested": [wrapped]}}]))
+                shop.post(f"/p/{KEY}", json.dumps({**fields, wrapped: click_id}))
+            shop.get(f"/p/{KEY}?{urlencode({'cid': 'x', wrapped: click_id})}")
+            shop.get(
+                f"/c/c1?{urlencode({wrapped: wrapped})}",
+                User_Agent=text,
+                Referer=f"https://x/?e={quote(text)}",
+            )
+    stored = raw_bytes(shop).lower()
+    assert b"hashed:" in stored
+    for text in PERSONAL:
+        for form in (text, quote(text), text.replace(" ", ""), text.replace(" ", "+")):
+            assert form.lower().encode() not in stored
+    assert b"marker" not in stored
+
+
+def _opaque(text: str) -> dict[str, str]:
+    """The source's own click id must come back to it as it was: digits alone are never taken for a card number."""
+    return {} if "4111" in text else {"source_click_id": text}
+
+
+def test_addresses_of_visitors_are_truncated(shop: Shop) -> None:
+    shop.click()
+    prefixes = {row["ip_prefix"] for row in shop.rows("SELECT DISTINCT ip_prefix FROM clicks")}
+    assert prefixes == {"127.0.0.0/24"}
+
+
+def test_the_endpoint_key_and_unmapped_parameters_are_in_no_row_of_the_log(shop: Shop) -> None:
+    shop.get(f"/p/{KEY}?click_id={shop.click()}&token=s3cr3t-unmapped&key={KEY}")
+    shop.get(f"/p/{KEY}x?token=s3cr3t-unmapped")
+    for table in ("postbacks", "clicks", "conversions", "waiting", "refusals"):
+        for row in shop.rows(f"SELECT * FROM {table}"):
+            assert KEY not in str(row)
+            assert "s3cr3t" not in str(row)
+
+
+# --- the store away -----------------------------------------------------------------------------------------
+
+
+def test_a_store_that_cannot_be_written_answers_503_and_goes_on_when_it_can(shop: Shop) -> None:
+    click_id = shop.click()
+    greedy = apsw.Connection(str(shop.directory / FILE_NAME))
+    greedy.execute("BEGIN IMMEDIATE")
+    postback = f"/p/{KEY}?click_id={click_id}&txid=U"
+    answers = [shop.get(postback), shop.get(postback), shop.get("/c/c1"), shop.get("/readyz")]
+    assert [answer.status for answer in answers] == [503] * 4
+    assert all(int(answer.headers["retry-after"]) > 0 for answer in answers)
+    assert shop.get("/healthz").status == 200
+    greedy.execute("ROLLBACK")
+    greedy.close()
+    wait_until(lambda: shop.get("/readyz").status == 200, "recovery")
+    verdict = shop.postback(click_id=click_id, txid="U")["verdict"]
+    assert verdict in ("accepted", "duplicate")
+    assert shop.postback(click_id=click_id, txid="U")["verdict"] == "duplicate"
+    rows = shop.rows("SELECT count(*) AS n FROM conversions WHERE transaction_id = 'U'")
+    assert rows == [{"n": 1}]
+
+
+# --- the catalog --------------------------------------------------------------------------------------------
+
+
+def test_a_change_of_the_catalog_is_seen_within_a_second(shop: Shop) -> None:
+    shop.save(Network(id=0, name="fresh", key="key-of-fresh"))
+    began = monotonic()
+    wait_until(lambda: shop.get("/p/key-of-fresh?click_id=x").status == 200, "the new network")
+    assert monotonic() - began < 1.0
+
+
+def test_a_changed_mapping_is_used(shop: Shop) -> None:
+    shop.publish(replace(shop.network, fields={"value": ("reward",)}))
+    document = shop.postback(click_id=shop.click(), reward="abc")
+    assert document["reason"] == "value_invalid"
+    shop.publish(shop.network)
+    assert shop.postback(click_id=shop.click(), reward="abc")["verdict"] == "accepted"
