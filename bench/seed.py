@@ -23,7 +23,8 @@ from postbackd.core.click_id import KeyRing, first_stamp_at
 from postbackd.core.model import Campaign, Network, Offer, Source, WeightedOffer
 from postbackd.core.statuses import Status
 from postbackd.core.verdicts import Verdict
-from postbackd.store.sqlite import FILE_NAME, SqliteStore
+from postbackd.store.sqlite import SqliteStore
+from postbackd.store.sqlite_file import FILE_NAME
 
 DAY_MS = 86_400_000
 RECENT_DAYS = 7

@@ -25,7 +25,8 @@ from postbackd.ingest.catalog import Snapshot
 from postbackd.ingest.front_door import FrontDoor
 from postbackd.settings import Settings
 from postbackd.store.base import StoreRefused
-from postbackd.store.sqlite import SqliteStore, unsafe_sync
+from postbackd.store.sqlite import SqliteStore
+from postbackd.store.sqlite_file import unsafe_sync
 from postbackd.upkeep.checkpoints import keep_log_short
 
 log = logging.getLogger("postbackd.runtime")
@@ -35,7 +36,12 @@ LOCK_NAME = "postbackd.lock"
 
 def open_store(settings: Settings, create: bool) -> SqliteStore:
     """The store that the settings name.  Raises ``StoreRefused`` with one line that says what to do."""
-    return SqliteStore.open(Path(settings.data), create=create, busy_timeout_ms=settings.busy_timeout_ms)
+    return SqliteStore.open(
+        Path(settings.data),
+        create=create,
+        busy_timeout_ms=settings.busy_timeout_ms,
+        checkpoint_pages=settings.checkpoint_pages,
+    )
 
 
 @contextmanager

@@ -72,6 +72,14 @@ class Settings(Struct, frozen=True, kw_only=True):
     batch_limit: Annotated[
         int, Meta(ge=1, le=100_000, description="Most requests that are committed in one transaction.")
     ] = 1024
+    checkpoint_pages: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=10_000_000,
+            description="Pages of 4 kB that the write-ahead log may hold before it is copied into the database.",
+        ),
+    ] = 2048
     log_format: Annotated[
         Literal["text", "json"],
         Meta(

@@ -134,11 +134,11 @@ def test_a_json_object_wins_over_the_query_and_the_query_fills_what_is_missing_o
         ("1e999", "1e999"),
         ("-3", "-3"),
         ("12345678901234567890123", "12345678901234567890123"),
-        ("1" + "0" * 70, "9" * 60),
+        ("1" + "0" * 70, "1" + "0" * 70),
         ("true", "true"),
         ("false", "false"),
-        ("[1,2]", "[1,2]"),
-        ('{"a":1}', '{"a":1}'),
+        ("[1,2]", "[nested]"),
+        ('{"a":1}', "[nested]"),
     ],
 )
 def test_a_json_value_becomes_the_text_that_a_query_would_carry(written: str, text: str) -> None:
@@ -148,11 +148,11 @@ def test_a_json_value_becomes_the_text_that_a_query_would_carry(written: str, te
 def test_deep_json_inside_one_field_does_not_break_the_others() -> None:
     assert from_json(f'{{"txid": "T", "value": {"[" * 50}{"]" * 50}}}') == {
         "transaction_id": "T",
-        "value": "[" * 50 + "]" * 50,
+        "value": "[nested]",
     }
 
 
-def test_a_nested_value_that_cannot_be_written_is_named_as_such() -> None:
+def test_a_value_nested_deeply_is_named_as_such() -> None:
     deep: list[object] = []
     for _ in range(100_000):
         deep = [deep]

@@ -14,9 +14,10 @@ from pathlib import Path
 import apsw
 import pytest
 
-from postbackd.store import sqlite
+from postbackd.store import sqlite_file
 from postbackd.store.base import Batch, StoreRefused, StoreUnavailable
-from postbackd.store.sqlite import APPLICATION_ID, FILE_NAME, SqliteStore
+from postbackd.store.sqlite import TOUCH, SqliteStore
+from postbackd.store.sqlite_file import APPLICATION_ID, FILE_NAME
 from tests.store.contract import KINDS, World
 
 
@@ -44,7 +45,7 @@ def test_nobody_else_can_read_any_file_of_the_database(tmp_path: Path) -> None:
         store = SqliteStore.open(shared, create=True)
     finally:
         os.umask(before)
-    store.connection.execute(sqlite.TOUCH)
+    store.connection.execute(TOUCH)
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in shared.iterdir()}
     assert {name.removeprefix(FILE_NAME) for name in modes} == {"", "-wal", "-shm"}
     assert set(modes.values()) == {0o600}
@@ -176,7 +177,7 @@ def _use(directory: Path) -> None:
 
 
 def test_an_sqlite_with_the_known_bug_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite, "_sqlite_version", lambda: (3, 40, 1))
+    monkeypatch.setattr(sqlite_file, "_version_of_sqlite", lambda: (3, 40, 1))
     assert "can corrupt databases" in refusal(tmp_path)
 
 
@@ -225,7 +226,7 @@ def test_a_full_disk_is_unavailable_stores_nothing_of_the_batch_and_recovers(wor
 
 def test_a_locked_database_is_unavailable_and_goes_on_when_it_is_free(world: World) -> None:
     click = world.click()
-    with locked(world), pytest.raises(StoreUnavailable, match="Busy"):
+    with locked(world), pytest.raises(StoreUnavailable, match="locked"):
         world.send(click, "txid=T")
     world.run(world.store.recover())
     assert world.send(click, "txid=T").verdict == "accepted"
@@ -338,11 +339,9 @@ def test_waiting_for_another_writer_does_not_stop_the_event_loop(world: World) -
 # --- checkpoints --------------------------------------------------------------------------------------------
 
 
-def test_a_long_log_is_copied_into_the_database_and_starts_over(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sqlite, "CHECKPOINT_PAGES", 50)
+def test_a_long_log_is_copied_into_the_database_and_starts_over(world: World) -> None:
     store = store_of(world)
+    store._checkpoint_pages = 50
     fill(world)
     wants = [store.wants_checkpoint]
     world.run(store.checkpoint())

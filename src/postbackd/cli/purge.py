@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from postbackd.cli.options import as_json, as_moment, takes_data
+from postbackd.cli.options import as_json, as_moment, now_ms, takes_data
 from postbackd.cli.session import Session, print_json, visit
 from postbackd.reports.period import Period, write_moment
 from postbackd.settings import Settings
@@ -30,6 +30,9 @@ def purge(before_ms: int, yes: bool, settings: Settings, json_wanted: bool) -> N
 
     A postback for a deleted click is answered unmatched, reason click_purged.
     """
+
+    if before_ms > now_ms():
+        raise click.UsageError("--before lies in the future; name a time that has passed, such as 90d")
 
     async def work(session: Session) -> dict[str, int]:
         until = Period(None, before_ms).stamps()["until"]

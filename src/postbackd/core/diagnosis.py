@@ -112,7 +112,7 @@ class Reason(IntEnum):
     CURRENCY_UNKNOWN = (
         15,
         "The currency is not an ISO 4217 code.",
-        "Send a code such as USD or EUR, or leave it out and set the network's currency, then replay.",
+        "Send a code such as USD or EUR, or leave it out and set the network's currency; then send the postback again.",
     )
     STATUS_UNKNOWN = (
         16,

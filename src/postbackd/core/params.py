@@ -210,13 +210,5 @@ def _json_text(value: Any) -> str | None:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int):
-        return str(value) if -(10**60) < value < 10**60 else "9" * 60
-    return clean(_nested_text(value))
-
-
-def _nested_text(value: Any) -> str:
-    """A list or object where a single value belongs.  Whole: who keeps it masks personal data before cutting it."""
-    try:
-        return msgspec.json.encode(value).decode("utf-8", "replace")
-    except (ValueError, RecursionError):
-        return "[nested]"
+        return str(value)
+    return "[nested]"  # a list or an object where a single value belongs

@@ -7,13 +7,13 @@ known.  Nothing here touches a database, a clock or a socket.
 
 from __future__ import annotations
 
+import msgspec
 from msgspec import Struct
-from msgspec.structs import replace
 
 from postbackd.core.click_id import KeyRing, stamp_ms
 from postbackd.core.click_ref import find_click
 from postbackd.core.diagnosis import Reason
-from postbackd.core.model import ClickRef, Dedup, Offer, Postback, Request, Terms
+from postbackd.core.model import Channel, ClickRef, Dedup, Offer, Postback, Request, Terms
 from postbackd.core.params import MAX_PARAMETERS, Received
 from postbackd.core.privacy import Masker
 from postbackd.core.statuses import Status, settle
@@ -95,7 +95,7 @@ def judge_again(original: Postback, network: NetworkRules, keys: KeyRing, masker
         original.transaction_text, terms.status_text, original.time_text,
     ]  # fmt: skip
     received = Received(values, original.parameters)
-    return replace(judge(received, network, keys, masker, original.request), replay=True)
+    return msgspec.structs.replace(judge(received, network, keys, masker, original.request), replay=True)
 
 
 def unusable(request: Request, reason: Reason, parameters: int = 0) -> Postback:
@@ -150,25 +150,66 @@ class Repeat(Struct, frozen=True, gc=False):
 def repeat(current: Conversion, postback: Postback, dedup: Dedup) -> Repeat:
     """Decide a postback whose (click, type, transaction id) is counted already.
 
-    A status that the sender wrote moves the conversion along ``statuses`` in every mode: pending, approved and
-    reversed arrive as messages of their own.  A value changes in ``update`` mode only, and not by a message that
-    the statuses call late.  ``hold`` keeps a repeat without transaction id for a person to decide.  (``add``
-    makes one more conversion of it, before it comes here.)
+    - S2S that confirms what only the pixel brought: its status and value replace the pixel's.  The pixel changes
+      nothing that S2S said: anybody can call it.
+    - A status that the sender wrote moves the conversion along ``statuses`` in every mode: pending, approved and
+      reversed arrive as messages of their own.  With it comes the value of a conversion that had none.
+    - A value changes in ``update`` mode only, and only by a message that is not older than the last one; a replay is
+      old unless its sender gave a time.  An absent currency changes nothing.
+    - ``hold`` keeps a repeat without transaction id for a person to decide.  (``add`` makes one more conversion of it,
+      before it comes here.)
     """
-    terms = postback.terms
-    channels = current.channels | postback.request.channel
-    status, status_time_ms = current.status, current.status_time_ms
-    if terms.status_given:
-        status, status_time_ms = settle(
-            Status(status), status_time_ms, Status(terms.status), postback.time_ms
-        )
-    late = terms.status_given and status != terms.status
-    value, currency = current.value_micros, current.currency
-    if dedup is Dedup.UPDATE and terms.value_given and not late:
-        value, currency = terms.value_micros, terms.currency
-    after = Conversion(current.conversion_id, status, value, currency, channels, status_time_ms)
-    if (status, value, currency) != (current.status, current.value_micros, current.currency):
+    channel = postback.request.channel
+    seen = msgspec.structs.replace(current, channels=current.channels | channel)
+    if current.channels & Channel.S2S and channel == Channel.PIXEL:
+        return Repeat(Verdict.DUPLICATE, seen)
+    if current.channels == Channel.PIXEL and channel == Channel.S2S:
+        after = _confirm(seen, postback)
+    else:
+        after = _change(seen, postback, dedup)
+    before = (current.status, current.value_micros, current.currency)
+    if (after.status, after.value_micros, after.currency) != before:
         return Repeat(Verdict.UPDATED, after)
-    if dedup is Dedup.HOLD and not postback.transaction_id and channels == current.channels:
+    if dedup is Dedup.HOLD and not postback.transaction_id and seen.channels == current.channels:
         return Repeat(Verdict.HELD, after, Reason.REPEAT_WITHOUT_TRANSACTION_ID)
     return Repeat(Verdict.DUPLICATE, after)
+
+
+def _confirm(current: Conversion, postback: Postback) -> Conversion:
+    """What S2S makes of a conversion that only the pixel has seen."""
+    terms = postback.terms
+    if terms.status_given:
+        current = msgspec.structs.replace(current, status=terms.status, status_time_ms=postback.time_ms)
+    return _take_value(current, terms) if terms.value_given else current
+
+
+def _change(current: Conversion, postback: Postback, dedup: Dedup) -> Conversion:
+    """What a further message makes of a conversion."""
+    terms = postback.terms
+    status, status_time_ms = Status(current.status), current.status_time_ms
+    late = 0 < postback.time_ms < status_time_ms or (postback.replay and not postback.time_ms)
+    if terms.status_given:
+        status, status_time_ms = settle(status, status_time_ms, Status(terms.status), postback.time_ms)
+        late = late or status != terms.status
+    elif dedup is Dedup.UPDATE and terms.value_given and not late:
+        status_time_ms = max(status_time_ms, postback.time_ms)
+    moved = msgspec.structs.replace(current, status=status, status_time_ms=status_time_ms)
+    fills = terms.status_given and status != current.status and not current.value_micros
+    if terms.value_given and not late and (dedup is Dedup.UPDATE or fills):
+        return _take_value(moved, terms)
+    return moved
+
+
+def _take_value(current: Conversion, terms: Terms) -> Conversion:
+    currency = terms.currency if terms.currency_text else current.currency
+    return msgspec.structs.replace(current, value_micros=terms.value_micros, currency=currency)
+
+
+def moves_status(current: Conversion, postback: Postback) -> bool:
+    """Whether the status that the sender wrote changes the conversion's."""
+    if not postback.terms.status_given:
+        return False
+    status, _ = settle(
+        Status(current.status), current.status_time_ms, Status(postback.terms.status), postback.time_ms
+    )
+    return status != current.status

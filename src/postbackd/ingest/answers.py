@@ -21,6 +21,7 @@ REASON_PHRASES = {
     413: "Content Too Large",
     414: "URI Too Long",
     422: "Unprocessable Content",
+    500: "Internal Server Error",
     431: "Request Header Fields Too Large",
     503: "Service Unavailable",
 }
@@ -39,17 +40,20 @@ _VERDICT_WORDS = {verdict: verdict.word for verdict in Verdict}
 _ACCEPTED_LENGTH = len('{"verdict":"accepted","conversion":"","request":""}') + 26
 
 
-def write_answer(
-    status: int, body: bytes = b"", content_type: str = TEXT, headers: str = "", *, head: bool = False
-) -> bytes:
-    """A whole answer.  ``headers``: further lines, each ended by CR LF.  ``head``: leave the body out."""
+def write_answer(status: int, body: bytes = b"", content_type: str = TEXT, headers: str = "") -> bytes:
+    """A whole answer.  ``headers``: further lines, each ended by CR LF."""
     start = f"HTTP/1.1 {status} {REASON_PHRASES[status]}\r\n{headers}Cache-Control: no-store\r\n"
     if status == 204:
         return f"{start}\r\n".encode("latin-1")
     if body:
         start += f"Content-Type: {content_type}\r\n"
-    answer = f"{start}Content-Length: {len(body)}\r\n\r\n".encode("latin-1")
-    return answer if head else answer + body
+    return f"{start}Content-Length: {len(body)}\r\n\r\n".encode("latin-1") + body
+
+
+def without_body(answer: bytes) -> bytes:
+    """The answer to HEAD: the same head, Content-Length included, and no body (RFC 9110 section 9.3.2)."""
+    head, blank, _ = answer.partition(b"\r\n\r\n")
+    return head + blank
 
 
 def closing(answer: bytes) -> bytes:
@@ -57,14 +61,16 @@ def closing(answer: bytes) -> bytes:
     return answer.replace(b"\r\n", b"\r\nConnection: close\r\n", 1)
 
 
-def verdict_document(outcome: Outcome, request_id: int) -> dict[str, str]:
-    """What became of a postback, as the sender reads it."""
+def verdict_document(outcome: Outcome, request_id: int, *, explain: bool = True) -> dict[str, str]:
+    """What became of a postback, as the sender reads it; ``explain`` adds cause and fix to a reason."""
     document = {"verdict": _VERDICT_WORDS[outcome.verdict]}
     if outcome.conversion_id is not None:
         document["conversion"] = write_stamp(outcome.conversion_id)
     if outcome.reason:
         reason = Reason(outcome.reason)
-        document |= {"reason": reason.word, "cause": reason.cause, "fix": reason.fix}
+        document["reason"] = reason.word
+        if explain:
+            document |= {"cause": reason.cause, "fix": reason.fix}
     document["request"] = write_stamp(request_id)
     return document
 
@@ -113,13 +119,13 @@ def write_documents(documents: list[dict[str, str]], request_id: int, ndjson: bo
     return write_answer(200, _json.encode(documents), JSON, headers)
 
 
-def write_json(status: int, document: dict[str, str], headers: str = "", *, head: bool = False) -> bytes:
-    return write_answer(status, _json.encode(document), JSON, headers, head=head)
+def write_json(status: int, document: dict[str, str], headers: str = "") -> bytes:
+    return write_answer(status, _json.encode(document), JSON, headers)
 
 
-def write_redirect(url: str, *, head: bool = False) -> bytes:
+def write_redirect(url: str) -> bytes:
     """302 to a URL that is printable ASCII (``core.macros`` promises it)."""
-    return write_answer(302, headers=f"Location: {url}\r\n", head=head)
+    return write_answer(302, headers=f"Location: {url}\r\n")
 
 
 NOT_FOUND = write_json(404, {"error": "not found"})
@@ -133,9 +139,11 @@ BUSY = write_json(
     503, {"error": "too many requests are waiting; send the same request again"}, "Retry-After: 1\r\n"
 )
 
-METHOD_NOT_ALLOWED = write_json(
-    405, {"error": "method not allowed; use GET or POST"}, "Allow: GET, HEAD, POST\r\n"
-)
+NOT_A_CLICK = write_json(405, {"error": "use GET, HEAD or POST"}, "Allow: GET, HEAD, POST\r\n")
+
+NOT_A_POSTBACK = write_json(405, {"error": "use GET or POST"}, "Allow: GET, POST\r\n")
+
+FAULT = write_json(500, {"error": "a fault of this server; it has been logged"})
 
 OK = write_answer(200, b"ok\n")
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from time import perf_counter, time
 from typing import Protocol, TypeVar
 
@@ -18,6 +19,7 @@ from postbackd.core.model import Click, Postback
 from postbackd.core.rulebook import Rulebook
 from postbackd.ingest.flow import Flow
 from postbackd.store.base import Batch, Outcome, Store, StoreUnavailable
+from postbackd.store.failpoints import pass_failpoint
 
 log = logging.getLogger("postbackd.ingest")
 
@@ -27,18 +29,24 @@ _RECOVERY_PAUSE_S = 0.25
 _FLOW_EVERY_S = 1.0
 
 
-class PostbackSink(Protocol):
+class Waiting(Protocol):
+    """Whoever waits for a commit."""
+
+    def failed(self) -> None:
+        """The store failed; nothing is known."""
+        ...
+
+
+class PostbackSink(Waiting, Protocol):
     """Whoever waits to hear what became of a postback."""
 
     def settled(self, postback: Postback, outcome: Outcome) -> None: ...
-    def failed(self) -> None: ...
 
 
-class ClickSink(Protocol):
+class ClickSink(Waiting, Protocol):
     """Whoever waits for a click to be stored."""
 
     def stored(self, stamp: int) -> None: ...
-    def failed(self) -> None: ...
 
 
 class Batcher:
@@ -89,20 +97,19 @@ class Batcher:
         clicks, self._clicks = _take(self._clicks, self._batch_limit)
         flow = self._due_flow()
         batch = Batch([click for click, _ in clicks], [postback for postback, _ in postbacks], flow)
+        pass_failpoint("after_parse")
         try:
             written = await self._store.write(batch, self._rulebook())
-        except StoreUnavailable as error:
+        except Exception as error:  # noqa: BLE001 - a fault of ours is no reason to leave senders without an answer
             self._flow.put_back(flow)
+            _tell_all(waiting.failed for _, waiting in (*clicks, *postbacks))
             self._stop_accepting(error)
-            for _, click_sink in clicks:
-                click_sink.failed()
-            for _, sink in postbacks:
-                sink.failed()
             return
-        for (_, click_sink), stamp in zip(clicks, written.clicks, strict=True):
-            click_sink.stored(stamp)
-        for (postback, sink), outcome in zip(postbacks, written.outcomes, strict=True):
-            sink.settled(postback, outcome)
+        _tell_all(
+            partial(sink.stored, stamp) for (_, sink), stamp in zip(clicks, written.clicks, strict=True)
+        )
+        settled = zip(postbacks, written.outcomes, strict=True)
+        _tell_all(partial(sink.settled, postback, outcome) for (postback, sink), outcome in settled)
 
     def _due_flow(self) -> list:  # type: ignore[type-arg]
         now = perf_counter()
@@ -124,10 +131,20 @@ class Batcher:
             self._flow.put_back(flow)
             self._stop_accepting(error)
 
-    def _stop_accepting(self, error: StoreUnavailable) -> None:
+    def _stop_accepting(self, error: Exception) -> None:
+        """Nothing may be written behind a write that failed: a sync that succeeds later would not cover it."""
         if self.available:
-            log.error("the store failed (%s); answering 503 until it can be written again", error)
+            unexpected = not isinstance(error, StoreUnavailable)
+            log.error(
+                "the store failed (%s); answering 503 until it can be written again",
+                error,
+                exc_info=unexpected,
+            )
         self.available = False
+        queued = (*self._clicks, *self._postbacks)
+        self._clicks.clear()
+        self._postbacks.clear()
+        _tell_all(waiting.failed for _, waiting in queued)
         if self._recovering is None:
             self._recovering = self._loop.create_task(self._recover())
 
@@ -158,6 +175,15 @@ class Batcher:
             self._recovering.cancel()
         self._flow_written = 0.0
         await self.write_flow()
+
+
+def _tell_all(answers: Iterable[Callable[[], None]]) -> None:
+    """Give each who waits its answer; a fault at one must not keep the others waiting."""
+    for answer in answers:
+        try:
+            answer()
+        except Exception:
+            log.exception("an answer could not be given")
 
 
 def _take(queue: deque[_T], limit: int) -> tuple[deque[_T], deque[_T]]:

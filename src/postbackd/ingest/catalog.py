@@ -63,7 +63,8 @@ class Snapshot:
 def _link(campaign: Campaign, catalog: Catalog) -> Link:
     offers = {offer.id: offer for offer in catalog.offers}
     networks = {network.id: network.name for network in catalog.networks}
-    source = next(source for source in catalog.sources if source.id == campaign.source)
+    sources = {source.id: source for source in catalog.sources}
+    source = sources[campaign.source]
     destinations, bounds = [], []
     total = sum(weighted.weight for weighted in campaign.offers)
     reached = 0

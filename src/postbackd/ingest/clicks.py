@@ -49,7 +49,7 @@ class ClickReply:
         if exchange.method == b"POST":
             exchange.reply(answers.write_json(201, {"click_id": click_id, "url": url}))
         else:
-            exchange.reply(answers.write_redirect(url, head=exchange.method == b"HEAD"))
+            exchange.reply(answers.write_redirect(url))
 
     def failed(self) -> None:
         self._flow.refused(now_ms() // 60_000, "unavailable")

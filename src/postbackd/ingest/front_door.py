@@ -47,6 +47,8 @@ class FrontDoor:
 
     def handle(self, exchange: Exchange) -> None:
         target = exchange.target.decode("utf-8", "replace")
+        if target[:1] != "/":
+            target = _strip_origin(target)
         path, _, query = target.partition("?")
         if path[:3] == "/p/":
             self._handle_postback(exchange, path[3:], query)
@@ -71,7 +73,7 @@ class FrontDoor:
                 self._not_found(exchange)
                 return
         if exchange.method != b"GET" and exchange.method != b"POST":
-            exchange.reply(answers.METHOD_NOT_ALLOWED)
+            exchange.reply(answers.NOT_A_POSTBACK)
             self.refused("method")
         elif self._may_enter(exchange):
             self._postbacks.take(exchange, endpoint, snapshot, query, channel)
@@ -82,7 +84,7 @@ class FrontDoor:
         if link is None:
             self._not_found(exchange)
         elif exchange.method not in (b"GET", b"HEAD", b"POST"):
-            exchange.reply(answers.METHOD_NOT_ALLOWED)
+            exchange.reply(answers.NOT_A_CLICK)
             self.refused("method")
         elif self._may_enter(exchange):
             self._clicks.take(exchange, link, snapshot, query)
@@ -117,22 +119,26 @@ class FrontDoor:
         self._server = await loop.create_server(lambda: Connection(self), sock=listening, backlog=4096)
 
     async def tend(self) -> None:
-        """Regular work until cancelled: deadlines, the catalog, counts, checkpoints."""
+        """Regular work until cancelled: deadlines, the catalog, counts."""
         ticks = 0
         while True:
             await asyncio.sleep(_TICK_S)
             ticks += 1
-            self.now = perf_counter()
-            for connection in list(self.connections):
-                connection.check_deadline(self.now)
-            if not self._batcher.available:
-                continue
             try:
-                if ticks % _CATALOG_EVERY_TICKS == 0:
-                    await self._refresh()
-                await self._batcher.write_flow()
+                self._check_deadlines()
+                if self._batcher.available:
+                    if ticks % _CATALOG_EVERY_TICKS == 0:
+                        await self._refresh()
+                    await self._batcher.write_flow()
             except StoreUnavailable as error:
                 self._batcher.report_failure(error)
+            except Exception:
+                log.exception("a fault in the regular work")
+
+    def _check_deadlines(self) -> None:
+        self.now = perf_counter()
+        for connection in list(self.connections):
+            connection.check_deadline(self.now)
 
     async def _refresh(self) -> None:
         """Swap the catalog when it has changed."""
@@ -150,17 +156,27 @@ class FrontDoor:
         self.draining = True
         if self._server is not None:
             self._server.close()
-        for connection in list(self.connections):
-            connection.close_idle()
-        deadline = perf_counter() + _DRAIN_S
-        while self.connections and perf_counter() < deadline:
-            await asyncio.sleep(0.01)
-            self.now = perf_counter()
+        started = perf_counter()
+        while self.connections and perf_counter() < started + _DRAIN_S:
+            unserved = perf_counter() > started + _FIRST_REQUEST_S
             for connection in list(self.connections):
-                connection.check_deadline(self.now)
-                connection.close_idle()
+                connection.close_idle(unserved=unserved)
+            self._check_deadlines()
+            await asyncio.sleep(0.01)
         await self._batcher.drain()
 
 
-_DRAIN_S = 6.0
-"""Longer than a connection may take to send its first request."""
+def _strip_origin(target: str) -> str:
+    """The path of an absolute target, which every server must accept (RFC 9112 section 3.2.2)."""
+    scheme, separator, rest = target.partition("://")
+    if not separator or scheme.lower() not in ("http", "https"):
+        return target
+    _, slash, path = rest.partition("/")
+    return slash + path
+
+
+_DRAIN_S = 11.0
+"""Longer than the slowest request may take to arrive."""
+
+_FIRST_REQUEST_S = 0.3
+"""What a connection that was accepted last may take to send its first request; others wait for it to end."""

@@ -11,13 +11,18 @@ with ``Transfer-Encoding``, a bare CR or LF, a missing or double ``Host`` (RFC 9
 from __future__ import annotations
 
 import asyncio
+import logging
+import re
 from collections import deque
+from collections.abc import Callable, Mapping
 from time import perf_counter
 from typing import Any, Protocol
 
 import httptools
 
-from postbackd.ingest.answers import closing, write_refusal
+from postbackd.ingest.answers import FAULT, closing, without_body, write_refusal
+
+log = logging.getLogger("postbackd.ingest")
 
 FIRST_BYTE_S = 5.0
 HEADERS_S = 5.0
@@ -62,6 +67,8 @@ class Exchange:
 
     def reply(self, answer: bytes) -> None:
         """Answer; the bytes leave when every earlier request of the connection has been answered."""
+        if self.method == b"HEAD":
+            answer = without_body(answer)
         self.answer = answer if self.keep_alive else closing(answer)
         self.connection.flush()
 
@@ -94,10 +101,12 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_body",
         "_body_bytes",
+        "_chunked",
         "_content_type",
         "_deadline",
         "_exchanges",
         "_expects_continue",
+        "_fresh",
         "_handler",
         "_head_bytes",
         "_header_bytes",
@@ -105,6 +114,8 @@ class Connection(asyncio.Protocol):
         "_hosts",
         "_in_body",
         "_in_message",
+        "_known_host",
+        "_lost",
         "_parser",
         "_paused",
         "_prefetch",
@@ -122,10 +133,13 @@ class Connection(asyncio.Protocol):
         self._handler = handler
         self._parser: Any = httptools.HttpRequestParser(self)
         self._exchanges: deque[Exchange] = deque()
+        self._fresh: list[Exchange] = []
         self._transport: Any = None
         self._deadline = 0.0
         self._refusal: tuple[int, str] | None = None
         self._in_message = self._in_body = self._paused = self._write_paused = self._stopped = False
+        self._lost = False
+        self._known_host = b""
         self._served = 0
         self._started = 0.0
         self._head_bytes = 0
@@ -136,9 +150,9 @@ class Connection(asyncio.Protocol):
         """Ready for the next message."""
         self._target = b""
         self._content_type = b""
-        self._body = b""
-        self._body_bytes: list[bytes] | None = None
-        self._prefetch = self._expects_continue = self._in_body = False
+        self._body: bytes | bytearray = b""
+        self._body_bytes = 0
+        self._prefetch = self._expects_continue = self._in_body = self._chunked = False
         self._hosts = self._headers = self._header_bytes = 0
 
     # --- asyncio.Protocol ------------------------------------------------------------------------------------
@@ -150,29 +164,47 @@ class Connection(asyncio.Protocol):
         self._handler.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stopped = True
+        self._stopped = self._lost = True
+        self._exchanges.clear()
         self._handler.connections.discard(self)
 
     def data_received(self, data: bytes) -> None:
         if self._stopped:
             return
         self._started = perf_counter()
-        if not self._in_message:
-            self._in_message = True
-            self._deadline = self._started + HEADERS_S
+        if not self._in_message and (not data.isascii() or b"pgrade" in data):
+            data = _make_plain(data)
         self._head_bytes += len(data)
+        refusal: tuple[int, str] | None = None
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._ignore_upgrade(data[upgrade.args[0] :])
+        except (
+            httptools.HttpParserUpgrade
+        ):  # the parser has skipped the body: this request was not read whole
+            self._exchanges.remove(self._fresh.pop())
+            refusal = (400, "an Upgrade that cannot be ignored; send the request without it")
         except httptools.HttpParserError:
-            self._refuse(*(self._refusal or (400, "malformed HTTP request")))
+            refusal = self._refusal or (400, "malformed HTTP request")
         else:
             if self._in_message and not self._in_body and self._head_bytes > MAX_HEADER_BYTES + MAX_LINE:
-                self._refuse(431, "the request's headers are too large")
-        if len(self._exchanges) > MAX_PIPELINED and not self._paused:
+                refusal = (431, "the request's headers are too large")
+        if self._fresh:
+            self._handle_fresh()
+        if refusal is not None:
+            self._refuse(*refusal)
+        elif len(self._exchanges) > MAX_PIPELINED and not self._paused:
             self._paused = True
             self._transport.pause_reading()
+
+    def _handle_fresh(self) -> None:
+        """Hand over the requests that have just become complete, in their order."""
+        fresh, self._fresh = self._fresh, []
+        for exchange in fresh:
+            try:
+                self._handler.handle(exchange)
+            except Exception:
+                log.exception("a request could not be handled")
+                exchange.reply(FAULT)
 
     def eof_received(self) -> bool:
         """The client will send no more; stay to send what it waits for."""
@@ -194,6 +226,10 @@ class Connection(asyncio.Protocol):
 
     # --- httptools callbacks ---------------------------------------------------------------------------------
 
+    def on_message_begin(self) -> None:
+        self._in_message = True
+        self._deadline = self._started + HEADERS_S
+
     def on_url(self, url: bytes) -> None:
         self._target = self._target + url if self._target else url
         if len(self._target) > MAX_LINE:
@@ -205,24 +241,40 @@ class Connection(asyncio.Protocol):
         self._header_bytes += size
         if size > MAX_LINE or self._header_bytes > MAX_HEADER_BYTES or self._headers > MAX_HEADERS:
             self._stop_parsing(431, "the request's headers are too large or too many")
-        length = len(name)
-        if length == 4:
-            if name.lower() == b"host":
-                self._hosts += 1
-        elif length == 12:
-            if name.lower() == b"content-type":
-                self._content_type = value.lower()
-        elif length == 14:
-            if name.lower() == b"content-length" and value.isdigit() and int(value[:20]) > MAX_BATCH_BODY:
-                self._stop_parsing(413, "the body is too large")
-        elif length == 11 or length == 7 or length == 5:
-            if name.lower() in (b"sec-purpose", b"purpose", b"x-moz") and b"prefetch" in value.lower():
-                self._prefetch = True
-        elif length == 6 and name.lower() == b"expect":
-            self._expects_continue = value.lower() == b"100-continue"
+        take = _HEADERS.get(name.lower())
+        if take is not None:
+            take(self, value)
+
+    def _take_host(self, value: bytes) -> None:
+        self._hosts += 1
+        if value != self._known_host:
+            if not _HOST.fullmatch(value):
+                self._stop_parsing(400, "the Host header is not a host")
+            self._known_host = value
+
+    def _take_content_type(self, value: bytes) -> None:
+        self._content_type = value.lower()
+
+    def _take_content_length(self, value: bytes) -> None:
+        if value.isdigit() and int(value[:20]) > MAX_BATCH_BODY:
+            self._stop_parsing(413, "the body is too large")
+
+    def _take_transfer_encoding(self, value: bytes) -> None:
+        if self._chunked or value.lower() != b"chunked":
+            self._stop_parsing(400, "the only Transfer-Encoding is chunked, once")
+        self._chunked = True
+
+    def _take_purpose(self, value: bytes) -> None:
+        self._prefetch = self._prefetch or b"prefetch" in value.lower()
+
+    def _take_expect(self, value: bytes) -> None:
+        self._expects_continue = value.lower() == b"100-continue"
 
     def on_headers_complete(self) -> None:
-        if self._hosts != 1 and (self._hosts > 1 or self._parser.get_http_version() != "1.0"):
+        version = self._parser.get_http_version()
+        if version != "1.1" and (version != "1.0" or self._chunked):
+            self._stop_parsing(400, "send HTTP/1.1, or HTTP/1.0 without Transfer-Encoding")
+        if self._hosts != 1 and (self._hosts or version == "1.1"):
             self._stop_parsing(400, "a request needs exactly one Host header")
         self._in_body = True
         self._deadline = self._started + BODY_S
@@ -230,21 +282,18 @@ class Connection(asyncio.Protocol):
             self._transport.write(_CONTINUE)
 
     def on_body(self, body: bytes) -> None:
-        if self._body_bytes is None:
-            if not self._body:
-                self._body = body
-                self._check_body(len(body))
-                return
-            self._body_bytes = [self._body]
-        self._body_bytes.append(body)
-        self._check_body(sum(map(len, self._body_bytes)))
-
-    def _check_body(self, size: int) -> None:
-        if size <= MAX_BODY:
+        self._body_bytes += len(body)
+        if self._body_bytes > MAX_BODY:
+            start = (self._body or body)[:64]
+            batch = b"ndjson" in self._content_type or start.lstrip()[:1] == b"["
+            if not batch or self._body_bytes > MAX_BATCH_BODY:
+                self._stop_parsing(413, "the body is too large")
+        if not self._body:
+            self._body = body
             return
-        batch = b"ndjson" in self._content_type or self._body.lstrip()[:1] == b"["
-        if not batch or size > MAX_BATCH_BODY:
-            self._stop_parsing(413, "the body is too large")
+        if isinstance(self._body, bytes):
+            self._body = bytearray(self._body)
+        self._body += body
 
     def on_message_complete(self) -> None:
         if self._stopped:  # pipelined behind the last request that this connection may make
@@ -253,25 +302,27 @@ class Connection(asyncio.Protocol):
         exchange.connection = self
         exchange.method = self._parser.get_method()
         exchange.target = self._target
-        exchange.body = b"".join(self._body_bytes) if self._body_bytes is not None else self._body
+        exchange.body = self._body if isinstance(self._body, bytes) else bytes(self._body)
         exchange.content_type = self._content_type
         exchange.prefetch = self._prefetch
         exchange.keep_alive = self._parser.should_keep_alive() and not self._handler.draining
         exchange.started = self._started
         exchange.answer = None
         self._exchanges.append(exchange)
+        self._fresh.append(exchange)
         self._in_message = False
         self._head_bytes = 0
         self._deadline = self._started + IDLE_S
         self._reset()
-        self._handler.handle(exchange)
         if not exchange.keep_alive:
             self._stopped = True
 
     # --- answers ---------------------------------------------------------------------------------------------
 
     def flush(self) -> None:
-        """Send the answers whose turn it is."""
+        """Send the answers whose turn it is.  A client that has gone gets none, and nobody else waits for it."""
+        if self._lost or self._transport.is_closing():
+            return
         exchanges = self._exchanges
         ready = b""
         while exchanges and (answer := exchanges[0].answer) is not None:
@@ -293,9 +344,8 @@ class Connection(asyncio.Protocol):
     def _close(self, last_words: bytes) -> None:
         self._stopped = True
         self._exchanges.clear()
-        if not self._transport.is_closing():
-            self._transport.write(last_words)
-            self._transport.close()
+        self._transport.write(last_words)
+        self._transport.close()
 
     # --- refusals and deadlines ------------------------------------------------------------------------------
 
@@ -316,12 +366,6 @@ class Connection(asyncio.Protocol):
         self._exchanges.append(exchange)
         self.flush()
 
-    def _ignore_upgrade(self, rest: bytes) -> None:
-        """Some clients offer HTTP/2 on every request; going on in HTTP/1.1 is a valid answer (RFC 9110 7.8)."""
-        self._parser = httptools.HttpRequestParser(self)
-        if rest and not self._stopped:
-            self.data_received(rest)
-
     def check_deadline(self, now: float) -> None:
         """Close the connection when the client is too slow.  Waiting for us is not slow."""
         if now < self._deadline or (self._exchanges and not self._write_paused):
@@ -334,9 +378,12 @@ class Connection(asyncio.Protocol):
         else:
             self._transport.close()
 
-    def close_idle(self) -> None:
-        """For a server that is going away: close unless a request is under way or the first is still to come."""
-        if not self._exchanges and not self._in_message and self._served:
+    def close_idle(self, *, unserved: bool) -> None:
+        """For a server that is going away: close unless a request is under way.
+
+        A connection that has not made its first request is given a moment: ``unserved`` says that it is over.
+        """
+        if not self._exchanges and not self._in_message and (self._served or unserved):
             self._transport.close()
 
     @property
@@ -344,6 +391,40 @@ class Connection(asyncio.Protocol):
         """The address of the other end."""
         name = self._transport.get_extra_info("peername")
         return name[0] if name else ""
+
+
+_HEADERS: Mapping[bytes, Callable[[Connection, bytes], None]] = {
+    b"host": Connection._take_host,
+    b"content-type": Connection._take_content_type,
+    b"content-length": Connection._take_content_length,
+    b"transfer-encoding": Connection._take_transfer_encoding,
+    b"sec-purpose": Connection._take_purpose,
+    b"purpose": Connection._take_purpose,
+    b"x-moz": Connection._take_purpose,
+    b"expect": Connection._take_expect,
+}
+"""The headers that mean something here; all others are only counted."""
+
+_HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
+"""RFC 9112 section 3.2: anything else must be refused."""
+
+_UPGRADE = re.compile(rb"(\r\n)upgrade(:)", re.IGNORECASE)
+
+
+def _make_plain(data: bytes) -> bytes:
+    """What the parser would not read the way we want it read, at the start of a message.
+
+    Bytes beyond ASCII in the request line, which many senders forget to encode, are percent-encoded.  An offer to
+    upgrade is renamed: some clients offer HTTP/2 on every request, and going on in HTTP/1.1 is a valid answer
+    (RFC 9110 section 7.8), but the parser would stop and leave the body to be taken for the next request.
+    """
+    line, separator, rest = data.partition(b"\r\n")
+    if not line.isascii():
+        line = b"".join(bytes((byte,)) if byte < 0x80 else b"%%%02X" % byte for byte in line)
+    if separator:
+        head, blank, body = (separator + rest).partition(b"\r\n\r\n")
+        rest = _UPGRADE.sub(rb"\1x-offer\2", head) + blank + body
+    return line + rest
 
 
 _REFUSAL_KINDS = {408: "too_slow", 413: "body_too_large", 414: "line_too_long", 431: "headers_too_large"}

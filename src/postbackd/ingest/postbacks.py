@@ -18,6 +18,8 @@ from postbackd.store.base import Outcome
 
 MAX_BATCH_ITEMS = 10_000
 
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
 
 class Mint(Protocol):
     def mint(self, now_ms: int) -> int: ...
@@ -57,6 +59,8 @@ class BatchReply:
         self._flow = flow
         self._documents: list[dict[str, str]] = [{}] * count
         self._missing = count
+        self._explained: set[int] = set()
+        """Reasons whose cause and fix have been given: once a batch is enough."""
         self._failed = False
         self._ndjson = ndjson
         self._first_request = 0
@@ -68,7 +72,9 @@ class BatchReply:
         request_id = postback.request.request_id
         if index == 0:
             self._first_request = request_id
-        self._documents[index] = answers.verdict_document(outcome, request_id)
+        explain = outcome.reason not in self._explained
+        self._explained.add(outcome.reason)
+        self._documents[index] = answers.verdict_document(outcome, request_id, explain=explain)
         self._missing -= 1
         if self._missing or self._failed:
             return
@@ -162,7 +168,7 @@ class PostbackDesk:
 
 
 def _is_ndjson(exchange: Exchange) -> bool:
-    return exchange.body.lstrip()[:1] != b"["
+    return exchange.body.removeprefix(_BYTE_ORDER_MARK).lstrip()[:1] != b"["
 
 
 def _read_body(exchange: Exchange, endpoint: Endpoint, query: str) -> Received | list[Any]:
@@ -170,7 +176,7 @@ def _read_body(exchange: Exchange, endpoint: Endpoint, query: str) -> Received |
 
     The content decides before the content type does: many senders name the wrong one.
     """
-    body = exchange.body
+    body = exchange.body.removeprefix(_BYTE_ORDER_MARK)
     start = body.lstrip()[:1]
     fields = endpoint.rules.field_map
     if b"ndjson" in exchange.content_type or b"jsonl" in exchange.content_type:
@@ -179,18 +185,18 @@ def _read_body(exchange: Exchange, endpoint: Endpoint, query: str) -> Received |
         items = read_json_body(body)
         return items if isinstance(items, list) else [items]
     if start == b"{":
-        return _read_object(exchange, endpoint, query)
+        return _read_object(body, endpoint, query)
     if b"json" in exchange.content_type:
         raise BodyMalformed("neither an object nor an array")
     return fields.read_form(query, body.decode("utf-8", "replace").strip())
 
 
-def _read_object(exchange: Exchange, endpoint: Endpoint, query: str) -> Received | list[Any]:
+def _read_object(body: bytes, endpoint: Endpoint, query: str) -> Received | list[Any]:
     """One JSON object, or several on lines of their own sent without saying so."""
     try:
-        content = read_json_body(exchange.body)
+        content = read_json_body(body)
     except BodyMalformed:
-        lines = [line for line in exchange.body.splitlines() if line.strip()]
+        lines = [line for line in body.splitlines() if line.strip()]
         if len(lines) < 2 or any(line.lstrip()[:1] != b"{" for line in lines):
             raise
         return [_read_line(line) for line in lines]

@@ -1,9 +1,9 @@
 """What a store promises.  Two stores (SQLite, PostgreSQL) keep these promises; one contract suite checks both.
 
-Every verb is a coroutine, so that one calling code serves an embedded and a remote database; the embedded
-store never suspends.  Foreign exceptions stay behind this door: callers see ``StoreUnavailable`` (try again
-later, nothing is known about the last write), ``StoreRefused`` (an operator must act; says what to do) and
-``CatalogConflict`` (the user asked for something that contradicts what is stored).
+Every verb is a coroutine, so that one calling code serves an embedded and a remote database.  Foreign exceptions
+stay behind this door: callers see ``StoreUnavailable`` (try again later, nothing is known about the last
+write), ``StoreRefused`` (an operator must act; says what to do) and ``CatalogConflict`` (the user asked for something
+that contradicts what is stored).
 """
 
 from __future__ import annotations

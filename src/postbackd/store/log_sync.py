@@ -43,12 +43,15 @@ class LogSync:
         os.close(self._file)
 
     def _run(self) -> None:
+        error: OSError | None = None
         while (done := self._asked.get()) is not None:
-            error: OSError | None = None
             try:
-                os.fdatasync(self._file)
+                if error is None:
+                    os.fdatasync(self._file)
             except OSError as failure:
-                error = failure
+                error = (
+                    failure  # for good: the kernel reports a lost page once, later syncs would not know of it
+                )
             self._loop.call_soon_threadsafe(_finish, done, error)
 
 

@@ -43,6 +43,10 @@ WHERE p.request_id >= :since AND p.request_id < :until AND p.request_id > :after
   AND (:click_text IS NULL OR p.click_text = :click_text)
 """
 
+_REPLAYABLE = "AND p.verdict >= 4 AND p.reason NOT IN (23, 24)"
+"""Held, unmatched and rejected, but not what left nothing to judge again: a body that could not be read, too many
+parameters."""
+
 _LOG_DEFAULTS: Mapping[str, Any] = {
     **_ALL_TIME,
     "after": -1,
@@ -142,13 +146,13 @@ _PIECES: Mapping[str, Statement] = {
     ),
     "replayable": Statement(
         "Held, unmatched and rejected rows of the postback log after one that was seen, oldest first.",
-        f"{_LOG_COLUMNS} FROM postbacks AS p {_LOG_NAMES} {_LOG_FILTERS} AND p.verdict >= 4 "
+        f"{_LOG_COLUMNS} FROM postbacks AS p {_LOG_NAMES} {_LOG_FILTERS} {_REPLAYABLE} "
         "ORDER BY p.request_id LIMIT :limit",
         {**_LOG_DEFAULTS, "limit": 1000},
     ),
     "replayable_count": Statement(
         "How many rows a replay would try.",
-        f"SELECT count(*) AS count FROM postbacks AS p {_LOG_FILTERS} AND p.verdict >= 4",
+        f"SELECT count(*) AS count FROM postbacks AS p {_LOG_FILTERS} {_REPLAYABLE}",
         _LOG_DEFAULTS,
     ),
     "purgeable": Statement(

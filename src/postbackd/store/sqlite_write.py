@@ -71,7 +71,7 @@ UPDATE conversions SET transaction_id = ? WHERE click_id = ? AND type = ? AND tr
 
 ADD_HISTORY = """
 INSERT INTO conversion_history (request_id, conversion_id, status_from, status_to, status_word, value_micros_from,
-                                value_micros_to) VALUES (?, ?, ?, ?, ?, ?, ?)
+                                value_micros_to) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
 """  # One change of a conversion.
 
 ADD_POSTBACKS = """

@@ -8,13 +8,14 @@ are inserted first, and only where fewer went in than were offered does anything
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Any, Protocol
 
 from postbackd.core.click_id import write_stamp
 from postbackd.core.diagnosis import Reason
 from postbackd.core.model import Channel, Click, Dedup, Postback
 from postbackd.core.rulebook import Rulebook
-from postbackd.core.rules import Conversion, check_window, repeat
+from postbackd.core.rules import Conversion, check_window, moves_status, repeat
 from postbackd.core.verdicts import Verdict
 from postbackd.store.base import Batch, Outcome, Written
 from postbackd.store.failpoints import pass_failpoint
@@ -27,9 +28,9 @@ Key = tuple[int, str, str]
 _Offered = tuple[int, Key, Row]
 """(position in the batch, key, row): a conversion to be counted if its key is new."""
 
-_Repeat = tuple[int, Key, int]
-"""(position, key, reason): a postback whose key may be counted already; rejected with the reason when it is not."""
-
+_Repeat = tuple[int, Key, Outcome | None]
+"""(position, key, outcome): a postback that cannot make a conversion, but may speak of one that is counted already;
+the outcome is for when it does not.  ``None``: the key is known to be counted."""
 
 StoredClick = tuple[int, int]
 """(campaign, offer) of a click."""
@@ -145,8 +146,6 @@ class _Settlement:
         self.clicks: dict[int, tuple[int, StoredClick]] = {}
         """Position in the batch -> (stamp, click) of what was found."""
         self.waiting: list[tuple[str, int]] = []
-        self.adopting: set[int] = set()
-        """Positions of the S2S postbacks that confirm a conversion which the pixel brought."""
 
     async def settle(self) -> Sequence[Outcome]:
         offered, repeats = await self._match()
@@ -179,15 +178,15 @@ class _Settlement:
             if stamp is None:
                 stamp = owned.get(postback.click.own_id or "", -1)
             click = clicks.get(stamp)
+            key = (stamp, postback.terms.type, postback.transaction_id)
             if click is None:
-                await self._unmatched(index, postback)
+                late.append((index, key, await self._unmatched(postback)))
                 continue
             self.clicks[index] = (stamp, click)
-            key = (stamp, postback.terms.type, postback.transaction_id)
             offer = offers.get(click[1])
             outside = offer and check_window(offer, stamp, postback.request.request_id, postback.time_ms)
             if outside:
-                late.append((index, key, outside))
+                late.append((index, key, Outcome(Verdict.REJECTED, outside)))
             else:
                 offered.append((index, key, _conversion_row(key, postback, click)))
         return offered, late
@@ -210,19 +209,24 @@ class _Settlement:
             stamps += owned.values()
         return owned, await self.tx.find_clicks(stamps) if stamps else {}
 
-    async def _unmatched(self, index: int, postback: Postback) -> None:
+    async def _unmatched(self, postback: Postback) -> Outcome:
+        """Why there is no click.  A conversion may be there all the same: it outlives its click."""
         click = postback.click
-        request_id = postback.request.request_id
-        if click.click_id is not None:
-            purged = click.click_id < await self.tx.purged_before()
-            reason: int = Reason.CLICK_PURGED if purged else Reason.CLICK_NOT_YET_SEEN
-            if not purged:
-                self.waiting.append((stamp_ref(click.click_id), request_id))
-        else:
-            reason = click.reason
-            if click.own_id is not None:
-                self.waiting.append((own_ref(click.own_id), request_id))
-        self.outcomes[index] = Outcome(Verdict.UNMATCHED, reason)
+        if click.click_id is None:
+            return Outcome(Verdict.UNMATCHED, click.reason)
+        if click.click_id < await self.tx.purged_before():
+            return Outcome(Verdict.UNMATCHED, Reason.CLICK_PURGED)
+        return Outcome(Verdict.UNMATCHED, Reason.CLICK_NOT_YET_SEEN)
+
+    def _refuse(self, index: int, outcome: Outcome) -> None:
+        """Nothing is counted under the key: the postback stays out, and waits if its click may still come."""
+        self.outcomes[index] = outcome
+        if outcome.verdict is not Verdict.UNMATCHED or outcome.reason == Reason.CLICK_PURGED:
+            return
+        postback = self.postbacks[index]
+        click = postback.click
+        ref = own_ref(click.own_id or "") if click.click_id is None else stamp_ref(click.click_id)
+        self.waiting.append((ref, postback.request.request_id))
 
     # --- counted once ----------------------------------------------------------------------------------------
 
@@ -236,12 +240,12 @@ class _Settlement:
                 self._accept(index, row[3])
             return []
         held_by = await self.tx.find_conversions([key for _, key, _ in offered])
-        repeats = []
+        repeats: list[_Repeat] = []
         for index, key, row in offered:
             if held_by[key].conversion_id == row[3]:
                 self._accept(index, row[3])
             else:
-                repeats.append((index, key, 0))
+                repeats.append((index, key, None))
         return repeats
 
     def _accept(self, index: int, conversion_id: int) -> None:
@@ -253,21 +257,15 @@ class _Settlement:
         now = dict(before)
         history: list[Row] = []
         more: list[Row] = []
-        for index, key, outside in sorted(repeats):
+        for index, key, otherwise in sorted(repeats, key=itemgetter(0)):
             postback = self.postbacks[index]
             current = now.get(key)
             if current is None:
-                self.outcomes[index] = Outcome(Verdict.REJECTED, outside)
+                assert otherwise is not None  # the key itself refused the row
+                self._refuse(index, otherwise)
                 continue
             dedup = self.rulebook.dedup.get(postback.request.network, Dedup.IGNORE)
-            if index in self.adopting:
-                dedup = Dedup.UPDATE
-            elif (
-                dedup is Dedup.ADD
-                and not (postback.transaction_id or outside or key[2])
-                and current.channels
-                & postback.request.channel  # else it is the other channel's view of the first
-            ):
+            if dedup is Dedup.ADD and otherwise is None and _is_another(current, key, postback):
                 more.append(self._another(index, key, postback))
                 continue
             decided = repeat(current, postback, dedup)
@@ -301,27 +299,24 @@ class _Settlement:
             index, key, _ = entry
             first = None if key[2] else await self.tx.first_conversion(key[0], key[1])
             if first is not None:
-                repeats.append((index, first, 0))
+                repeats.append((index, first, None))
             else:
                 new.append(entry)
         await self.tx.add_pixel_conversions([(key[0], key[1]) for _, key, _ in new if not key[2]])
         return new
 
     async def _adopt(self, offered: list[_Offered], repeats: list[_Repeat]) -> list[_Offered]:
-        """An S2S postback gives its transaction id and value to the conversion that the pixel brought without one."""
-        pending = await self.tx.take_pixel_conversions([(key[0], key[1]) for _, key, _ in offered])
-        if not pending:
-            return offered
+        """An S2S postback gives its transaction id to the conversion that the pixel brought without one."""
         known = await self.tx.find_conversions([key for _, key, _ in offered])
+        named = [key for _, key, _ in offered if key not in known and key[2]]
+        pending = await self.tx.take_pixel_conversions([(key[0], key[1]) for key in named])
         new: list[_Offered] = []
         for entry in offered:
             index, key, _ = entry
-            if key[:2] in pending and (not key[2] or key not in known):
+            if key in named and key[:2] in pending:
                 pending.discard(key[:2])
-                if key[2]:
-                    await self.tx.rename_conversion((key[0], key[1], ""), key[2])
-                self.adopting.add(index)
-                repeats.append((index, key, 0))
+                await self.tx.rename_conversion((key[0], key[1], ""), key[2])
+                repeats.append((index, key, None))
             else:
                 new.append(entry)
         return new
@@ -360,6 +355,16 @@ class _Settlement:
 
 
 _UNDECIDED = Outcome(Verdict.REJECTED)
+
+
+def _is_another(current: Conversion, key: Key, postback: Postback) -> bool:
+    """In ``add`` mode: whether a repeat without transaction id is one more conversion.
+
+    It is not when it moves the status of the one there is, or is another channel's view of it.
+    """
+    if postback.transaction_id or key[2] or not current.channels & postback.request.channel:
+        return False
+    return not moves_status(current, postback)
 
 
 def _warning(postback: Postback) -> int:

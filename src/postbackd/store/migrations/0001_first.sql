@@ -137,7 +137,7 @@ CREATE INDEX postbacks_to_repair ON postbacks (network, request_id) WHERE verdic
 
 -- Unmatched postbacks by the click id they wait for; taken when that click arrives.
 CREATE TABLE waiting (
-    click_ref TEXT NOT NULL,                  -- click id as 26 characters, or a caller's own id
+    click_ref TEXT NOT NULL,                  -- '#' and the stamp, or '=' and a caller's own id
     request_id INTEGER NOT NULL,
     CONSTRAINT waits_once PRIMARY KEY (click_ref, request_id)
 ) STRICT, WITHOUT ROWID;
