@@ -8,11 +8,12 @@ from urllib.parse import quote
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from postbackd.core.diagnosis import Reason
 from postbackd.core.model import Channel, Dedup, Offer, Postback
 from postbackd.core.params import POSTBACK_NAMES
-from postbackd.core.rules import Conversion, Repeat, check_window, judge_again, repeat, unusable
+from postbackd.core.rules import Conversion, Repeat, check_window, judge_again, moves_status, repeat, unusable
 from postbackd.core.statuses import Status
 from postbackd.core.verdicts import Verdict
 from tests.core.desk import (
@@ -314,6 +315,26 @@ def test_the_other_channel_joins_the_conversion_and_is_not_held() -> None:
     decided = again("value=5", Dedup.HOLD, channel=Channel.PIXEL)
     assert decided.verdict is Verdict.DUPLICATE
     assert decided.conversion.channels == Channel.S2S | Channel.PIXEL
+
+
+@pytest.mark.parametrize("dedup", Dedup)
+def test_the_pixel_changes_nothing_of_what_s2s_has_seen(dedup: Dedup) -> None:
+    decided = again("status=reversed&value=900&txid=T", dedup, channel=Channel.PIXEL)
+    assert decided == Repeat(Verdict.DUPLICATE, replace(COUNTED, channels=3))
+
+
+@pytest.mark.parametrize("dedup", Dedup)
+def test_s2s_replaces_what_only_the_pixel_has_seen(dedup: Dedup) -> None:
+    pixel = replace(COUNTED, channels=Channel.PIXEL, status=Status.REVERSED, currency="EUR")
+    decided = again("status=pending&value=7&time=1749999990&txid=T", dedup, pixel)
+    assert decided.verdict is Verdict.UPDATED
+    assert decided.conversion == Conversion(REQUEST, Status.PENDING, 7_000_000, "EUR", 3, 1_749_999_990_000)
+    assert again("txid=T", dedup, pixel) == Repeat(Verdict.DUPLICATE, replace(pixel, channels=3))
+
+
+def test_a_message_without_a_status_moves_no_status_on() -> None:
+    for query, moves in (("value=9", False), ("status=approved", False), ("status=reversed", True)):
+        assert moves_status(COUNTED, judge_query(f"cid={CLICK_ID}&{query}")) is moves
 
 
 def test_a_later_time_of_the_same_status_is_remembered_and_is_a_duplicate() -> None:

@@ -171,8 +171,6 @@ def test_pending_approved_and_reversed_arrive_one_by_one_in_every_mode(
 ) -> None:
     click = world.click()
     queries = [f"{transaction}&status={word}&value=5" for word in ("pending", "approved", "reversed")]
-    if mode == "add" and "txid" not in transaction:
-        pytest.skip("in add mode a repeat without transaction id is another conversion")
     said = [world.send(click, query, mode) for query in queries]
     assert [s.verdict for s in said] == ["accepted", "updated", "updated"]
     assert world.conversion(click) == ("reversed", 5, 1)
@@ -207,6 +205,46 @@ def test_an_unknown_status_is_counted_as_pending_with_a_warning(world: World) ->
     click = world.click()
     assert world.send(click, "txid=T&status=frobnicated")[:2] == ("accepted", "status_unknown")
     assert world.conversion(click)[0] == "pending"
+
+
+def test_a_value_older_than_the_last_one_changes_nothing_and_an_absent_currency_stays(world: World) -> None:
+    click = world.click()
+    said = [
+        world.send(click, f"txid=T&value={value}{more}", "update").verdict
+        for value, more in [
+            ("1", "&currency=EUR&time=1749999980"),
+            ("2", "&time=1749999990"),
+            ("3", "&time=1749999985"),
+            ("4", ""),
+        ]
+    ]
+    assert said == ["accepted", "updated", "duplicate", "updated"]
+    (row,) = world.conversions(click)
+    assert (row["value_micros"], row["currency"]) == (4_000_000, "EUR")
+
+
+def test_a_status_brings_the_value_that_the_conversion_did_not_have_yet(world: World) -> None:
+    click = world.click()
+    world.send(click, "txid=T&status=pending")
+    assert world.send(click, "txid=T&value=7").verdict == "duplicate"
+    assert world.send(click, "txid=T&status=approved&value=7").verdict == "updated"
+    assert world.send(click, "txid=T&status=reversed&value=9").verdict == "updated"
+    assert world.conversion(click) == ("reversed", 7, 1)
+
+
+def test_a_replayed_value_does_not_undo_a_later_one(world: World) -> None:
+    click = world.click()
+    world.send(click, "value=5", "hold")
+    held = world.make(click, "value=1", "hold")
+    assert world.settle(held)[0].verdict == "held"
+    world.networks["hold"] = world.save(replace(world.networks["hold"], dedup="update"))
+    world.reload()
+    assert world.send(click, "value=9", "hold").verdict == "updated"
+    (stored,) = world.run(world.store.load_postbacks([held.request.request_id]))
+    again = world.rulebook.judge_again(stored)
+    assert again is not None
+    assert world.settle(again)[0].verdict == "duplicate"
+    assert world.conversion(click)[1] == 9
 
 
 # --- the attribution window ---------------------------------------------------------------------------------

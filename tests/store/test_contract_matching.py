@@ -237,3 +237,27 @@ def test_pixel_and_s2s_that_waited_for_their_click_are_one_conversion(world: Wor
     world.write([click])
     assert world.conversion(click) == ("approved", 5, BOTH)
     assert sorted(world.row(postback)["verdict"] for postback in postbacks) in ([1, 2], [1, 3])
+
+
+def test_the_pixel_changes_nothing_that_s2s_said(world: World) -> None:
+    click = world.click()
+    first = world.send(click, "txid=T&value=5", "update")
+    for query in ("txid=T&value=900", "txid=T&status=reversed", "status=reversed&value=900"):
+        assert world.send(click, query, "update", PIXEL) == ("duplicate", "", first.conversion)
+    assert world.conversion(click) == ("approved", 5, BOTH)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_s2s_replaces_the_status_and_value_of_what_only_the_pixel_brought(world: World, mode: str) -> None:
+    click = world.click()
+    first = world.send(click, "txid=T&status=reversed&value=900", mode, PIXEL)
+    said = world.send(click, "txid=T&status=pending&value=5", mode)
+    assert said == ("updated", "", first.conversion)
+    assert world.conversion(click) == ("pending", 5, BOTH)
+
+
+def test_a_late_match_keeps_the_senders_time(world: World) -> None:
+    click = world.make_click()
+    world.send(click, "txid=T&time=1749999990")
+    world.write([click])
+    assert [row["status_time_ms"] for row in world.conversions(click)] == [1_749_999_990_000]

@@ -35,6 +35,16 @@ def test_a_purge_deletes_old_clicks_and_log_rows_and_keeps_conversions(world: Wo
     assert len(world.conversions(young)) == 1
 
 
+def test_a_conversion_outlives_its_click(world: World) -> None:
+    click = world.click(age_s=20 * DAY_S)
+    first = world.send(click, "txid=T&status=pending&value=5")
+    purge(world, 10 * DAY_S)
+    assert world.send(click, "txid=T&status=pending") == ("duplicate", "", first.conversion)
+    assert world.send(click, "txid=T&status=approved") == ("updated", "", first.conversion)
+    assert world.send(click, "txid=other")[:2] == ("unmatched", "click_purged")
+    assert world.conversion(click) == ("approved", 5, 1)
+
+
 def test_a_genuine_id_older_than_the_purge_is_purged_and_a_younger_one_not_yet_seen(world: World) -> None:
     old, lost = world.click(age_s=20 * DAY_S), world.make_click(age_s=5 * DAY_S)
     purge(world, 10 * DAY_S)
