@@ -83,6 +83,8 @@ def check_and_migrate(db: apsw.Connection, path: Path, *, create: bool) -> None:
             f"{path} was made by a newer postbackd (schema {version}, this one knows {newest}); "
             "run the newer version"
         )
+    if create and db.readonly("main"):
+        raise StoreRefused(f"cannot write {path}; make the file and its folder writable")
     if path.stat().st_mode & 0o077:
         path.chmod(0o600)  # before the log exists, which is made with the same mode
     _configure(db)
