@@ -42,8 +42,9 @@ def wait_until(condition: Callable[[], T], what: str) -> T:
 class Shop:
     """A server with one campaign, and the client that asks it."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, queue_limit: int = 10_000) -> None:
         self.directory = directory
+        self.queue_limit = queue_limit
         self._editor = SqliteStore.open(directory, create=True, busy_timeout_ms=5000)
         self.network = self.save(Network(id=0, name="net", key=KEY))
         self.source = self.save(Source(id=0, name="ads"))
@@ -71,7 +72,7 @@ class Shop:
         store = SqliteStore.open(self.directory, create=False, busy_timeout_ms=30)
         store.sync_beside()
         snapshot = Snapshot(await store.load_catalog())
-        self.door = FrontDoor(store, snapshot, StampMint(0, await store.last_stamp()), 10_000, 1024)
+        self.door = FrontDoor(store, snapshot, StampMint(0, await store.last_stamp()), self.queue_limit, 1024)
         await self.door.start(self._listening)
         tending = asyncio.ensure_future(self.door.tend())
         self._ready.set()

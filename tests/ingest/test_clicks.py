@@ -200,6 +200,14 @@ def test_an_id_of_ours_that_comes_back_is_the_same_click(shop: Shop) -> None:
     assert len(stored(shop, "BACK-1")) == 1
 
 
+def test_an_id_of_another_campaign_is_refused(shop: Shop) -> None:
+    add_campaign(shop, "other", "https://other.example/?c={click_id}")
+    theirs = shop.get("/c/other").headers["location"].rpartition("=")[2]
+    answer = shop.post("/c/c1", json.dumps({"click_id": theirs}))
+    assert answer.status == 400
+    assert "another campaign" in json.loads(answer.body)["error"]
+
+
 def test_an_own_id_that_is_personal_data_is_matched_by_its_hash(shop: Shop) -> None:
     register(shop, click_id="bob.brown@shop.example")
     assert shop.postback(click_id="bob.brown@shop.example", txid="1")["verdict"] == "accepted"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+from pathlib import Path
 from time import monotonic
 from urllib.parse import quote, urlencode
 
@@ -12,9 +14,9 @@ from msgspec.structs import replace
 
 from postbackd.core.click_id import read_stamp
 from postbackd.core.diagnosis import Reason
-from postbackd.core.model import Network
+from postbackd.core.model import Campaign, Network, Offer, WeightedOffer
 from tests.ingest.shop import FILE_NAME, KEY, Shop, wait_until
-from tests.ingest.wire import Answer
+from tests.ingest.wire import Answer, read_answers
 
 # --- one postback -------------------------------------------------------------------------------------------
 
@@ -384,6 +386,48 @@ def test_a_store_that_cannot_be_written_answers_503_and_goes_on_when_it_can(shop
     assert rows == [{"n": 1}]
 
 
+def test_a_batch_that_the_store_could_not_take_whole_is_503_and_can_be_sent_again(shop: Shop) -> None:
+    click_id = shop.click()
+    items = json.dumps([{"click_id": click_id, "txid": f"V{n}"} for n in range(3000)])
+    greedy = apsw.Connection(str(shop.directory / FILE_NAME))
+    greedy.execute("BEGIN IMMEDIATE")
+    answer = shop.post(f"/p/{KEY}", items)
+    register = shop.post("/c/c1", "{}")
+    assert (answer.status, register.status) == (503, 503)
+    greedy.execute("ROLLBACK")
+    greedy.close()
+    wait_until(lambda: shop.get("/readyz").status == 200, "recovery")
+    documents = json.loads(shop.post(f"/p/{KEY}", items).body)
+    assert {d["verdict"] for d in documents} == {"accepted"}
+
+
+def test_a_full_queue_answers_503_at_once_and_the_rest_is_counted(tmp_path: Path) -> None:
+    shop = Shop(tmp_path / "data", queue_limit=3)
+    click_id = shop.click()
+    requests = b"".join(
+        f"GET /p/{KEY}?click_id={click_id}&txid={n} HTTP/1.1\r\nHost: h\r\n\r\n".encode() for n in range(20)
+    )
+    with socket.create_connection(("127.0.0.1", shop.port), timeout=20) as client:
+        client.sendall(requests)
+        client.shutdown(socket.SHUT_WR)
+        received = b"".join(iter(lambda: client.recv(65_536), b""))
+    statuses = [answer.status for answer in read_answers(received)]
+    assert len(statuses) == 20
+    assert set(statuses) == {200, 503}
+    assert shop.count("conversions") == statuses.count(200)
+    shop.close()
+
+
+def test_a_click_that_comes_while_the_store_is_away_is_503_and_not_a_redirect(shop: Shop) -> None:
+    greedy = apsw.Connection(str(shop.directory / FILE_NAME))
+    greedy.execute("BEGIN IMMEDIATE")
+    answer = shop.get("/c/c1")
+    assert (answer.status, "location" in answer.headers) == (503, False)
+    greedy.execute("ROLLBACK")
+    greedy.close()
+    wait_until(lambda: shop.get("/readyz").status == 200, "recovery")
+
+
 # --- the catalog --------------------------------------------------------------------------------------------
 
 
@@ -400,3 +444,27 @@ def test_a_changed_mapping_is_used(shop: Shop) -> None:
     assert document["reason"] == "value_invalid"
     shop.publish(shop.network)
     assert shop.postback(click_id=shop.click(), reward="abc")["verdict"] == "accepted"
+
+
+def test_a_catalog_that_cannot_be_used_leaves_the_old_one_in_place(
+    shop: Shop, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = shop.save(
+        Offer(id=0, name="broken", network=shop.network.id, url="https://shop.example/{nonsense}")
+    )
+    campaign = shop.save(
+        Campaign(id=0, name="b", slug="b", source=shop.source.id, offers=(WeightedOffer(broken.id),))
+    )
+    wait_until(lambda: "the new catalog cannot be used" in caplog.text, "a line in the log")
+    assert shop.get("/c/c1").status == 302
+    assert shop.get("/c/b").status == 404
+    shop.publish(replace(broken, url="https://shop.example/"))
+    assert shop.get(f"/c/{campaign.slug}").status == 302
+
+
+def test_an_absolute_target_and_a_slash_at_the_end_lead_to_the_same_place(shop: Shop) -> None:
+    click_id = shop.click()
+    base = f"http://127.0.0.1:{shop.port}"
+    for path in (f"{base}/p/{KEY}?click_id={click_id}&txid=abs", f"/p/{KEY}/?click_id={click_id}&txid=abs"):
+        assert shop.get(path).status == 200
+    assert shop.get("ftp://x/p/y").status == 404
