@@ -224,7 +224,12 @@ def test_a_handler_that_fails_answers_500_and_the_connection_goes_on() -> None:
         b"GET / HTTP/1.1\r\nHost: h\r\n folded\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: h\r\nX: a\x00b\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: h\r\nX\x00: a\r\n\r\n",
+        b"GET / HTTP/2.0\r\nHost: h\r\n\r\n",
         b"GET / HTTP/9.9\r\nHost: h\r\n\r\n",
+        b"POST / HTTP/1.0\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        head(host=b"Host: a b"),
+        head(host=b"Host: user@h"),
+        head(host=b"Host: h/path"),
         b"GET / http/1.1\r\nHost: h\r\n\r\n",
         b"GET /\x00 HTTP/1.1\r\nHost: h\r\n\r\n",
         b"BREW / HTTP/1.1\r\nHost: h\r\n\r\n",
@@ -493,6 +498,20 @@ def test_a_client_that_reads_again_is_read_again() -> None:
     assert line.is_read()
     line.connection.check_deadline(line.handler.now + http.SLOW_READER_S)
     assert not line.ended()
+
+
+def test_a_client_that_is_not_read_for_two_reasons_is_read_when_both_are_over() -> None:
+    line = Line(at_once=False)
+    line.feed(GET * (http.MAX_PIPELINED + 1))
+    line.connection.pause_writing()
+    line.connection.resume_writing()
+    read = [line.is_read()]
+    line.connection.pause_writing()
+    for exchange in line.handler.exchanges:
+        line.handler.answer(exchange)
+    read.append(line.is_read())
+    line.connection.resume_writing()
+    assert [*read, line.is_read()] == [False, False, True]
 
 
 def test_a_server_that_goes_away_closes_idle_connections_and_no_others() -> None:
