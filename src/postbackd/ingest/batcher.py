@@ -108,8 +108,11 @@ class Batcher:
         _tell_all(
             partial(sink.stored, stamp) for (_, sink), stamp in zip(clicks, written.clicks, strict=True)
         )
-        settled = zip(postbacks, written.outcomes, strict=True)
-        _tell_all(partial(sink.settled, postback, outcome) for (postback, sink), outcome in settled)
+        for (postback, sink), outcome in zip(postbacks, written.outcomes, strict=True):
+            try:
+                sink.settled(postback, outcome)
+            except Exception:  # noqa: BLE001 - as in _tell_all, without a call more for each of many
+                log.exception("an answer could not be given")
 
     def _due_flow(self) -> list:  # type: ignore[type-arg]
         now = perf_counter()
