@@ -8,6 +8,14 @@ from typing import Any, NamedTuple
 from postbackd.ingest.answers import write_answer
 from postbackd.ingest.http import Connection, Exchange
 
+GET = b"GET /a?x=1 HTTP/1.1\r\nHost: h\r\n\r\n"
+
+
+def head(*fields: bytes, line: bytes = b"GET / HTTP/1.1", host: bytes = b"Host: h") -> bytes:
+    """The head of a request, or all of one without a body."""
+    lines = [line, *([host] if host else []), *fields]
+    return b"\r\n".join(lines) + b"\r\n\r\n"
+
 
 class Answer(NamedTuple):
     """One answer as a client reads it."""
