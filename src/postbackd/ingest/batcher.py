@@ -111,7 +111,7 @@ class Batcher:
         for (postback, sink), outcome in zip(postbacks, written.outcomes, strict=True):
             try:
                 sink.settled(postback, outcome)
-            except Exception:  # noqa: BLE001 - as in _tell_all, without a call more for each of many
+            except Exception:
                 log.exception("an answer could not be given")
 
     def _due_flow(self) -> list:  # type: ignore[type-arg]

@@ -139,7 +139,7 @@ class Connection(asyncio.Protocol):
         self._refusal: tuple[int, str] | None = None
         self._in_message = self._in_body = self._paused = self._write_paused = self._stopped = False
         self._lost = False
-        self._known_host = b""
+        self._known_host: bytes | None = None
         self._served = 0
         self._started = 0.0
         self._head_bytes = 0
