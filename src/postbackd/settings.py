@@ -77,9 +77,9 @@ class Settings(Struct, frozen=True, kw_only=True):
         Meta(
             ge=1,
             le=10_000_000,
-            description="Pages of 4 kB that the write-ahead log may hold before it is copied into the database.",
+            description="Pages of 4 kB that the write-ahead log may hold before it starts over.",
         ),
-    ] = 2048
+    ] = 16_384
     log_format: Annotated[
         Literal["text", "json"],
         Meta(

@@ -5,8 +5,9 @@ sync that fails is not trusted again: nothing is written before ``recover`` has 
 pushed everything through a full checkpoint, because after a failed fsync the kernel may call pages clean that
 never reached the disk, and what is written behind them would be lost with them.
 
-Checkpoints are done by ``checkpoint`` and never in the middle of a commit: a helper thread with a connection of its
-own copies the bulk of the log, then the writer copies the rest, so that the log starts over.
+Checkpoints are done by ``checkpoint`` and never in the middle of a commit: a thread with a connection of its own copies
+the log in small steps, and when the log has grown long the writer copies the little that is left, so that it
+starts over.
 """
 
 from __future__ import annotations
@@ -43,8 +44,12 @@ from postbackd.store.sqlite_purge import LAST_STAMP, purge
 from postbackd.store.sqlite_write import SqliteTransaction, find_postbacks
 from postbackd.store.write import settle
 
-CHECKPOINT_PAGES = 2048
-"""Pages in the log after which it is copied into the database (8 MiB)."""
+CHECKPOINT_PAGES = 16_384
+"""Pages in the log after which it starts over (64 MiB)."""
+
+STEP_PAGES = 512
+"""New pages in the log after which they are copied into the database (2 MiB): a larger flush would keep the
+next sync of the log waiting for longer than a sender should notice."""
 
 _BUSY_PAUSE_S = 0.001
 
@@ -71,7 +76,7 @@ class SqliteStore:
         self._checkpoint_pages = checkpoint_pages
         self._db = connect(path, busy_timeout_ms)
         self._tx = SqliteTransaction(self._db)
-        self._log_pages = 0
+        self._log_pages = self._copied_pages = 0
         self._failed = False
         """Since a write or sync failed, and until ``recover`` has succeeded, nothing may be written."""
         self._beside = False
@@ -248,6 +253,8 @@ class SqliteStore:
         """Hear after each commit how long the log is; this also switches automatic checkpoints off."""
 
         def committed(_db: apsw.Connection, _name: str, pages: int) -> int:
+            if pages < self._copied_pages:  # the log has started over
+                self._copied_pages = 0
             self._log_pages = pages
             return apsw.SQLITE_OK
 
@@ -255,18 +262,21 @@ class SqliteStore:
 
     @property
     def wants_checkpoint(self) -> bool:
-        return self._log_pages >= self._checkpoint_pages
+        return self._log_pages - self._copied_pages >= min(STEP_PAGES, self._checkpoint_pages)
 
     async def checkpoint(self) -> None:
-        """Copy the log into the database.  Raises ``StoreUnavailable`` when that fails."""
+        """Copy what is new in the log into the database; start the log over when it has grown long.
+
+        Raises ``StoreUnavailable`` when that fails.
+        """
         loop = asyncio.get_running_loop()
         try:
-            await loop.run_in_executor(None, _checkpoint_apart, self._path)
+            self._copied_pages = await loop.run_in_executor(None, _checkpoint_apart, self._path)
             pass_failpoint("mid_checkpoint")
-            self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-            self._log_pages = 0
+            if self._log_pages >= self._checkpoint_pages:
+                _, self._copied_pages = self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
         except (apsw.BusyError, apsw.LockedError):
-            return  # a reader is in the way; the next round gets further
+            return  # another checkpoint is at work; the next round gets further
         except (apsw.Error, OSError) as error:
             raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
 
@@ -328,14 +338,15 @@ TOUCH = "INSERT INTO settings (name, value) VALUES ('opened', 1) ON CONFLICT DO 
 # A small write, to prove that writing works; counts how often the server opened the database.
 
 
-def _checkpoint_apart(path: Path) -> None:
-    """Copy what is in the log into the database, beside the writer."""
+def _checkpoint_apart(path: Path) -> int:
+    """Copy what is in the log into the database, beside the writer; returns how many pages of the log are copied."""
     db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
     try:
         tune(db)
-        db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        _, copied = db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
     finally:
         db.close()
+    return copied
 
 
 def _examine(db: apsw.Connection) -> dict[str, str]:
