@@ -1,7 +1,7 @@
 """T11: what the store does, step by step, is what a model made of dicts does.
 
-Controls: two models with a deliberate mistake, and the product's own rule about repeats switched off.  Each must
-diverge, or the machine would prove nothing.
+Controls: three models with a deliberate mistake each, and the product's own rule about repeats switched off.
+Each must diverge, or the machine would prove nothing.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ def _controls(make_store: Any, seed: int) -> Iterator[Control]:
         "a model that forgets postbacks that came before their click": partial(
             DictModel, forget_waiting=True
         ),
+        "a model in which an old value replaces a newer one": partial(DictModel, believe_old_values=True),
     }
     for name, make_model in mistakes.items():
         tally = machines.Tally()

@@ -2,8 +2,8 @@
 
 Nothing of the product is imported: words, orders and rules are written down here again, from the documented rules.
 Two rules concern a batch as a whole: its clicks come first, then the postbacks that waited for them (oldest
-first), then its own postbacks; and of those, first every new key is counted, then the others are decided in
-their order.
+first), then its own postbacks; and of all of those, first every new key is counted, then the others are decided
+in their order.
 """
 
 from __future__ import annotations
@@ -75,6 +75,8 @@ class Message:
     currency: str | None
     status: str | None
     time_ms: int | None
+    matched_late: bool = False
+    """It waited for its click, so that nobody knows what was said in between."""
 
     @property
     def kind(self) -> str:
@@ -123,13 +125,17 @@ class DictModel:
     """A deliberate mistake for the control: transaction ids compared without case."""
     forget_waiting: bool = False
     """Another one: a postback that came before its click is never matched."""
+    believe_old_values: bool = False
+    """A third one: in ``update`` mode the last value wins, however old its message is."""
     clicks: dict[int, Visit] = field(default_factory=dict)
     own_ids: dict[str, int] = field(default_factory=dict)
     conversions: dict[Key, Counted] = field(default_factory=dict)
     from_pixel: set[tuple[int, str]] = field(default_factory=set)
+    """(click, type) of what the pixel brought without a transaction id and S2S has not confirmed."""
     waiting: dict[int | str, list[Message]] = field(default_factory=dict)
     log: dict[int, Answer] = field(default_factory=dict)
     log_ms: dict[int, int] = field(default_factory=dict)
+    purged: set[int] = field(default_factory=set)
     history: set[int] = field(default_factory=set)
     horizon_ms: int = 0
 
@@ -140,10 +146,10 @@ class DictModel:
         late: list[Message] = []
         for visit in visits:
             late += self.waiting.pop(visit.own_id or visit.stamp, [])
-        if not self.forget_waiting:
-            late.sort(key=lambda message: message.request_id)
-            self._settle(late)
-        self._settle(messages)
+        if self.forget_waiting:
+            late.clear()
+        late.sort(key=lambda message: message.request_id)
+        self._settle([*(replace(message, matched_late=True) for message in late), *messages])
         for message in messages:
             self.log_ms[message.request_id] = message.received_ms
         return stored, [self.log[message.request_id] for message in messages]
@@ -152,6 +158,7 @@ class DictModel:
         """Clicks and log rows older than ``before_ms`` go, at most ``limit`` of each; conversions stay."""
         self.horizon_ms = max(self.horizon_ms, before_ms)
         old = sorted(stamp for stamp, visit in self.clicks.items() if visit.made_ms < before_ms)
+        self.purged.update(old[:limit])
         for stamp in old[:limit]:
             own_id = self.clicks.pop(stamp).own_id
             if own_id is not None:
@@ -189,21 +196,21 @@ class DictModel:
     # --- postbacks ------------------------------------------------------------------------------------
 
     def _settle(self, messages: list[Message]) -> None:
-        again: list[tuple[Message, Key, str]] = []
+        again: list[tuple[Message, Key, Answer | None]] = []
         for message in messages:
             unusable = self._unusable(message)
             visit = self._find(message)
             if unusable is not None:
                 self.log[message.request_id] = unusable
             elif visit is None:
-                self.log[message.request_id] = self._wait(message)
+                key = self._key(message, self._stamp_of(message) or 0)
+                again.append((message, key, self._unmatched(message)))
             else:
-                outside = self._outside(message, visit)
-                key = self._key(message, visit.stamp)
+                key, outside = self._key(message, visit.stamp), self._outside(message, visit)
                 if outside or not self._count(message, key):
-                    again.append((message, key, outside))
-        for message, key, outside in again:
-            self.log[message.request_id] = self._repeat(message, key, outside)
+                    again.append((message, key, Answer(REJECTED, outside) if outside else None))
+        for message, key, otherwise in again:
+            self.log[message.request_id] = self._repeat(message, key, otherwise)
 
     def _unusable(self, message: Message) -> Answer | None:
         if message.currency == "XXX":
@@ -216,14 +223,11 @@ class DictModel:
             return Answer(REJECTED, "value_invalid")
         return None
 
-    def _wait(self, message: Message) -> Answer:
+    def _unmatched(self, message: Message) -> Answer:
         if isinstance(message.click, str):
-            self.waiting.setdefault(message.click, []).append(message)
             return Answer(UNMATCHED, "click_id_foreign")
-        if message.click >> 22 < self._horizon():
-            return Answer(UNMATCHED, "click_purged")
-        self.waiting.setdefault(message.click, []).append(message)
-        return Answer(UNMATCHED, "click_not_yet_seen")
+        purged = message.click >> 22 < self._horizon()
+        return Answer(UNMATCHED, "click_purged" if purged else "click_not_yet_seen")
 
     def _horizon(self) -> int:
         """The time before which everything was purged, counted as stamps count it."""
@@ -257,13 +261,13 @@ class DictModel:
             if any(other[:2] == pair for other in self.conversions):
                 return False
             self.from_pixel.add(pair)
-        elif message.channel == S2S and pair in self.from_pixel:
-            self.from_pixel.discard(pair)
-            if not key[2] or key not in self.conversions:  # both channels saw one sale
-                self.conversions[key] = self.conversions.pop((*pair, ""))
-                self.log[message.request_id] = self._change(message, key, "update")
-                return True
+        elif message.channel == S2S and pair in self.from_pixel and key not in self.conversions:
+            self.from_pixel.discard(pair)  # both channels saw one sale, and now it has a name
+            self.conversions[key] = self.conversions.pop((*pair, ""))
+            return False
         if key in self.conversions:
+            if message.channel == S2S and not key[2]:
+                self.from_pixel.discard(pair)  # the same, and it has none
             return False
         self._accept(message, key)
         return True
@@ -272,34 +276,80 @@ class DictModel:
         self.conversions[key] = self._new(message)
         self.log[message.request_id] = Answer(ACCEPTED, conversion_id=message.request_id)
 
-    def _repeat(self, message: Message, key: Key, outside: str) -> Answer:
-        if message.channel == PIXEL and not key[2] and not outside:
+    def _repeat(self, message: Message, key: Key, otherwise: Answer | None) -> Answer:
+        """Decide a message that counted nothing new; ``otherwise`` when it may not, and nothing is under its key."""
+        if message.channel == PIXEL and not key[2] and otherwise is None:
             key = min((k for k in self.conversions if k[:2] == key[:2]), key=self._age)
         if key not in self.conversions:
-            return Answer(REJECTED, outside)
+            assert otherwise is not None
+            if otherwise.verdict == UNMATCHED and otherwise.reason != "click_purged":
+                self.waiting.setdefault(message.click, []).append(message)
+            return otherwise
         dedup = self.dedup[message.network]
-        if dedup == "add" and not key[2] and message.channel == S2S and not outside:
+        if dedup == "add" and otherwise is None and self._is_another(message, key):
             self._accept(message, (key[0], key[1], f"#{message.request_id}"))
             return self.log[message.request_id]
-        return self._change(message, key, dedup)
+        before = self.conversions[key]
+        after = self._after(message, before, dedup)
+        self.conversions[key] = after
+        if (after.status, after.micros, after.currency) != (before.status, before.micros, before.currency):
+            self.history.add(message.request_id)
+            return Answer(UPDATED, conversion_id=before.conversion_id)
+        said_before = before.channels in (message.channel, PIXEL | S2S)
+        if dedup == "hold" and not message.reference and said_before and not _only_echoes(message, before):
+            return Answer(HELD, conversion_id=before.conversion_id)
+        return Answer(DUPLICATE, conversion_id=before.conversion_id)
 
     def _age(self, key: Key) -> int:
         return self.conversions[key].conversion_id
 
-    def _change(self, message: Message, key: Key, dedup: str) -> Answer:
-        before, said = self.conversions[key], self._new(message)
-        after = replace(before, channels=before.channels | message.channel)
+    def _is_another(self, message: Message, key: Key) -> bool:
+        """Whether an ``add`` network counts this repeat: not another channel's view, and no news of the first."""
+        there = self.conversions[key]
+        if message.reference or key[2] or not there.channels & message.channel:
+            return False
+        return not message.status or self._winner(message, there).status == there.status
+
+    def _winner(self, message: Message, there: Counted) -> Counted:
+        """Which of the two says the status; the one that is there, when neither is stronger."""
+        return max(there, self._new(message), key=_strength)
+
+    def _after(self, message: Message, before: Counted, dedup: str) -> Counted:
+        """What the message makes of a conversion."""
+        seen = replace(before, channels=before.channels | message.channel)
+        if _only_echoes(message, before):
+            return seen
+        if message.channel == S2S and before.channels == PIXEL:
+            return self._confirmed(message, seen)
+        winner = self._winner(message, before) if message.status else before
+        after = replace(seen, status=winner.status, status_time_ms=winner.status_time_ms)
+        if message.value is None:
+            return after
+        if after.status != before.status and before.micros == 0:
+            return self._with_value(message, after)
+        overtaken = message.status is not None and winner.status != self._new(message).status
+        if dedup != "update" or overtaken or (self._is_old(message, before) and not self.believe_old_values):
+            return after
+        if not message.status and _strength(before)[0] < 3:
+            after = replace(after, status_time_ms=max(before.status_time_ms, message.time_ms or 0))
+        return self._with_value(message, after)
+
+    def _confirmed(self, message: Message, after: Counted) -> Counted:
+        """S2S speaks of what only the pixel has said: what it says replaces that."""
         if message.status:
-            newest = max(before, said, key=_strength)
-            after = replace(after, status_time_ms=newest.status_time_ms, status=newest.status)
-        overtaken = message.status is not None and after.status != said.status
-        if dedup == "update" and message.value is not None and not overtaken:
-            after = replace(after, micros=said.micros, currency=said.currency)
-        self.conversions[key] = after
-        seen = (before.status, before.micros, before.currency)
-        if (after.status, after.micros, after.currency) != seen:
-            self.history.add(message.request_id)
-            return Answer(UPDATED, conversion_id=before.conversion_id)
-        if dedup == "hold" and not message.reference and after.channels == before.channels:
-            return Answer(HELD, conversion_id=before.conversion_id)
-        return Answer(DUPLICATE, conversion_id=before.conversion_id)
+            said = self._new(message)
+            after = replace(after, status=said.status, status_time_ms=said.status_time_ms)
+        return self._with_value(message, after) if message.value is not None else after
+
+    def _with_value(self, message: Message, after: Counted) -> Counted:
+        return replace(after, micros=self._new(message).micros, currency=message.currency or after.currency)
+
+    def _is_old(self, message: Message, there: Counted) -> bool:
+        if message.time_ms is None:
+            return message.matched_late
+        return message.time_ms < there.status_time_ms
+
+
+def _only_echoes(message: Message, there: Counted) -> bool:
+    """Whether it is the pixel, which anybody can call, after S2S has spoken: that changes nothing."""
+    return message.channel == PIXEL and bool(there.channels & S2S)

@@ -88,6 +88,24 @@ MESSAGES = st.fixed_dictionaries(
 )
 """One postback; ``time`` is relative to its receipt, ``click`` counts the minted clicks from the newest."""
 
+STORY = st.lists(
+    st.tuples(
+        st.sampled_from((dict_model.S2S, dict_model.S2S, dict_model.PIXEL)),
+        st.fixed_dictionaries(
+            {
+                "transaction_id": st.sampled_from((None, None, "T1", "T2")),
+                "value": st.sampled_from((None, "7", "12.50")),
+                "currency": st.sampled_from((None, "EUR")),
+                "status": st.sampled_from((None, "pending", "approved", "declined", "refunded")),
+                "time": st.sampled_from((None, None, -3_600_000, -1000, 0)),
+            }
+        ),
+    ),
+    min_size=3,
+    max_size=6,
+)
+"""(channel, what it says) of messages about one click and type: where the rules about repeats meet."""
+
 
 def machine_for(
     make_store: StoreMaker, tally: Tally, make_model: Callable[..., DictModel] = DictModel
@@ -153,7 +171,22 @@ def machine_for(
         @rule(message=MESSAGES)
         def the_pixel_fires(self, message: dict[str, Any]) -> None:
             made = self.make_messages([message], dict_model.PIXEL)
-            self.send([], [m for m in made if m.click in self.model.clicks or m.click in self.model.own_ids])
+            known = self.model.clicks.keys() | self.model.own_ids.keys() | self.model.purged
+            self.send([], [m for m in made if m.click in known])
+
+        @rule(network=st.integers(0, len(MODES) - 1), story=STORY, delayed=st.booleans())
+        def a_sale_is_told(
+            self, network: int, story: list[tuple[int, dict[str, Any]]], delayed: bool
+        ) -> None:
+            click = self.make_click(None, 0)
+            if not delayed:
+                self.send([click], [])
+            for channel, said in story:
+                draft = {"network": network, "click": 0, "own": None, "type": None, **said}
+                self.send([], self.make_messages([draft], dict_model.S2S if delayed else channel))
+                self.now_ms += 1000
+            if delayed:
+                self.send([click], [])
 
         @rule(age_s=st.sampled_from((0, 3_600, 30 * 86_400)), limit=st.sampled_from((1, 3, 1000)))
         def old_rows_are_purged(self, age_s: int, limit: int) -> None:
