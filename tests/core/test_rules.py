@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import permutations
 from urllib.parse import quote
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -330,6 +331,21 @@ def test_s2s_replaces_what_only_the_pixel_has_seen(dedup: Dedup) -> None:
     assert decided.verdict is Verdict.UPDATED
     assert decided.conversion == Conversion(REQUEST, Status.PENDING, 7_000_000, "EUR", 3, 1_749_999_990_000)
     assert again("txid=T", dedup, pixel) == Repeat(Verdict.DUPLICATE, replace(pixel, channels=3))
+
+
+@pytest.mark.parametrize("dedup", Dedup)
+def test_a_status_message_that_comes_late_fills_a_value_that_was_never_given(dedup: Dedup) -> None:
+    pending = replace(COUNTED, status=Status.PENDING, value_micros=0)
+    approved = judge_query(f"cid={CLICK_ID}&status=approved&value=12.50&txid=T")
+    decided = repeat(pending, msgspec.structs.replace(approved, replay=True), dedup)
+    assert (decided.verdict, decided.conversion.value_micros) == (Verdict.UPDATED, 12_500_000)
+
+
+def test_a_value_with_a_time_does_not_make_a_reversal_weaker() -> None:
+    reversed_ = replace(COUNTED, status=Status.REVERSED)
+    valued = again("value=7&time=1749999990&txid=T", Dedup.UPDATE, reversed_).conversion
+    assert (valued.value_micros, valued.status_time_ms) == (7_000_000, 0)
+    assert again("status=approved&time=1749999995&txid=T", Dedup.UPDATE, valued).conversion == valued
 
 
 def test_a_message_without_a_status_moves_no_status_on() -> None:

@@ -256,6 +256,15 @@ def test_s2s_replaces_the_status_and_value_of_what_only_the_pixel_brought(world:
     assert world.conversion(click) == ("pending", 5, BOTH)
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_a_pixel_that_s2s_has_confirmed_is_not_taken_for_a_later_sale(world: World, mode: str) -> None:
+    click = world.click()
+    world.send(click, "", mode, PIXEL)
+    world.send(click, "value=7", mode)
+    assert world.send(click, "txid=T&value=12.50", mode).verdict == "accepted"
+    assert len(world.conversions(click)) == 2
+
+
 def test_a_late_match_keeps_the_senders_time(world: World) -> None:
     click = world.make_click()
     world.send(click, "txid=T&time=1749999990")

@@ -191,13 +191,18 @@ def _change(current: Conversion, postback: Postback, dedup: Dedup) -> Conversion
     if terms.status_given:
         status, status_time_ms = settle(status, status_time_ms, Status(terms.status), postback.time_ms)
         late = late or status != terms.status
-    elif dedup is Dedup.UPDATE and terms.value_given and not late:
+    elif dedup is Dedup.UPDATE and terms.value_given and not late and not _is_final(current):
         status_time_ms = max(status_time_ms, postback.time_ms)
     moved = msgspec.structs.replace(current, status=status, status_time_ms=status_time_ms)
     fills = terms.status_given and status != current.status and not current.value_micros
-    if terms.value_given and not late and (dedup is Dedup.UPDATE or fills):
+    if terms.value_given and (fills or (dedup is Dedup.UPDATE and not late)):
         return _take_value(moved, terms)
     return moved
+
+
+def _is_final(current: Conversion) -> bool:
+    """Taken back without a time: a time would make that weaker, and a later approval could revive it."""
+    return current.status >= Status.REJECTED and not current.status_time_ms
 
 
 def _take_value(current: Conversion, terms: Terms) -> Conversion:

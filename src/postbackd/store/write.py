@@ -306,15 +306,20 @@ class _Settlement:
         return new
 
     async def _adopt(self, offered: list[_Offered], repeats: list[_Repeat]) -> list[_Offered]:
-        """An S2S postback gives its transaction id to the conversion that the pixel brought without one."""
+        """An S2S postback gives its transaction id to the conversion that the pixel brought without one.
+
+        One without an id confirms that conversion as it is, so that no later id takes it for the pixel's alone.
+        """
         known = await self.tx.find_conversions([key for _, key, _ in offered])
-        named = [key for _, key, _ in offered if key not in known and key[2]]
-        pending = await self.tx.take_pixel_conversions([(key[0], key[1]) for key in named])
+        confirming = {key for _, key, _ in offered if not key[2] or key not in known}
+        pending = await self.tx.take_pixel_conversions([(key[0], key[1]) for key in confirming])
         new: list[_Offered] = []
         for entry in offered:
             index, key, _ = entry
-            if key in named and key[:2] in pending:
+            adopts = key in confirming and key[:2] in pending
+            if adopts:
                 pending.discard(key[:2])
+            if adopts and key[2]:
                 await self.tx.rename_conversion((key[0], key[1], ""), key[2])
                 repeats.append((index, key, None))
             else:
