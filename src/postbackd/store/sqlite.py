@@ -47,8 +47,8 @@ from postbackd.store.write import settle
 CHECKPOINT_PAGES = 16_384
 """Pages in the log after which it starts over (64 MiB)."""
 
-STEP_PAGES = 128
-"""New pages in the log after which they are copied into the database (512 KiB): a larger flush would keep the
+STEP_PAGES = 512
+"""New pages in the log after which they are copied into the database (2 MiB): a larger flush would keep the
 next sync of the log waiting for longer than a sender should notice."""
 
 _BUSY_PAUSE_S = 0.001

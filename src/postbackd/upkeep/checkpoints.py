@@ -10,7 +10,7 @@ from postbackd.store.base import StoreUnavailable
 
 log = logging.getLogger("postbackd.upkeep")
 
-_LOOK_EVERY_S = 0.03
+_LOOK_EVERY_S = 0.1
 
 
 class Checkpointed(Protocol):
