@@ -11,10 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.trust.registry import Skip, need_root, need_tools
+from tests.trust.server import wait_until
 
 _FS_IOC_SHUTDOWN = 0x8004587D
 _NO_LOG_FLUSH = 2
 """EXT4_GOING_FLAGS_NOLOGFLUSH: neither dirty pages nor the journal in memory reach the device."""
+
+
+_BUSY_DEADLINE_S = 15
 
 
 def _run(*command: str) -> None:
@@ -22,6 +26,24 @@ def _run(*command: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         raise OSError(f"{' '.join(command)}: {done.stderr.strip()}")
+
+
+def _unmount(path: Path) -> None:
+    """Unmount; a process that was killed a moment ago may still be leaving."""
+    last: list[OSError] = []
+
+    def unmounted() -> bool:
+        try:
+            _run("umount", str(path))
+        except OSError as error:
+            last[:] = [error]
+            return False
+        return True
+
+    try:
+        wait_until(unmounted, _BUSY_DEADLINE_S, f"unmounting {path}")
+    except TimeoutError as error:
+        raise last[0] from error
 
 
 class LoopDisk:
@@ -48,7 +70,7 @@ class LoopDisk:
 
     def unmount(self) -> None:
         if os.path.ismount(self.path):
-            _run("umount", str(self.path))
+            _unmount(self.path)
 
     def cut_power(self) -> None:
         """From this call on nothing that is in memory reaches the disk, and every write fails with EIO."""
