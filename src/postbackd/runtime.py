@@ -96,7 +96,8 @@ async def _ingest(
         loop.add_reader(lifeline, stop.set)
     store = open_store(settings, create=True)
     try:
-        store.sync_beside()
+        if settings.sync == "beside":
+            store.sync_beside()
         snapshot = Snapshot(await store.load_catalog())
         mint = StampMint(settings.node, await store.last_stamp())
         door = FrontDoor(store, snapshot, mint, settings.queue_limit, settings.batch_limit)

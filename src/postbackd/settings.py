@@ -80,6 +80,13 @@ class Settings(Struct, frozen=True, kw_only=True):
             description="Pages of 4 kB that the write-ahead log may hold before it starts over.",
         ),
     ] = 16_384
+    sync: Annotated[
+        Literal["commit", "beside"],
+        Meta(
+            description="How a commit reaches the disk before it is answered: by SQLite itself, or by a thread of "
+            "ours beside the event loop (experimental)."
+        ),
+    ] = "commit"
     log_format: Annotated[
         Literal["text", "json"],
         Meta(
