@@ -199,6 +199,11 @@ class Server:
 
     # --- ending -----------------------------------------------------------------------------------------------
 
+    def freeze(self) -> None:
+        """Stop all its processes where they are: from here on it answers nothing."""
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGSTOP)
+
     def kill(self) -> None:
         """``kill -9`` of everything at once."""
         if self._process is None:
