@@ -1,6 +1,6 @@
 """The embedded store: one SQLite file, one writer at a time, a synced transaction a batch.
 
-A commit is on the disk before it is answered: by ``synchronous=FULL``, or, in the server, by ``LogSync``.  A write or
+A commit is on the disk before it is answered: by ``synchronous=FULL``, or, where it is set, by ``LogSync``.  A write or
 sync that fails is not trusted again: nothing is written before ``recover`` has closed the file, opened it anew and
 pushed everything through a full checkpoint, because after a failed fsync the kernel may call pages clean that
 never reached the disk, and what is written behind them would be lost with them.
