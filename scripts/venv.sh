@@ -45,8 +45,10 @@ else
     install() { "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@"; }
 fi
 
+# A locked set is whole, so nothing is resolved (--no-deps): pip takes "coverage[toml]" in a dependency for a
+# demand of its own that the lock does not pin, and refuses it as soon as the registry has a newer release.
 for lockfile in "$@"; do
-    install --require-hashes --requirement "$lockfile"
+    install --no-deps --require-hashes --requirement "$lockfile"
 done
 # The build backend is in the locked sets: nothing that is not locked is fetched to build the project.
 if [ "$venv" = .venv ]; then
