@@ -203,7 +203,19 @@ def test_a_server_that_goes_away_closes_idle_connections_and_no_others() -> None
     half = Line()
     half.feed(GET, GET[:5])
     for line in (idle, busy, new, half):
-        line.connection.close_idle(unserved=False)
+        line.connection.close_idle(unserved=False, unfinished=False)
     assert [line.transport.closed for line in (idle, busy, new, half)] == [True, False, False, False]
-    new.connection.close_idle(unserved=True)
+    new.connection.close_idle(unserved=True, unfinished=False)
     assert new.ended()
+
+
+def test_a_server_that_goes_away_waits_only_a_moment_for_half_a_request_and_refuses_it_then() -> None:
+    half, busy = Line(), Line(at_once=False)
+    half.feed(GET[:5])
+    busy.feed(GET, GET[:5])
+    for line in (half, busy):
+        line.connection.close_idle(unserved=True, unfinished=True)
+    (answer,) = half.answers()
+    assert (answer.status, answer.headers["retry-after"], half.ended()) == (503, "1", True)
+    assert half.handler.refusals == ["restarting"]
+    assert not busy.ended(), "its first request is still waiting for an answer"

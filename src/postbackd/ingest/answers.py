@@ -150,4 +150,5 @@ OK = write_answer(200, b"ok\n")
 
 def write_refusal(status: int, error: str) -> bytes:
     """An answer after which the connection ends."""
-    return closing(write_json(status, {"error": error}))
+    headers = "Retry-After: 1\r\n" if status == 503 else ""
+    return closing(write_json(status, {"error": error}, headers))

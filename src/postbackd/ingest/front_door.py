@@ -157,10 +157,11 @@ class FrontDoor:
         if self._server is not None:
             self._server.close()
         started = perf_counter()
-        while self.connections and perf_counter() < started + _DRAIN_S:
-            unserved = perf_counter() > started + _FIRST_REQUEST_S
+        while self.connections and (waited := perf_counter() - started) < _DRAIN_S:
             for connection in list(self.connections):
-                connection.close_idle(unserved=unserved)
+                connection.close_idle(
+                    unserved=waited > _FIRST_REQUEST_S, unfinished=waited > _UNFINISHED_REQUEST_S
+                )
             self._check_deadlines()
             await asyncio.sleep(0.01)
         await self._batcher.drain()
@@ -176,7 +177,10 @@ def _strip_origin(target: str) -> str:
 
 
 _DRAIN_S = 11.0
-"""Longer than the slowest request may take to arrive."""
+"""Longer than a client may take to read its answer."""
+
+_UNFINISHED_REQUEST_S = 1.0
+"""What a request that has begun may take to arrive whole; a slow one must not keep newcomers waiting for long."""
 
 _FIRST_REQUEST_S = 0.3
 """What a connection that was accepted last may take to send its first request; others wait for it to end."""

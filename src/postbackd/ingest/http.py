@@ -378,13 +378,19 @@ class Connection(asyncio.Protocol):
         else:
             self._transport.close()
 
-    def close_idle(self, *, unserved: bool) -> None:
+    def close_idle(self, *, unserved: bool, unfinished: bool) -> None:
         """For a server that is going away: close unless a request is under way.
 
-        A connection that has not made its first request is given a moment: ``unserved`` says that it is over.
+        A connection that has not made its first request is given a moment, and so is a request that has not arrived
+        whole: ``unserved`` and ``unfinished`` say that it is over.
         """
-        if not self._exchanges and not self._in_message and (self._served or unserved):
-            self._transport.close()
+        if self._exchanges:
+            return
+        if not self._in_message:
+            if self._served or unserved:
+                self._transport.close()
+        elif unfinished:
+            self._refuse(503, "the server restarts; send the same request again")
 
     @property
     def peer(self) -> str:
@@ -427,4 +433,10 @@ def _make_plain(data: bytes) -> bytes:
     return line + rest
 
 
-_REFUSAL_KINDS = {408: "too_slow", 413: "body_too_large", 414: "line_too_long", 431: "headers_too_large"}
+_REFUSAL_KINDS = {
+    408: "too_slow",
+    413: "body_too_large",
+    414: "line_too_long",
+    431: "headers_too_large",
+    503: "restarting",
+}
