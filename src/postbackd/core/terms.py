@@ -41,8 +41,8 @@ OLDEST_TIME_MS = 1_262_304_000_000
 
 _TAKEN_BACK = frozenset({Status.REJECTED, Status.REVERSED})
 
-_REMEMBERED = 4096
-"""Different readings that a network's rules remember; at this many they start over."""
+_REMEMBERED = 16_384
+"""Different readings that a network's rules remember (about 5 MB); at this many they start over."""
 
 NO_TERMS = Terms(None, None, None, None)
 

@@ -4,6 +4,10 @@ The parser is ``httptools`` (llhttp), strict; this module adds what a server on 
 and time, refusal of ambiguous messages, and order of answers for pipelined requests.  It knows nothing of clicks
 and postbacks.
 
+Clients that keep their connection send the same header lines with every request.  What follows the request line is
+therefore remembered from a request that the parser has read; a GET whose request line is plain and is followed by
+just the same bytes needs no second reading.  Everything else goes through the parser.
+
 Refused, and the connection closed, because two programs could read the message differently: ``Content-Length``
 with ``Transfer-Encoding``, a bare CR or LF, a missing or double ``Host`` (RFC 9112 sections 3.2, 5, 6.3).
 """
@@ -73,6 +77,24 @@ class Exchange:
         self.connection.flush()
 
 
+class FamiliarGet(Exchange):
+    """A GET whose header lines the connection has seen before."""
+
+    __slots__ = ()
+
+    method = b"GET"
+    body = b""
+    content_type = b""
+    prefetch = False
+    keep_alive = True
+
+    def __init__(self, connection: Connection, target: bytes, started: float) -> None:
+        self.connection = connection
+        self.target = target
+        self.started = started
+        self.answer = None
+
+
 class Handler(Protocol):
     """The application behind the protocol."""
 
@@ -106,6 +128,7 @@ class Connection(asyncio.Protocol):
         "_deadline",
         "_exchanges",
         "_expects_continue",
+        "_familiar",
         "_fresh",
         "_handler",
         "_head_bytes",
@@ -140,6 +163,8 @@ class Connection(asyncio.Protocol):
         self._in_message = self._in_body = self._paused = self._write_paused = self._stopped = False
         self._lost = False
         self._known_host: bytes | None = None
+        self._familiar: bytes | None = None
+        """What followed the request line of a GET without a body, after which the connection went on."""
         self._served = 0
         self._started = 0.0
         self._head_bytes = 0
@@ -172,8 +197,14 @@ class Connection(asyncio.Protocol):
         if self._stopped:
             return
         self._started = perf_counter()
-        if not self._in_message and (not data.isascii() or b"pgrade" in data):
-            data = _make_plain(data)
+        line = None
+        if not self._in_message:
+            line = _PLAIN_LINE.match(data)
+            if line is not None and data[line.end() :] == self._familiar and not self._handler.draining:
+                self._take_familiar(line[1])
+                return
+            if not data.isascii() or b"pgrade" in data:
+                data, line = _make_plain(data), None
         self._head_bytes += len(data)
         refusal: tuple[int, str] | None = None
         try:
@@ -189,6 +220,8 @@ class Connection(asyncio.Protocol):
             if self._in_message and not self._in_body and self._head_bytes > MAX_HEADER_BYTES + MAX_LINE:
                 refusal = (431, "the request's headers are too large")
         if self._fresh:
+            if line is not None and refusal is None and not self._in_message:
+                self._remember(data[line.end() :])
             self._handle_fresh()
         if refusal is not None:
             self._refuse(*refusal)
@@ -196,15 +229,34 @@ class Connection(asyncio.Protocol):
             self._paused = True
             self._transport.pause_reading()
 
+    def _remember(self, rest: bytes) -> None:
+        """The bytes just parsed were a plain request line and ``rest``: the same again will mean the same again."""
+        (first, *others) = self._fresh
+        plain = not (others or first.body or first.prefetch) and first.keep_alive
+        self._familiar = rest if plain else None
+
+    def _take_familiar(self, target: bytes) -> None:
+        """As if the parser had read it."""
+        self._deadline = self._started + IDLE_S
+        exchange = FamiliarGet(self, target, self._started)
+        self._exchanges.append(exchange)
+        self._handle(exchange)
+        if len(self._exchanges) > MAX_PIPELINED and not self._paused:
+            self._paused = True
+            self._transport.pause_reading()
+
     def _handle_fresh(self) -> None:
         """Hand over the requests that have just become complete, in their order."""
         fresh, self._fresh = self._fresh, []
         for exchange in fresh:
-            try:
-                self._handler.handle(exchange)
-            except Exception:
-                log.exception("a request could not be handled")
-                exchange.reply(FAULT)
+            self._handle(exchange)
+
+    def _handle(self, exchange: Exchange) -> None:
+        try:
+            self._handler.handle(exchange)
+        except Exception:
+            log.exception("a request could not be handled")
+            exchange.reply(FAULT)
 
     def eof_received(self) -> bool:
         """The client will send no more; stay to send what it waits for."""
@@ -324,6 +376,13 @@ class Connection(asyncio.Protocol):
         if self._lost or self._transport.is_closing():
             return
         exchanges = self._exchanges
+        if len(exchanges) == 1 and not (self._paused or self._stopped):
+            exchange = exchanges[0]
+            if exchange.answer is not None and exchange.keep_alive:
+                exchanges.clear()
+                self._served += 1
+                self._transport.write(exchange.answer)
+                return
         ready = b""
         while exchanges and (answer := exchanges[0].answer) is not None:
             exchange = exchanges.popleft()
@@ -410,6 +469,9 @@ _HEADERS: Mapping[bytes, Callable[[Connection, bytes], None]] = {
     b"expect": Connection._take_expect,
 }
 """The headers that mean something here; all others are only counted."""
+
+_PLAIN_LINE = re.compile(rb"GET (/[A-Za-z0-9/?&=%._~:@!$'()*+,;-]{0,4000}) HTTP/1\.1\r\n")
+"""A request line of characters that RFC 3986 allows and nobody reads in two ways."""
 
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 """RFC 9112 section 3.2: anything else must be refused."""
