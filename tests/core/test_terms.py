@@ -180,7 +180,7 @@ def test_a_reading_is_remembered_by_its_texts_and_forgotten_when_there_are_too_m
         rules.read_terms(f"t{number}", None, None, None, MASKER)
         if rules.read_terms("sale", "1", "EUR", "paid", MASKER) is not first:
             break
-        assert number < 10_000, "the memory of a network has no end"
+        assert number < 20_000, "the memory of a network has no end"
     assert rules.read_terms("sale", "1", "EUR", "paid", MASKER) == first
 
 

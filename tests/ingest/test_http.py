@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from postbackd.ingest import http
-from postbackd.ingest.http import Exchange
+from postbackd.ingest.http import Exchange, FamiliarGet
 from tests.ingest.wire import GET, Line, head, refusal_of
 
 UTF8 = '{"txid": "é日本"}'.encode()
@@ -317,3 +317,99 @@ def test_bytes_that_a_sender_forgot_to_encode_reach_the_target() -> None:
     line = Line()
     line.feed(head(line="GET /p/k?txid=é HTTP/1.1".encode()))
     assert line.requests[0][1] in ("/p/k?txid=é".encode(), b"/p/k?txid=%C3%A9")
+
+
+# --- header lines that the connection has seen before ---------------------------------------------------------
+
+
+def parsed(line: Line) -> list[tuple[bytes, bytes, bytes, bytes, bool, bool]]:
+    """All that a handler can see of the requests."""
+    return [
+        (e.method, e.target, e.body, e.content_type if e.body else b"", e.prefetch, e.keep_alive)
+        for e in line.handler.exchanges
+    ]
+
+
+_FIELDS = (
+    b"",
+    b"User-Agent: x\r\n",
+    b"Accept: */*\r\nX-A: 1\r\n",
+    b"Content-Length: 0\r\n",
+    b"Content-Type: application/json\r\n",
+    b"Sec-Purpose: prefetch\r\n",
+    b"Connection: close\r\n",
+    b"Connection: keep-alive\r\n",
+    b"Expect: 100-continue\r\n",
+    b"Upgrade: h2c\r\nConnection: Upgrade\r\n",
+    b"Host: two\r\n",
+    b"Transfer-Encoding: chunked\r\n",
+)
+_LINES = (
+    b"GET /p/k?click_id=a&value=1 HTTP/1.1",
+    b"GET /p/k?click_id=b HTTP/1.1",
+    b"GET /p/k?click_id={b} HTTP/1.1",
+    b"GET /p/k?click_id=\xc3\xa9 HTTP/1.1",
+    b"GET /p/k?a b HTTP/1.1",
+    b"GET  /p/k HTTP/1.1",
+    b"GET /p/k HTTP/1.0",
+    b"GET /p/k#f HTTP/1.1",
+    b"HEAD /p/k HTTP/1.1",
+    b"POST /p/k HTTP/1.1",
+    b"GET http://h/p/k HTTP/1.1",
+    b"GET /p/k?x=%0d%0aHost:%20evil HTTP/1.1",
+)
+_ENDS = (b"\r\n", b"\r\n0\r\n\r\n", b"\r\nGET /c/x HTTP/1.1\r\nHost: h\r\n\r\n", b"", b"\n", b"\r\nrest")
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(_LINES), st.sampled_from(_FIELDS), st.sampled_from(_ENDS)),
+        min_size=2,
+        max_size=4,
+    ),
+    st.booleans(),
+)
+@example([(_LINES[0], _FIELDS[1], _ENDS[0]), (_LINES[1], _FIELDS[1], _ENDS[2])], True)
+def test_a_request_means_the_same_whether_its_header_lines_were_seen_before_or_not(
+    messages: list[tuple[bytes, bytes, bytes]], at_once: bool
+) -> None:
+    remembering, forgetful = Line(at_once=at_once), Line(at_once=at_once)
+    for request_line, fields, end in messages:
+        message = request_line + b"\r\nHost: h\r\n" + fields + end
+        remembering.feed(message)
+        forgetful.feed(message)
+        forgetful.connection._familiar = None
+    assert parsed(remembering) == parsed(forgetful)
+    assert remembering.handler.refusals == forgetful.handler.refusals
+    assert remembering.transport.closed == forgetful.transport.closed
+    assert remembering.transport.sent.replace(http._CONTINUE, b"") == forgetful.transport.sent.replace(
+        http._CONTINUE, b""
+    )
+
+
+def test_the_parser_is_not_asked_again_for_header_lines_that_came_before() -> None:
+    line = Line()
+    line.feed(GET, GET.replace(b"x=1", b"x=2"))
+    assert [type(exchange) for exchange in line.handler.exchanges] == [Exchange, FamiliarGet]
+    assert line.statuses == [200, 200]
+    assert not line.ended()
+
+
+def test_a_draining_server_ends_a_familiar_connection_too() -> None:
+    line = Line()
+    line.feed(GET)
+    line.handler.draining = True
+    line.feed(GET)
+    assert [answer.headers.get("connection") for answer in line.answers()] == [None, "close"]
+    assert line.ended()
+
+
+def test_a_client_that_sends_familiar_requests_without_reading_answers_is_not_read_on() -> None:
+    line = Line(at_once=False)
+    for _ in range(http.MAX_PIPELINED + 1):
+        line.feed(GET)
+    assert not line.is_read()
+    for exchange in line.handler.exchanges:
+        line.handler.answer(exchange)
+    assert line.is_read()
+    assert len(line.answers()) == http.MAX_PIPELINED + 1

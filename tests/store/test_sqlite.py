@@ -360,6 +360,26 @@ def test_a_long_log_is_copied_into_the_database_and_starts_over(world: World) ->
     assert (world.directory / f"{FILE_NAME}-wal").stat().st_size == size
 
 
+def test_a_write_during_the_checkpoint_that_lets_the_log_start_over_waits_and_is_stored(world: World) -> None:
+    store = store_of(world)
+    store._checkpoint_pages = 50
+    fill(world)
+    click = world.click()
+    postback = world.make(click, "txid=T")
+
+    async def both() -> tuple[str, bool]:
+        copying = asyncio.ensure_future(store.checkpoint())
+        while not store._turn.locked():
+            assert not copying.done()
+            await asyncio.sleep(0)
+        written = await store.write(Batch((), [postback]), world.rulebook)
+        return written.outcomes[0].verdict.word, copying.done()
+
+    assert world.run(both()) == ("accepted", True)
+    assert (world.directory / f"{FILE_NAME}-wal").stat().st_size > 50 * 4096
+    assert store._log_pages < 50, "the log did not start over"
+
+
 def test_a_checkpoint_with_a_reader_in_the_way_is_no_failure(world: World) -> None:
     fill(world)
     reader = apsw.Connection(str(world.directory / FILE_NAME))

@@ -119,16 +119,16 @@ class KeyRing:
             raise ValueError("a key ring needs at least one signing key")
         self._active_from = [key.active_from_ms for key in ordered]
         self._signers = [None if key.retired else blake2b(key=key.secret, digest_size=5) for key in ordered]
-        self._newest_from = self._active_from[-1]
+        self._newest_from = (self._active_from[-1] - EPOCH_MS) << 46
+        """The first 88 bits of an id from which on the newest key signs."""
         self._newest = self._signers[-1]
 
     def _check(self, head: int) -> bytes | None:
         """The 5 check bytes over the first 88 bits; ``None`` when the key of that time is retired."""
-        made_ms = (head >> 46) + EPOCH_MS
-        if made_ms >= self._newest_from:
+        if head >= self._newest_from:
             signer = self._newest
         else:
-            signer = self._signers[max(0, bisect_right(self._active_from, made_ms) - 1)]
+            signer = self._signers[max(0, bisect_right(self._active_from, (head >> 46) + EPOCH_MS) - 1)]
         if signer is None:
             return None
         hasher = signer.copy()
@@ -145,8 +145,8 @@ class KeyRing:
 
     def verify(self, text: str) -> tuple[int, int] | None:
         """``(stamp, campaign)`` when this deployment issued the id, else ``None``.  Touches no database."""
-        number = read_unverified(text)
-        if number is None:
+        number = _read_base32(text, TEXT_LENGTH)
+        if number is None or number >> 128:
             return None
         head = number >> 40
         check = self._check(head)

@@ -150,6 +150,7 @@ class FieldMap:
         slots = self._slots
         ranks = [_EMPTY_RANK * 2] * self._size
         parameters = 0
+        encoded = "%" in query or "+" in query or not query.isprintable()
         for pair in query.split("&"):
             name, _, text = pair.partition("=")
             slot = slots.get(name)
@@ -162,7 +163,7 @@ class FieldMap:
                 continue
             if parameters > MAX_PARAMETERS:
                 break
-            if "%" in text or "+" in text or not text.isprintable():
+            if encoded:
                 text = decode(text)
             index, rank = slot  # as _put, without the call
             if not text:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from postbackd.core.histogram import bucket_of
 from postbackd.store.base import FlowMinute
 
@@ -12,6 +14,9 @@ class Flow:
     def __init__(self) -> None:
         self._refusals: dict[tuple[int, str], int] = {}
         self._times: dict[tuple[int, int], list[int]] = {}
+        self._minute = 0
+        self._latest_us: list[int] = []
+        """Response times in ``_minute`` that have not been sorted into ``_times`` yet: together that is cheaper."""
 
     def refused(self, minute: int, kind: str) -> None:
         """A request was refused before it became a postback or click.  ``kind`` is from a short fixed list."""
@@ -20,16 +25,24 @@ class Flow:
 
     def answered(self, minute: int, microseconds: int) -> None:
         """A postback was answered."""
-        key = (minute, bucket_of(microseconds))
-        counted = self._times.get(key)
-        if counted is None:
-            self._times[key] = [1, microseconds]
-        else:
-            counted[0] += 1
-            counted[1] += microseconds
+        if minute != self._minute:
+            self._sort_times()
+            self._minute = minute
+        self._latest_us.append(microseconds)
+
+    def _sort_times(self) -> None:
+        latest, self._latest_us = self._latest_us, []
+        for microseconds, count in Counter(latest).items():
+            self._add_times(self._minute, bucket_of(microseconds), count, count * microseconds)
+
+    def _add_times(self, minute: int, bucket: int, count: int, total_us: int) -> None:
+        counted = self._times.setdefault((minute, bucket), [0, 0])
+        counted[0] += count
+        counted[1] += total_us
 
     def take(self) -> list[FlowMinute]:
         """Everything counted since the last call.  Give it back with ``put_back`` when it could not be written."""
+        self._sort_times()
         refusals, self._refusals = self._refusals, {}
         times, self._times = self._times, {}
         minutes = sorted({minute for minute, _ in (*refusals, *times)})
@@ -48,6 +61,4 @@ class Flow:
                 key = (flow.minute, kind)
                 self._refusals[key] = self._refusals.get(key, 0) + count
             for bucket, (count, total) in flow.response_times.items():
-                counted = self._times.setdefault((flow.minute, bucket), [0, 0])
-                counted[0] += count
-                counted[1] += total
+                self._add_times(flow.minute, bucket, count, total)

@@ -38,7 +38,7 @@ class Reply:
     def settled(self, postback: Postback, outcome: Outcome) -> None:
         request = postback.request
         exchange = self._exchange
-        if request.channel == Channel.PIXEL:
+        if request.channel == 2:  # the value of ``Channel.PIXEL``: looking it up would cost the hot path
             answer = answers.write_pixel(outcome, request.request_id)
         else:
             network = self._endpoint.network

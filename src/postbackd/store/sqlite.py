@@ -6,8 +6,8 @@ pushed everything through a full checkpoint, because after a failed fsync the ke
 never reached the disk, and what is written behind them would be lost with them.
 
 Checkpoints are done by ``checkpoint`` and never in the middle of a commit: a thread with a connection of its own copies
-the log in small steps, and when the log has grown long the writer copies the little that is left, so that it
-starts over.
+the log in small steps.  When the log has grown long, writers wait a few milliseconds while the thread copies the
+little that is left, so that the log starts over; the event loop goes on meanwhile.
 """
 
 from __future__ import annotations
@@ -81,6 +81,8 @@ class SqliteStore:
         """Since a write or sync failed, and until ``recover`` has succeeded, nothing may be written."""
         self._beside = False
         self._log_sync: LogSync | None = None
+        self._turn = asyncio.Lock()
+        """Held by whoever writes, and by the checkpoint that lets the log start over."""
         self._watch_log()
 
     def sync_beside(self) -> None:
@@ -136,6 +138,10 @@ class SqliteStore:
             return await self._write_split(batch, rulebook)
 
     async def _write_whole(self, batch: Batch, rulebook: Rulebook) -> Written:
+        async with self._turn:
+            return await self._write_in_turn(batch, rulebook)
+
+    async def _write_in_turn(self, batch: Batch, rulebook: Rulebook) -> Written:
         self._check_trusted()
         db = self._db
         try:
@@ -274,7 +280,10 @@ class SqliteStore:
             self._copied_pages = await loop.run_in_executor(None, _checkpoint_apart, self._path)
             pass_failpoint("mid_checkpoint")
             if self._log_pages >= self._checkpoint_pages:
-                _, self._copied_pages = self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+                async with (
+                    self._turn
+                ):  # nothing is added meanwhile, so the next write finds nothing left to copy
+                    self._copied_pages = await loop.run_in_executor(None, _checkpoint_apart, self._path)
         except (apsw.BusyError, apsw.LockedError):
             return  # another checkpoint is at work; the next round gets further
         except (apsw.Error, OSError) as error:

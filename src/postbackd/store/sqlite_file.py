@@ -26,7 +26,7 @@ APPLICATION_ID = 0x70624B64
 OLDEST_SQLITE = (3, 51, 3)
 """Older versions can corrupt a WAL database when a checkpoint meets a restart of the log."""
 
-_CACHE_KIB = 65_536
+_CACHE_KIB = 16_384
 
 _DAMAGED = (apsw.NotADBError, apsw.CorruptError)
 
