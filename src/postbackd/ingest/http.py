@@ -197,14 +197,19 @@ class Connection(asyncio.Protocol):
         if self._stopped:
             return
         self._started = perf_counter()
-        line = None
-        if not self._in_message:
-            line = _PLAIN_LINE.match(data)
-            if line is not None and data[line.end() :] == self._familiar and not self._handler.draining:
-                self._take_familiar(line[1])
-                return
-            if not data.isascii() or b"pgrade" in data:
-                data, line = _make_plain(data), None
+        if self._in_message:
+            self._parse(data)
+            return
+        line = _PLAIN_LINE.match(data)
+        if line is not None and data[line.end() :] == self._familiar and not self._handler.draining:
+            self._take_familiar(line[1])
+        elif data.isascii() and b"pgrade" not in data:
+            self._parse(data, None if line is None else data[line.end() :])
+        else:
+            self._parse(_make_plain(data))
+
+    def _parse(self, data: bytes, rest: bytes | None = None) -> None:
+        """Let the parser read on.  ``rest``: what follows a plain request line with which ``data`` begins."""
         self._head_bytes += len(data)
         refusal: tuple[int, str] | None = None
         try:
@@ -220,14 +225,13 @@ class Connection(asyncio.Protocol):
             if self._in_message and not self._in_body and self._head_bytes > MAX_HEADER_BYTES + MAX_LINE:
                 refusal = (431, "the request's headers are too large")
         if self._fresh:
-            if line is not None and refusal is None and not self._in_message:
-                self._remember(data[line.end() :])
+            if rest is not None and refusal is None and not self._in_message:
+                self._remember(rest)
             self._handle_fresh()
         if refusal is not None:
             self._refuse(*refusal)
-        elif len(self._exchanges) > MAX_PIPELINED and not self._paused:
-            self._paused = True
-            self._transport.pause_reading()
+        else:
+            self._pause_when_many()
 
     def _remember(self, rest: bytes) -> None:
         """The bytes just parsed were a plain request line and ``rest``: the same again will mean the same again."""
@@ -241,6 +245,10 @@ class Connection(asyncio.Protocol):
         exchange = FamiliarGet(self, target, self._started)
         self._exchanges.append(exchange)
         self._handle(exchange)
+        self._pause_when_many()
+
+    def _pause_when_many(self) -> None:
+        """Read no more from a client that asks faster than it takes its answers."""
         if len(self._exchanges) > MAX_PIPELINED and not self._paused:
             self._paused = True
             self._transport.pause_reading()
