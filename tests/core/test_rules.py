@@ -330,7 +330,8 @@ def test_s2s_replaces_what_only_the_pixel_has_seen(dedup: Dedup) -> None:
     decided = again("status=pending&value=7&time=1749999990&txid=T", dedup, pixel)
     assert decided.verdict is Verdict.UPDATED
     assert decided.conversion == Conversion(REQUEST, Status.PENDING, 7_000_000, "EUR", 3, 1_749_999_990_000)
-    assert again("txid=T", dedup, pixel) == Repeat(Verdict.DUPLICATE, replace(pixel, channels=3))
+    confirmed = replace(pixel, channels=3, status=Status.APPROVED)
+    assert again("txid=T", dedup, pixel) == Repeat(Verdict.UPDATED, confirmed)
 
 
 @pytest.mark.parametrize("dedup", Dedup)

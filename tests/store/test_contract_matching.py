@@ -257,6 +257,28 @@ def test_s2s_replaces_the_status_and_value_of_what_only_the_pixel_brought(world:
 
 
 @pytest.mark.parametrize("mode", MODES)
+def test_nobody_takes_money_back_by_calling_the_pixel(world: World, mode: str) -> None:
+    click = world.click()
+    first = world.send(click, "txid=T&status=reversed&value=5", mode, PIXEL)
+    assert world.send(click, "txid=T&value=5", mode) == ("updated", "", first.conversion)
+    assert world.conversion(click) == ("approved", 5, BOTH)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("query", ["txid=T&value=5", "value=5"])
+def test_s2s_that_comes_after_the_window_confirms_what_the_pixel_brought_inside_it(
+    world: World, mode: str, query: str
+) -> None:
+    click = world.click()
+    first = world.send(click, "", mode, PIXEL)
+    world.now_ms += 40 * 86_400_000
+    assert world.send(click, query, mode) == ("updated", "", first.conversion)
+    assert world.conversion(click) == ("approved", 5, BOTH)
+    assert world.send(click, "txid=U", mode).verdict == "rejected"
+    assert len(world.conversions(click)) == 1
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_a_pixel_that_s2s_has_confirmed_is_not_taken_for_a_later_sale(world: World, mode: str) -> None:
     click = world.click()
     world.send(click, "", mode, PIXEL)

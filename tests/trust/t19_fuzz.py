@@ -213,7 +213,7 @@ _UNITS = re.compile(r"stat::number_of_executed_units:\s*([0-9]+)")
 
 def _fuzz_all(size: Size, seed: int, work_dir: Path) -> tuple[dict[str, str], int]:
     """Every target for a while, two at a time; returns what crashed, and how many inputs were tried."""
-    seconds = size.pick(ci=3, nightly=300, release=3_600)
+    seconds = size.pick(ci=3, nightly=100, release=3_600)
     with ThreadPoolExecutor(2) as pool:
         done = list(pool.map(lambda target: fuzz(target, seconds, seed, work_dir), TARGETS))
     crashed = {

@@ -150,8 +150,8 @@ class Repeat(Struct, frozen=True, gc=False):
 def repeat(current: Conversion, postback: Postback, dedup: Dedup) -> Repeat:
     """Decide a postback whose (click, type, transaction id) is counted already.
 
-    - S2S that confirms what only the pixel brought: its status and value replace the pixel's.  The pixel changes
-      nothing that S2S said: anybody can call it.
+    - S2S that confirms what only the pixel brought: its status, and its value if it gives one, replace the pixel's.
+      The pixel changes nothing that S2S said: anybody can call it.
     - A status that the sender wrote moves the conversion along ``statuses`` in every mode: pending, approved and
       reversed arrive as messages of their own.  With it comes the value of a conversion that had none.
     - A value changes in ``update`` mode only, and only by a message that is not older than the last one; a replay is
@@ -176,10 +176,12 @@ def repeat(current: Conversion, postback: Postback, dedup: Dedup) -> Repeat:
 
 
 def _confirm(current: Conversion, postback: Postback) -> Conversion:
-    """What S2S makes of a conversion that only the pixel has seen."""
+    """What S2S makes of a conversion that only the pixel has seen.
+
+    A status that S2S does not name is the default one: nobody shall take money back by calling the pixel.
+    """
     terms = postback.terms
-    if terms.status_given:
-        current = msgspec.structs.replace(current, status=terms.status, status_time_ms=postback.time_ms)
+    current = msgspec.structs.replace(current, status=terms.status, status_time_ms=postback.time_ms)
     return _take_value(current, terms) if terms.value_given else current
 
 

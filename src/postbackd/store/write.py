@@ -151,7 +151,7 @@ class _Settlement:
         offered, repeats = await self._match()
         if self.postbacks and self.postbacks[0].request.channel == Channel.PIXEL:
             offered = await self._find_counterparts(offered, repeats)
-        elif offered and await self.tx.has_pixel_conversions():
+        elif (offered or repeats) and await self.tx.has_pixel_conversions():
             offered = await self._adopt(offered, repeats)
         repeats += await self._count(offered)
         if repeats:
@@ -308,23 +308,31 @@ class _Settlement:
     async def _adopt(self, offered: list[_Offered], repeats: list[_Repeat]) -> list[_Offered]:
         """An S2S postback gives its transaction id to the conversion that the pixel brought without one.
 
-        One without an id confirms that conversion as it is, so that no later id takes it for the pixel's alone.
+        One without an id confirms that conversion as it is, so that no later id takes it for the pixel's alone.  One
+        that came too late to be counted itself (it is among ``repeats``) can confirm all the same.
         """
-        known = await self.tx.find_conversions([key for _, key, _ in offered])
-        confirming = {key for _, key, _ in offered if not key[2] or key not in known}
+        keys = [entry[1] for entry in (*offered, *repeats)]
+        known = await self.tx.find_conversions(keys)
+        confirming = {key for key in keys if not key[2] or key not in known}
         pending = await self.tx.take_pixel_conversions([(key[0], key[1]) for key in confirming])
+        for _, key, _ in repeats:
+            if key in confirming and key[:2] in pending:
+                await self._name_conversion(key, pending)
         new: list[_Offered] = []
         for entry in offered:
             index, key, _ = entry
-            adopts = key in confirming and key[:2] in pending
-            if adopts:
-                pending.discard(key[:2])
-            if adopts and key[2]:
-                await self.tx.rename_conversion((key[0], key[1], ""), key[2])
+            if key in confirming and key[:2] in pending and await self._name_conversion(key, pending):
                 repeats.append((index, key, None))
             else:
                 new.append(entry)
         return new
+
+    async def _name_conversion(self, key: Key, pending: set[tuple[int, str]]) -> bool:
+        """The pixel's conversion is confirmed; returns whether it got a transaction id."""
+        pending.discard(key[:2])
+        if key[2]:
+            await self.tx.rename_conversion((key[0], key[1], ""), key[2])
+        return bool(key[2])
 
     # --- the log ---------------------------------------------------------------------------------------------
 

@@ -207,8 +207,11 @@ class DictModel:
                 again.append((message, key, self._unmatched(message)))
             else:
                 key, outside = self._key(message, visit.stamp), self._outside(message, visit)
-                if outside or not self._count(message, key):
-                    again.append((message, key, Answer(REJECTED, outside) if outside else None))
+                if outside:
+                    self._join(message, key)
+                    again.append((message, key, Answer(REJECTED, outside)))
+                elif not self._count(message, key):
+                    again.append((message, key, None))
         for message, key, otherwise in again:
             self.log[message.request_id] = self._repeat(message, key, otherwise)
 
@@ -261,16 +264,22 @@ class DictModel:
             if any(other[:2] == pair for other in self.conversions):
                 return False
             self.from_pixel.add(pair)
-        elif message.channel == S2S and pair in self.from_pixel and key not in self.conversions:
-            self.from_pixel.discard(pair)  # both channels saw one sale, and now it has a name
-            self.conversions[key] = self.conversions.pop((*pair, ""))
-            return False
+        self._join(message, key)
         if key in self.conversions:
-            if message.channel == S2S and not key[2]:
-                self.from_pixel.discard(pair)  # the same, and it has none
             return False
         self._accept(message, key)
         return True
+
+    def _join(self, message: Message, key: Key) -> None:
+        """S2S speaks of the sale that the pixel brought without a name."""
+        pair = key[:2]
+        if message.channel != S2S or pair not in self.from_pixel:
+            return
+        if key not in self.conversions:  # now it has a name
+            self.conversions[key] = self.conversions.pop((*pair, ""))
+            self.from_pixel.discard(pair)
+        elif not key[2]:
+            self.from_pixel.discard(pair)
 
     def _accept(self, message: Message, key: Key) -> None:
         self.conversions[key] = self._new(message)
@@ -335,10 +344,9 @@ class DictModel:
         return self._with_value(message, after)
 
     def _confirmed(self, message: Message, after: Counted) -> Counted:
-        """S2S speaks of what only the pixel has said: what it says replaces that."""
-        if message.status:
-            said = self._new(message)
-            after = replace(after, status=said.status, status_time_ms=said.status_time_ms)
+        """S2S speaks of what only the pixel has said: what it says replaces that, the status even if it names none."""
+        said = self._new(message)
+        after = replace(after, status=said.status, status_time_ms=said.status_time_ms)
         return self._with_value(message, after) if message.value is not None else after
 
     def _with_value(self, message: Message, after: Counted) -> Counted:
