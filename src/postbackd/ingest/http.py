@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections import deque
 from collections.abc import Callable, Mapping
 from time import perf_counter
@@ -25,6 +24,7 @@ from typing import Any, Protocol
 import httptools
 
 from postbackd.ingest.answers import FAULT, closing, without_body, write_refusal
+from postbackd.ingest.http_bytes import HOST, PLAIN_LINE, make_plain
 
 log = logging.getLogger("postbackd.ingest")
 
@@ -200,13 +200,13 @@ class Connection(asyncio.Protocol):
         if self._in_message:
             self._parse(data)
             return
-        line = _PLAIN_LINE.match(data)
+        line = PLAIN_LINE.match(data)
         if line is not None and data[line.end() :] == self._familiar and not self._handler.draining:
             self._take_familiar(line[1])
         elif data.isascii() and b"pgrade" not in data:
             self._parse(data, None if line is None else data[line.end() :])
         else:
-            self._parse(_make_plain(data))
+            self._parse(make_plain(data))
 
     def _parse(self, data: bytes, rest: bytes | None = None) -> None:
         """Let the parser read on.  ``rest``: what follows a plain request line with which ``data`` begins."""
@@ -308,7 +308,7 @@ class Connection(asyncio.Protocol):
     def _take_host(self, value: bytes) -> None:
         self._hosts += 1
         if value != self._known_host:
-            if not _HOST.fullmatch(value):
+            if not HOST.fullmatch(value):
                 self._stop_parsing(400, "the Host header is not a host")
             self._known_host = value
 
@@ -477,31 +477,6 @@ _HEADERS: Mapping[bytes, Callable[[Connection, bytes], None]] = {
     b"expect": Connection._take_expect,
 }
 """The headers that mean something here; all others are only counted."""
-
-_PLAIN_LINE = re.compile(rb"GET (/[A-Za-z0-9/?&=%._~:@!$'()*+,;-]{0,4000}) HTTP/1\.1\r\n")
-"""A request line of characters that RFC 3986 allows and nobody reads in two ways."""
-
-_HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
-"""RFC 9112 section 3.2: anything else must be refused."""
-
-_UPGRADE = re.compile(rb"(\r\n)upgrade(:)", re.IGNORECASE)
-
-
-def _make_plain(data: bytes) -> bytes:
-    """What the parser would not read the way we want it read, at the start of a message.
-
-    Bytes beyond ASCII in the request line, which many senders forget to encode, are percent-encoded.  An offer to
-    upgrade is renamed: some clients offer HTTP/2 on every request, and going on in HTTP/1.1 is a valid answer
-    (RFC 9110 section 7.8), but the parser would stop and leave the body to be taken for the next request.
-    """
-    line, separator, rest = data.partition(b"\r\n")
-    if not line.isascii():
-        line = b"".join(bytes((byte,)) if byte < 0x80 else b"%%%02X" % byte for byte in line)
-    if separator:
-        head, blank, body = (separator + rest).partition(b"\r\n\r\n")
-        rest = _UPGRADE.sub(rb"\1x-offer\2", head) + blank + body
-    return line + rest
-
 
 _REFUSAL_KINDS = {
     408: "too_slow",
