@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from postbackd.ingest import http
-from postbackd.ingest.http import Exchange, FamiliarGet
+from postbackd.ingest.exchange import Exchange, FamiliarGet
 from tests.ingest.wire import GET, Line, head, refusal_of
 
 UTF8 = '{"txid": "é日本"}'.encode()

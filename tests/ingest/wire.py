@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from postbackd.ingest.answers import write_answer
-from postbackd.ingest.http import Connection, Exchange
+from postbackd.ingest.exchange import Exchange
+from postbackd.ingest.http import Connection
 
 GET = b"GET /a?x=1 HTTP/1.1\r\nHost: h\r\n\r\n"
 

@@ -13,8 +13,8 @@ from postbackd.core.privacy import Masker, truncate_ip
 from postbackd.ingest import answers
 from postbackd.ingest.batcher import Batcher, now_ms
 from postbackd.ingest.catalog import Destination, Link, Snapshot
+from postbackd.ingest.exchange import Exchange
 from postbackd.ingest.flow import Flow
-from postbackd.ingest.http import Exchange
 from postbackd.ingest.postbacks import Mint
 
 _COST_CURRENCY = "USD"

@@ -14,8 +14,9 @@ from postbackd.ingest import answers
 from postbackd.ingest.batcher import Batcher, now_ms
 from postbackd.ingest.catalog import Snapshot
 from postbackd.ingest.clicks import ClickDesk
+from postbackd.ingest.exchange import Exchange
 from postbackd.ingest.flow import Flow
-from postbackd.ingest.http import Connection, Exchange
+from postbackd.ingest.http import Connection
 from postbackd.ingest.postbacks import PostbackDesk
 from postbackd.store.base import Store, StoreUnavailable
 

@@ -23,7 +23,8 @@ from typing import Any, Protocol
 
 import httptools
 
-from postbackd.ingest.answers import FAULT, closing, without_body, write_refusal
+from postbackd.ingest.answers import FAULT, write_refusal
+from postbackd.ingest.exchange import Exchange, FamiliarGet
 from postbackd.ingest.http_bytes import HOST, PLAIN_LINE, make_plain
 
 log = logging.getLogger("postbackd.ingest")
@@ -42,57 +43,6 @@ MAX_PIPELINED = 256
 """Requests of one connection that may wait for their answers before it is read on."""
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-
-
-class Exchange:
-    """One request and, later, its answer."""
-
-    __slots__ = (
-        "answer",
-        "body",
-        "connection",
-        "content_type",
-        "keep_alive",
-        "method",
-        "prefetch",
-        "started",
-        "target",
-    )
-
-    connection: Connection
-    method: bytes
-    target: bytes
-    body: bytes
-    content_type: bytes
-    prefetch: bool
-    keep_alive: bool
-    started: float
-    answer: bytes | None
-
-    def reply(self, answer: bytes) -> None:
-        """Answer; the bytes leave when every earlier request of the connection has been answered."""
-        if self.method == b"HEAD":
-            answer = without_body(answer)
-        self.answer = answer if self.keep_alive else closing(answer)
-        self.connection.flush()
-
-
-class FamiliarGet(Exchange):
-    """A GET whose header lines the connection has seen before."""
-
-    __slots__ = ()
-
-    method = b"GET"
-    body = b""
-    content_type = b""
-    prefetch = False
-    keep_alive = True
-
-    def __init__(self, connection: Connection, target: bytes, started: float) -> None:
-        self.connection = connection
-        self.target = target
-        self.started = started
-        self.answer = None
 
 
 class Handler(Protocol):

@@ -12,8 +12,8 @@ from postbackd.core.rules import judge, unusable
 from postbackd.ingest import answers
 from postbackd.ingest.batcher import Batcher, now_ms
 from postbackd.ingest.catalog import Endpoint, Snapshot
+from postbackd.ingest.exchange import Exchange
 from postbackd.ingest.flow import Flow
-from postbackd.ingest.http import Exchange
 from postbackd.store.base import Outcome
 
 MAX_BATCH_ITEMS = 10_000
