@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import subprocess
 import sys
@@ -100,6 +101,7 @@ class Run:
         seconds: float | None = None,
     ) -> Load:
         """One row of the table: load, then compare the answers with what the database holds."""
+        os.sync()  # what was prepared must not be written during the measurement
         before = subject.stored()
         load = closed_loop(subject.port, segment, connections, seconds or self.seconds)
         after = settled(subject)
@@ -216,6 +218,7 @@ def _measure_half_load(run: Run, server: Postbackd, stream: Stream) -> None:
     """Latency at half of the measured throughput; here the counts have to agree to the last request."""
     rate = (run.results.rate(names.NEW_RECENT, 64, server.name) or 0) / 2
     before = server.stored()
+    os.sync()
     paced = open_loop(server.port, run.segment("half load", stream), rate, 64, run.seconds)
     new = server.stored().minus(before)
     figures = run.results.figures

@@ -79,7 +79,7 @@ class Settings(Struct, frozen=True, kw_only=True):
             le=10_000_000,
             description="Pages of 4 kB that the write-ahead log may hold before it starts over.",
         ),
-    ] = 16_384
+    ] = 32_768
     sync: Annotated[
         Literal["commit", "beside"],
         Meta(

@@ -157,13 +157,16 @@ class Batcher:
 
     async def _recover(self) -> None:
         """Try until the store has proved that a write reaches the disk."""
+        said = ""
         try:
             while not self.available:
                 await asyncio.sleep(_RECOVERY_PAUSE_S)
                 try:
                     await self._store.recover()
                 except StoreUnavailable as error:
-                    log.debug("the store still fails: %s", error)
+                    level = logging.DEBUG if str(error) == said else logging.WARNING
+                    log.log(level, "the store still fails: %s", error)
+                    said = str(error)
                 else:
                     self.available = True
                     log.warning("the store can be written again; accepting requests")

@@ -6,8 +6,8 @@ pushed everything through a full checkpoint, because after a failed fsync the ke
 never reached the disk, and what is written behind them would be lost with them.
 
 Checkpoints are done by ``checkpoint`` and never in the middle of a commit: a thread with a connection of its own copies
-the log in small steps.  When the log has grown long, writers wait a few milliseconds while the thread copies the
-little that is left, so that the log starts over; the event loop goes on meanwhile.
+the log.  When the log has grown long, writers wait a few milliseconds while the little that is left is copied, so that
+the log starts over; the event loop goes on meanwhile.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from postbackd.core.rulebook import Rulebook
 from postbackd.core.rules import unusable
 from postbackd.store import catalog, queries
 from postbackd.store.base import Batch, Outcome, StoreRefused, StoreUnavailable, Written
+from postbackd.store.checkpoint import Checkpoint
 from postbackd.store.failpoints import pass_failpoint
 from postbackd.store.log_sync import LogSync
 from postbackd.store.sqlite_file import (
@@ -37,19 +38,23 @@ from postbackd.store.sqlite_file import (
     connect,
     drop,
     refusing,
-    tune,
     unsafe_sync,
 )
 from postbackd.store.sqlite_purge import LAST_STAMP, purge
 from postbackd.store.sqlite_write import SqliteTransaction, find_postbacks
 from postbackd.store.write import settle
 
-CHECKPOINT_PAGES = 16_384
-"""Pages in the log after which it starts over (64 MiB)."""
+CHECKPOINT_PAGES = 32_768
+"""Pages in the log after which it starts over (128 MiB)."""
 
-STEP_PAGES = 512
-"""New pages in the log after which they are copied into the database (2 MiB): a larger flush would keep the
-next sync of the log waiting for longer than a sender should notice."""
+_SPREAD_S = 0.1
+"""Over how long a copied log is handed to the disk."""
+
+_FEW_PAGES = 300
+"""What may be left of the log to be copied while writers wait; takes 3-4 ms."""
+
+_MOST_ROUNDS = 5
+"""How often what has come meanwhile is copied before writers have to wait."""
 
 _BUSY_PAUSE_S = 0.001
 
@@ -73,17 +78,23 @@ class SqliteStore:
         """Use ``SqliteStore.open``."""
         self._path = path
         self._busy_timeout_ms = busy_timeout_ms
-        self._checkpoint_pages = checkpoint_pages
         self._db = connect(path, busy_timeout_ms)
         self._tx = SqliteTransaction(self._db)
-        self._log_pages = self._copied_pages = 0
+        self._log = Checkpoint(path, checkpoint_pages)
+        self._log.watch(self._db)
         self._failed = False
         """Since a write or sync failed, and until ``recover`` has succeeded, nothing may be written."""
+        self._copies_failed = False
+        """Since a checkpoint failed: what it copied may be missing on the disk, though SQLite has it for copied.
+
+        How much is copied is kept beside the file for as long as any program has the file open.
+        """
         self._beside = False
         self._log_sync: LogSync | None = None
         self._turn = asyncio.Lock()
         """Held by whoever writes, and by the checkpoint that lets the log start over."""
-        self._watch_log()
+        self._copying = asyncio.Lock()
+        """Held during a checkpoint."""
 
     def sync_beside(self) -> None:
         """From now on sync commits in a thread, while the event loop goes on.  Needs a running event loop.
@@ -231,22 +242,30 @@ class SqliteStore:
 
     async def recover(self) -> None:
         self._failed = True
-        try:
-            if self._log_sync is not None:
-                self._log_sync.close()
-                self._log_sync = None
-            drop(self._db)
-            self._db = connect(self._path, 0)
-            self._tx = SqliteTransaction(self._db)
-            self._watch_log()
-            self._prove_write()
-            if self._beside:
-                self._start_log_sync()
-            else:
-                self._db.set_busy_timeout(self._busy_timeout_ms)
-        except (apsw.Error, OSError) as error:
-            raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
+        async with self._copying:
+            try:
+                self._recover()
+            except (apsw.Error, OSError) as error:
+                raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
         self._failed = False
+
+    def _recover(self) -> None:
+        if self._log_sync is not None:
+            self._log_sync.close()
+            self._log_sync = None
+        if self._copies_failed and not self._log.used_by_nobody_else():
+            raise StoreUnavailable("the disk failed; end other programs that have the database open")
+        drop(self._db)
+        self._log.release()
+        self._db = connect(self._path, 0)
+        self._tx = SqliteTransaction(self._db)
+        self._log.watch(self._db)
+        self._prove_write()
+        self._copies_failed = False
+        if self._beside:
+            self._start_log_sync()
+        else:
+            self._db.set_busy_timeout(self._busy_timeout_ms)
 
     def _prove_write(self) -> None:
         """A committed write, then a full checkpoint: everything in the log is written and synced once more."""
@@ -255,39 +274,36 @@ class SqliteStore:
 
     # --- the log of the database -----------------------------------------------------------------------------
 
-    def _watch_log(self) -> None:
-        """Hear after each commit how long the log is; this also switches automatic checkpoints off."""
-
-        def committed(_db: apsw.Connection, _name: str, pages: int) -> int:
-            if pages < self._copied_pages:  # the log has started over
-                self._copied_pages = 0
-            self._log_pages = pages
-            return apsw.SQLITE_OK
-
-        self._db.set_wal_hook(committed)
-
     @property
     def wants_checkpoint(self) -> bool:
-        return self._log_pages - self._copied_pages >= min(STEP_PAGES, self._checkpoint_pages)
+        return self._log.wanted and not self._failed
 
     async def checkpoint(self) -> None:
         """Copy what is new in the log into the database; start the log over when it has grown long.
 
-        Raises ``StoreUnavailable`` when that fails.
+        Raises ``StoreUnavailable`` when that fails.  When the disk failed, nothing is written before ``recover``.
         """
-        loop = asyncio.get_running_loop()
-        try:
-            self._copied_pages = await loop.run_in_executor(None, _checkpoint_apart, self._path)
-            pass_failpoint("mid_checkpoint")
-            if self._log_pages >= self._checkpoint_pages:
-                async with (
-                    self._turn
-                ):  # nothing is added meanwhile, so the next write finds nothing left to copy
-                    self._copied_pages = await loop.run_in_executor(None, _checkpoint_apart, self._path)
-        except (apsw.BusyError, apsw.LockedError):
-            return  # another checkpoint is at work; the next round gets further
-        except (apsw.Error, OSError) as error:
-            raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
+        async with self._copying:
+            try:
+                await self._checkpoint()
+            except (apsw.BusyError, apsw.LockedError):
+                return  # another checkpoint is at work; the next round gets further
+            except (apsw.IOError, OSError) as error:
+                self._failed = self._copies_failed = True
+                raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
+            except apsw.Error as error:
+                raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
+
+    async def _checkpoint(self) -> None:
+        await self._log.copy(_SPREAD_S)
+        pass_failpoint("mid_checkpoint")
+        for _ in range(_MOST_ROUNDS):
+            if not self._log.overlong or self._log.left <= _FEW_PAGES:
+                break
+            await self._log.copy(0)
+        if self._log.overlong:
+            async with self._turn:  # nothing is added meanwhile, so the next write finds nothing left to copy
+                await self._log.finish()
 
     # --- catalog, questions, upkeep --------------------------------------------------------------------------
 
@@ -329,7 +345,12 @@ class SqliteStore:
     async def close(self) -> None:
         if self._log_sync is not None:
             self._log_sync.close()
-        self._db.close()
+        async with self._copying:
+            if self._copies_failed:
+                drop(self._db)  # whoever opens it next copies the log again, from its start
+            else:
+                self._db.close()
+            self._log.close()
 
     @property
     def connection(self) -> apsw.Connection:
@@ -345,17 +366,6 @@ class SqliteStore:
 
 TOUCH = "INSERT INTO settings (name, value) VALUES ('opened', 1) ON CONFLICT DO UPDATE SET value = value + 1"
 # A small write, to prove that writing works; counts how often the server opened the database.
-
-
-def _checkpoint_apart(path: Path) -> int:
-    """Copy what is in the log into the database, beside the writer; returns how many pages of the log are copied."""
-    db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
-    try:
-        tune(db)
-        _, copied = db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-    finally:
-        db.close()
-    return copied
 
 
 def _examine(db: apsw.Connection) -> dict[str, str]:
