@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import errno
 import os
 import resource
@@ -11,6 +12,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -265,6 +267,8 @@ def test_after_a_failed_recovery_every_verb_says_unavailable_and_a_later_recover
     world: World,
 ) -> None:
     click = world.click()
+    with full_disk(world), pytest.raises(StoreUnavailable):
+        fill(world)
     away = world.directory.with_name("away")
     world.directory.rename(away)
     with pytest.raises(StoreUnavailable):
@@ -459,17 +463,145 @@ def test_control_without_copying_again_the_database_is_damaged(
 ) -> None:
     with another_program_reads(world):
         lose_what_a_checkpoint_copies(world, monkeypatch)
-        store_of(world)._copies_failed = False
+        store_of(world)._log.failed, store_of(world)._failed = False, True
         with pytest.raises(StoreUnavailable, match="malformed"):
             world.run(world.store.recover())
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a priority for each thread")
+def test_a_page_that_the_disk_did_not_take_while_it_was_handed_over_counts_as_a_failed_copy(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_range: int) -> int:
+        ctypes.set_errno(errno.EIO)
+        return -1
+
+    fill(world)
+    with monkeypatch.context() as patch:
+        patch.setattr("postbackd.store.checkpoint._sync_file_range", fail)
+        with pytest.raises(StoreUnavailable, match="Input/output error"):
+            world.run(store_of(world).checkpoint())
+    with pytest.raises(StoreUnavailable, match="not recovered"):
+        world.send(world.click(), "txid=T")
+    world.run(world.store.recover())
+    assert world.send(world.click(), "txid=T").verdict == "accepted"
+
+
+def test_a_checkpoint_that_is_cancelled_ends_first_and_its_failure_is_known(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = store_of(world)
+    fill(world)
+    begun, may_end = threading.Event(), threading.Event()
+
+    def fail(_file: int) -> None:
+        begun.set()
+        may_end.wait(10)
+        raise OSError(errno.EIO, "the disk failed")
+
+    async def cancel() -> tuple[bool, bool]:
+        copying = asyncio.ensure_future(store.checkpoint())
+        assert await asyncio.to_thread(begun.wait, 10)
+        copying.cancel()
+        await asyncio.sleep(0)
+        held = store._copying.locked()
+        may_end.set()
+        await asyncio.wait([copying])
+        return held, copying.cancelled()
+
+    with monkeypatch.context() as patch:
+        patch.setattr("postbackd.store.checkpoint.os.fdatasync", fail)
+        assert world.run(cancel()) == (True, True)
+    assert store._log.failed
+
+
+def test_a_reader_that_keeps_the_log_keeps_no_writer_waiting(world: World) -> None:
+    store = store_of(world)
+    store._log._most_pages = 50
+    reader = apsw.Connection(str(world.directory / FILE_NAME))
+    reader.execute("BEGIN; SELECT count(*) FROM postbacks").fetchall()
+    fill(world)
+
+    async def copy() -> bool:
+        await store._turn.acquire()  # a writer at work: the checkpoint must not wait for it
+        await asyncio.wait_for(store.checkpoint(), 10)
+        store._turn.release()
+        return store._log.overlong
+
+    assert world.run(copy())
+    reader.close()
+    world.run(store.checkpoint())
+    world.send(world.click(), "txid=T")
+    assert not store._log.overlong
+
+
+def test_a_database_that_was_replaced_is_not_written_to(world: World) -> None:
+    fill(world)
+    world.run(store_of(world).checkpoint())
+    path, away = world.directory / FILE_NAME, world.directory / "away"
+    path.rename(away)
+    shutil.copy(away, path)
+    fill(world)
+    with pytest.raises(StoreUnavailable, match="not the file that was opened"):
+        world.run(store_of(world).checkpoint())
+    with pytest.raises(StoreUnavailable, match="not the file that was opened"):
+        world.run(world.store.recover())
+    away.rename(path)
+    world.run(world.store.recover())
+    assert store_of(world).connection.execute("SELECT count(*) FROM conversions").get == 800
+
+
+def test_a_recovery_without_the_database_keeps_its_log(world: World) -> None:
+    fill(world)
+    store_of(world)._failed = True
+    path = world.directory / FILE_NAME
+    log = world.directory / f"{FILE_NAME}-wal"
+    before = log.read_bytes()
+    path.rename(world.directory / "away")
+    with pytest.raises(StoreUnavailable):
+        world.run(world.store.recover())
+    assert log.read_bytes() == before
+    assert not path.exists()
+    (world.directory / "away").rename(path)
+    world.run(world.store.recover())
+    assert store_of(world).connection.execute("SELECT count(*) FROM conversions").get == 400
+
+
+def test_a_log_whose_name_is_not_on_the_disk_is_not_written_to(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_file: int) -> None:
+        raise OSError(errno.EIO, "the disk failed")
+
+    store_of(world)._failed = True
+    with monkeypatch.context() as patch:
+        patch.setattr("postbackd.store.sqlite_file.os.fsync", fail)
+        with pytest.raises(StoreUnavailable, match="the disk failed"):
+            world.run(world.store.recover())
+        with pytest.raises(StoreUnavailable, match="not recovered"):
+            world.send(world.click(), "txid=T")
+        with pytest.raises(StoreRefused, match="the disk failed"):
+            SqliteStore.open(world.directory, create=True)
+    world.run(world.store.recover())
+    assert world.send(world.click(), "txid=T").verdict == "accepted"
+
+
+def test_a_lock_that_is_gone_needs_no_readers_to_leave(world: World) -> None:
+    click = world.click()
+    reader = apsw.Connection(str(world.directory / FILE_NAME))
+    reader.execute("BEGIN; SELECT count(*) FROM postbacks").fetchall()
+    fill(world)
+    with locked(world), pytest.raises(StoreUnavailable):
+        world.send(click, "txid=T")
+    world.run(world.store.recover())
+    assert world.send(click, "txid=T").verdict == "accepted"
+    reader.close()
+
+
 def test_copying_leaves_the_processor_to_the_event_loop(world: World) -> None:
     own = os.getpriority(os.PRIO_PROCESS, 0)
     fill(world)
     world.run(store_of(world).checkpoint())
-    threads = [thread.native_id for thread in store_of(world)._log._thread._threads]
+    threads = [thread.native_id for thread in store_of(world)._log._gentle._threads]
     assert [os.getpriority(os.PRIO_PROCESS, thread) for thread in threads if thread] == [19]
     assert os.getpriority(os.PRIO_PROCESS, 0) == own
 

@@ -34,6 +34,7 @@ _SWEPT = (
     ("pwrite64", "EIO", 12, 12),
     ("fsync,ftruncate", "EIO", 3, 2),
     ("pread64", "EIO", 60, 30),
+    ("sync_file_range", "EIO", 20, 8),
 )
 """The short spans hit the start, and the recovery from the fault before."""
 
@@ -55,7 +56,7 @@ class Fault:
 @trust_test("T5", "I/O errors and short writes under load")
 def run(size: Size, seed: int, work_dir: Path) -> Result:
     need_tools("strace")
-    runs = size.pick(14, 140, 5_000)
+    runs = size.pick(16, 144, 5_000)
     shorts = size.pick(8, 150, 2_000)
     template = work_dir / "template"
     template.mkdir()

@@ -208,6 +208,9 @@ def _mutate(raw: bytearray, draw: random.Random, seeds: Sequence[Bad]) -> None:
 
 # --- atheris ------------------------------------------------------------------------------------------
 
+_MOST_MEMORY_MB = 512
+"""That one allocation of a target may take."""
+
 _UNITS = re.compile(r"stat::number_of_executed_units:\s*([0-9]+)")
 
 
@@ -228,6 +231,8 @@ def fuzz(target: str, seconds: int, seed: int, work_dir: Path) -> tuple[str, int
     directory.mkdir()
     command = [sys.executable, "-m", "tests.trust.corpus.fuzz_targets", target]
     command += [f"-max_total_time={seconds}", f"-seed={seed % 2**31 or 1}", "-print_final_stats=1"]
+    # Its own limit would count the peak of this process, which a child inherits.
+    command += ["-rss_limit_mb=0", f"-malloc_limit_mb={_MOST_MEMORY_MB}"]
     environment = clean_environment()
     repository = str(Path(__file__).parents[2])
     environment["PYTHONPATH"] = os.pathsep.join((environment["PYTHONPATH"], repository))

@@ -19,6 +19,7 @@ from postbackd.core.model import Catalog, CatalogEntry, SigningKey
 from postbackd.runtime import LOCK_NAME, open_store
 from postbackd.settings import Settings
 from postbackd.store.base import CatalogConflict, Store, StoreRefused, StoreUnavailable
+from postbackd.upkeep.checkpoints import keep_log_short
 
 T = TypeVar("T")
 
@@ -71,9 +72,14 @@ def visit(settings: Settings, work: Callable[[Session], Awaitable[T]], *, create
 async def _visit(settings: Settings, work: Callable[[Session], Awaitable[T]], create: bool) -> T:
     patient = msgspec.structs.replace(settings, busy_timeout_ms=max(settings.busy_timeout_ms, PATIENCE_MS))
     store = open_store(patient, create)
+    # A purge writes more than a log should hold.  Beside a server that is the server's to copy.
+    tending = None if is_served(settings) else asyncio.create_task(keep_log_short(store))
     try:
         return await work(Session(store, settings))
     finally:
+        if tending is not None:
+            tending.cancel()
+            await asyncio.wait([tending])
         await store.close()
 
 

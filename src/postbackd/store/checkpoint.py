@@ -2,25 +2,24 @@
 
 Three things would be felt by whoever commits at the same time, and each has its remedy here:
 
-- SQLite syncs the database only when nothing is left in the log, and then thousands of pages at once.  ``copy`` syncs
-  them itself, each time.
-- The pages of one sync fill the queue of the disk, and the sync of a commit waits behind them.  ``copy`` hands them to
-  the disk a few at a time.
-- The copying takes the processor from the event loop.  It is done by a thread of the lowest priority.
+- SQLite syncs the database only when nothing is left in the log, and then thousands of pages at once.  Here they are
+  synced after each copy.
+- The pages of one sync fill the queue of the disk, and the sync of a commit waits behind them.  ``copy_gently`` hands
+  them to the disk a few at a time.
+- The copying takes the processor from the event loop.  ``copy_gently`` does it in a thread of the lowest priority.
 
-``finish`` is for the end, when nobody writes meanwhile: it copies and syncs what is left at the usual priority, so that
-the log can start over.
+SQLite keeps beside the file how much of the log is copied, for as long as any program has the file open, and never
+copies that again.  So after a failed sync (``Checkpoint.failed``) the file has to be closed by everybody first.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ctypes
+import errno
 import fcntl
 import os
-import sys
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import monotonic
@@ -35,10 +34,15 @@ STEP_PAGES = 512
 _PARTS = 100
 """In how many parts of the file its new pages are handed to the disk."""
 
+_SPREAD_S = 0.1
+"""Over how long."""
+
 _LOWEST_PRIORITY = 19
 
 _WAIT_WRITE_WAIT = 7
-"""``SYNC_FILE_RANGE_WAIT_BEFORE | WRITE | WAIT_AFTER`` of Linux, see sync_file_range(2)."""
+"""``SYNC_FILE_RANGE_WAIT_BEFORE | WRITE | WAIT_AFTER``, see sync_file_range(2)."""
+
+_NOT_OFFERED = (errno.ENOSYS, errno.EINVAL, errno.EPERM)
 
 _SHARED_FIRST, _SHARED_SIZE = 0x4000_0002, 510
 """The bytes of a database that SQLite locks shared while it has it open (its "unix" VFS, os_unix.c)."""
@@ -47,7 +51,7 @@ _SHARED_FIRST, _SHARED_SIZE = 0x4000_0002, 510
 class Checkpoint:
     """The log of one database: how long it is, how much of it is copied, and the copying.
 
-    Only one ``copy`` or ``finish`` may be under way.
+    Only one copy may be under way.  One object a database and process: see ``release``.
     """
 
     def __init__(self, path: Path, most_pages: int) -> None:
@@ -56,8 +60,11 @@ class Checkpoint:
         self._most_pages = most_pages
         self._pages = self._copied = 0
         self._file: int | None = None
-        self._closing = threading.Event()
-        self._thread = ThreadPoolExecutor(1, "checkpoint", initializer=_let_others_go_first)
+        self._hurry = threading.Event()
+        self._gentle = ThreadPoolExecutor(1, "gentle checkpoint", initializer=_let_others_go_first)
+        self._quick = ThreadPoolExecutor(1, "checkpoint")
+        self.failed = False
+        """Since a copy failed: what is copied may be missing on the disk."""
 
     def watch(self, db: apsw.Connection) -> None:
         """Hear after each commit how long the log is; this also switches automatic checkpoints off."""
@@ -68,6 +75,11 @@ class Checkpoint:
             self._copied = 0
         self._pages = pages
         return apsw.SQLITE_OK
+
+    def emptied(self) -> None:
+        """The whole log has been copied and synced, by whoever opened the database anew, and is empty."""
+        self._pages = self._copied = 0
+        self.failed = False
 
     @property
     def left(self) -> int:
@@ -84,21 +96,73 @@ class Checkpoint:
         """Whether the log has to start over."""
         return self._pages >= self._most_pages
 
-    async def copy(self, spread_s: float) -> None:
-        """Copy and sync what is in the log now; ``spread_s``: over how many seconds the disk shall get it.
+    async def copy_gently(self) -> bool:
+        """Copy and sync what is in the log now; returns whether no reader kept anything back.
 
+        As ``copy`` when the log is twice as long as it should be: on a busy processor the lowest priority gets little.
         Raises ``OSError`` or ``apsw.Error``.
         """
-        self._copied = await self._apart(self._thread, lambda: self._copy_and_sync(spread_s))
+        if self._pages >= 2 * self._most_pages:
+            return await self.copy()
+        return await self._copy_in(self._gentle, _SPREAD_S)
 
-    async def finish(self) -> None:
-        """Copy and sync the last pages while nobody writes: the next commit lets the log start over."""
-        self._copied = await self._apart(None, lambda: _copy(self._path))
+    async def copy(self) -> bool:
+        """As ``copy_gently``, at once.  When nobody writes meanwhile, the next commit lets the log start over."""
+        return await self._copy_in(self._quick, 0)
 
-    async def _apart(self, thread: ThreadPoolExecutor | None, work: Callable[[], int]) -> int:
-        return await asyncio.get_running_loop().run_in_executor(thread, work)
+    async def _copy_in(self, thread: ThreadPoolExecutor, spread_s: float) -> bool:
+        pages = self._pages
+        copying = asyncio.get_running_loop().run_in_executor(thread, self._copy_and_sync, spread_s)
+        try:
+            self._copied = await asyncio.shield(copying)
+        except asyncio.CancelledError:
+            self._hurry.set()
+            await asyncio.wait([copying])  # nobody may take it for ended before it has
+            raise
+        return self._copied >= pages
 
-    def used_by_nobody_else(self) -> bool:
+    def _copy_and_sync(self, spread_s: float) -> int:
+        try:
+            file = self._opened()
+            self.check_not_replaced()
+            copied = _copy(self._path)
+            if spread_s:
+                self._hand_over(file, spread_s)
+            os.fdatasync(file)
+        except (apsw.IOError, OSError):
+            self.failed = True
+            raise
+        return copied
+
+    def _hand_over(self, file: int, spread_s: float) -> None:
+        """Let the disk have what is new in a file part by part, over a time.  Promises nothing: a sync does.
+
+        Raises ``OSError`` for a page that could not be written: it is reported once, and not to the sync after this.
+        """
+        size = os.fstat(file).st_size
+        part = max(size // _PARTS, 1)
+        begun = monotonic()
+        for start in range(0, size, part):
+            if _sync_file_range(file, start, part, _WAIT_WRITE_WAIT) != 0:
+                number = ctypes.get_errno()
+                if number in _NOT_OFFERED:
+                    return
+                raise OSError(number, os.strerror(number))
+            ahead = begun + spread_s * (start / size) - monotonic()
+            if self._hurry.wait(max(ahead, 0)):
+                return
+
+    def _opened(self) -> int:
+        if self._file is None:
+            self._file = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+        return self._file
+
+    def check_not_replaced(self) -> None:
+        """Raises ``OSError`` when another file has taken the place of the database, or none."""
+        if self._file is not None and not os.path.samestat(os.fstat(self._file), self._path.stat()):
+            raise OSError(errno.ESTALE, f"{self._path} is not the file that was opened; put that back")
+
+    def keep_others_out(self) -> bool:
         """Whether no other process has the database open, by the lock that SQLite holds for as long.
 
         When so, none can open it before the connections of this process are closed, which has to be done now.
@@ -108,11 +172,6 @@ class Checkpoint:
         except BlockingIOError:
             return False
         return True
-
-    def _opened(self) -> int:
-        if self._file is None:
-            self._file = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
-        return self._file
 
     def release(self) -> None:
         """Close the file.  Only while no connection of this process to the database is open.
@@ -124,31 +183,11 @@ class Checkpoint:
             self._file = None
 
     def close(self) -> None:
-        """End the thread and close the file; see ``release``."""
-        self._closing.set()
-        self._thread.shutdown()
+        """End the threads and close the file; see ``release``."""
+        self._hurry.set()
+        self._gentle.shutdown()
+        self._quick.shutdown()
         self.release()
-
-    def _copy_and_sync(self, spread_s: float) -> int:
-        copied = _copy(self._path)
-        file = self._opened()
-        if spread_s:
-            self._hand_over(file, spread_s)
-        os.fdatasync(file)
-        return copied
-
-    def _hand_over(self, file: int, spread_s: float) -> None:
-        """Let the kernel write what is new in a file part by part, over a time.  Promises nothing: a sync does."""
-        if _sync_file_range is None:
-            return
-        size = os.fstat(file).st_size
-        part = max(size // _PARTS, 1)
-        begun = monotonic()
-        for start in range(0, size, part):
-            _sync_file_range(file, start, part, _WAIT_WRITE_WAIT)
-            ahead = begun + spread_s * (start / size) - monotonic()
-            if self._closing.wait(max(ahead, 0)):
-                return
 
 
 def _copy(path: Path) -> int:
@@ -165,17 +204,9 @@ def _copy(path: Path) -> int:
     return copied
 
 
-def _find_sync_file_range() -> Callable[[int, int, int, int], int] | None:
-    call = getattr(ctypes.CDLL(None), "sync_file_range", None) if sys.platform == "linux" else None
-    if call is not None:
-        call.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
-    return call
-
-
-_sync_file_range = _find_sync_file_range()
+_sync_file_range = ctypes.CDLL(None, use_errno=True).sync_file_range
+_sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
 
 
 def _let_others_go_first() -> None:
-    """Linux has a priority for each thread; elsewhere this would be the priority of everything."""
-    if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)

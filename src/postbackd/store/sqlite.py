@@ -38,6 +38,7 @@ from postbackd.store.sqlite_file import (
     connect,
     drop,
     refusing,
+    sync_names,
     unsafe_sync,
 )
 from postbackd.store.sqlite_purge import LAST_STAMP, purge
@@ -46,9 +47,6 @@ from postbackd.store.write import settle
 
 CHECKPOINT_PAGES = 32_768
 """Pages in the log after which it starts over (128 MiB)."""
-
-_SPREAD_S = 0.1
-"""Over how long a copied log is handed to the disk."""
 
 _FEW_PAGES = 300
 """What may be left of the log to be copied while writers wait; takes 3-4 ms."""
@@ -74,21 +72,16 @@ _POISONED = (
 class SqliteStore:
     """See ``store.base.Store`` for what each verb promises."""
 
-    def __init__(self, path: Path, busy_timeout_ms: int, checkpoint_pages: int) -> None:
+    def __init__(self, path: Path, busy_timeout_ms: int, checkpoint_pages: int, *, create: bool) -> None:
         """Use ``SqliteStore.open``."""
         self._path = path
         self._busy_timeout_ms = busy_timeout_ms
-        self._db = connect(path, busy_timeout_ms)
+        self._db = connect(path, busy_timeout_ms, create=create)
         self._tx = SqliteTransaction(self._db)
         self._log = Checkpoint(path, checkpoint_pages)
         self._log.watch(self._db)
         self._failed = False
         """Since a write or sync failed, and until ``recover`` has succeeded, nothing may be written."""
-        self._copies_failed = False
-        """Since a checkpoint failed: what it copied may be missing on the disk, though SQLite has it for copied.
-
-        How much is copied is kept beside the file for as long as any program has the file open.
-        """
         self._beside = False
         self._log_sync: LogSync | None = None
         self._turn = asyncio.Lock()
@@ -136,8 +129,13 @@ class SqliteStore:
             if create:
                 directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             check_not_emptied(path)
-            store = cls(path, busy_timeout_ms, checkpoint_pages)
-            check_and_migrate(store._db, path, create=create)
+            store = cls(path, busy_timeout_ms, checkpoint_pages, create=create)
+            try:
+                check_and_migrate(store._db, path, create=create)
+                sync_names(directory)
+            except BaseException:
+                drop(store._db)  # closing it otherwise could write to what is not ours
+                raise
         return store
 
     # --- writing ---------------------------------------------------------------------------------------------
@@ -182,7 +180,7 @@ class SqliteStore:
         return written
 
     def _check_trusted(self) -> None:
-        if self._failed:
+        if self._failed or self._log.failed:
             raise StoreUnavailable("a write failed, and the store has not recovered yet")
 
     async def _begin(self) -> None:
@@ -241,42 +239,67 @@ class SqliteStore:
             self._db.execute("ROLLBACK")
 
     async def recover(self) -> None:
-        self._failed = True
-        async with self._copying:
+        async with self._copying, self._turn:
             try:
-                self._recover()
+                if self._failed or self._log.failed:
+                    self._open_anew()
+                else:  # another program was in the way, nothing has failed
+                    await self._prove_write()
+            except StoreRefused as error:
+                raise StoreUnavailable(str(error)) from error
             except (apsw.Error, OSError) as error:
                 raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
-        self._failed = False
 
-    def _recover(self) -> None:
-        if self._log_sync is not None:
-            self._log_sync.close()
-            self._log_sync = None
-        if self._copies_failed and not self._log.used_by_nobody_else():
+    async def _prove_write(self) -> None:
+        self._db.set_busy_timeout(0)
+        try:
+            self._db.execute(TOUCH)
+            if self._log_sync is not None:
+                await self._log_sync.sync()
+        except (apsw.IOError, OSError):
+            self._failed = True
+            raise
+        finally:
+            if not self._beside:
+                self._db.set_busy_timeout(self._busy_timeout_ms)
+
+    def _open_anew(self) -> None:
+        """Trust nothing that was in memory: read the log again, and copy all of it into the database, synced."""
+        self._failed = True
+        self._log.check_not_replaced()
+        if self._log.failed and not self._log.keep_others_out():
             raise StoreUnavailable("the disk failed; end other programs that have the database open")
+        self._stop_log_sync()
         drop(self._db)
         self._log.release()
-        self._db = connect(self._path, 0)
+        check_not_emptied(self._path)
+        self._db = connect(self._path, 0, create=False)
         self._tx = SqliteTransaction(self._db)
         self._log.watch(self._db)
-        self._prove_write()
-        self._copies_failed = False
+        self._db.execute(TOUCH)
+        sync_names(self._path.parent)
+        try:
+            self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        except apsw.IOError:
+            self._log.failed = True
+            raise
+        self._log.emptied()
         if self._beside:
             self._start_log_sync()
         else:
             self._db.set_busy_timeout(self._busy_timeout_ms)
+        self._failed = False
 
-    def _prove_write(self) -> None:
-        """A committed write, then a full checkpoint: everything in the log is written and synced once more."""
-        self._db.execute(TOUCH)
-        self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+    def _stop_log_sync(self) -> None:
+        if self._log_sync is not None:
+            self._log_sync.close()
+            self._log_sync = None
 
     # --- the log of the database -----------------------------------------------------------------------------
 
     @property
     def wants_checkpoint(self) -> bool:
-        return self._log.wanted and not self._failed
+        return self._log.wanted and not self._failed and not self._log.failed
 
     async def checkpoint(self) -> None:
         """Copy what is new in the log into the database; start the log over when it has grown long.
@@ -288,22 +311,20 @@ class SqliteStore:
                 await self._checkpoint()
             except (apsw.BusyError, apsw.LockedError):
                 return  # another checkpoint is at work; the next round gets further
-            except (apsw.IOError, OSError) as error:
-                self._failed = self._copies_failed = True
-                raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
-            except apsw.Error as error:
+            except (apsw.Error, OSError) as error:
                 raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
 
     async def _checkpoint(self) -> None:
-        await self._log.copy(_SPREAD_S)
+        complete = await self._log.copy_gently()
         pass_failpoint("mid_checkpoint")
         for _ in range(_MOST_ROUNDS):
-            if not self._log.overlong or self._log.left <= _FEW_PAGES:
+            if not self._log.overlong or not complete:
+                return  # a reader still needs the log, and with it all that came later
+            if self._log.left <= _FEW_PAGES:
                 break
-            await self._log.copy(0)
-        if self._log.overlong:
-            async with self._turn:  # nothing is added meanwhile, so the next write finds nothing left to copy
-                await self._log.finish()
+            complete = await self._log.copy()
+        async with self._turn:  # nothing is added meanwhile, so the next write finds nothing left to copy
+            await self._log.copy()
 
     # --- catalog, questions, upkeep --------------------------------------------------------------------------
 
@@ -343,10 +364,9 @@ class SqliteStore:
         return self._ask(lambda: _examine(self._db))
 
     async def close(self) -> None:
-        if self._log_sync is not None:
-            self._log_sync.close()
+        self._stop_log_sync()
         async with self._copying:
-            if self._copies_failed:
+            if self._log.failed:
                 drop(self._db)  # whoever opens it next copies the log again, from its start
             else:
                 self._db.close()
@@ -361,6 +381,7 @@ class SqliteStore:
         try:
             return question()
         except (apsw.Error, OSError) as error:
+            self._failed |= isinstance(error, (apsw.IOError, OSError))
             raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
 
 

@@ -28,6 +28,9 @@ OLDEST_SQLITE = (3, 51, 3)
 
 _CACHE_KIB = 16_384
 
+_LOG_LIMIT = 256 * 1024 * 1024
+"""What a log that had to grow beyond it, for a long reader, is cut to when it starts over, in bytes."""
+
 _DAMAGED = (apsw.NotADBError, apsw.CorruptError)
 
 
@@ -99,12 +102,30 @@ def _version_of_sqlite() -> tuple[int, ...]:
     return tuple(int(part) for part in apsw.sqlite_lib_version().split("."))
 
 
-def connect(path: Path, busy_timeout_ms: int) -> apsw.Connection:
-    """A connection with our settings."""
-    db = apsw.Connection(str(path))
+def connect(path: Path, busy_timeout_ms: int, *, create: bool) -> apsw.Connection:
+    """A connection with our settings.
+
+    Without ``create`` a file that is not there is an error: SQLite would make an empty one, and throw away the log that
+    belongs to the one that was there.
+    """
+    flags = apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if create else 0)
+    db = apsw.Connection(str(path), flags=flags)
     db.set_busy_timeout(busy_timeout_ms)
     tune(db)
     return db
+
+
+def sync_names(directory: Path) -> None:
+    """Sync the names of the files in a directory, the log's above all.  Raises ``OSError``.
+
+    SQLite does this at its first sync of a new log, and ignores a failure (unixSync in os_unix.c): after a power cut
+    the log could be gone, and every commit in it.
+    """
+    file = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
 
 
 def drop(db: apsw.Connection) -> None:
@@ -120,6 +141,7 @@ def tune(db: apsw.Connection) -> None:
     """Settings of a connection; none of them writes to the file."""
     db.pragma("cache_size", -_CACHE_KIB)
     db.pragma("synchronous", unsafe_sync() or "FULL")
+    db.pragma("journal_size_limit", _LOG_LIMIT)
     db.pragma("temp_store", "MEMORY")
     db.pragma("foreign_keys", 1)
 

@@ -12,6 +12,9 @@ log = logging.getLogger("postbackd.upkeep")
 
 _LOOK_EVERY_S = 0.1
 
+_PAUSE_S = 1.0
+"""Before the next try after one that failed."""
+
 
 class Checkpointed(Protocol):
     """A store with a log that has to be copied into its database now and then."""
@@ -23,12 +26,22 @@ class Checkpointed(Protocol):
 
 
 async def keep_log_short(store: Checkpointed) -> None:
-    """Checkpoint whenever the store wants it, until cancelled."""
+    """Checkpoint whenever the store wants it, until cancelled.  Says of a lasting failure once that it lasts."""
+    said = ""
     while True:
-        await asyncio.sleep(_LOOK_EVERY_S)
+        await asyncio.sleep(_PAUSE_S if said else _LOOK_EVERY_S)
         if not store.wants_checkpoint:
             continue
         try:
             await store.checkpoint()
-        except StoreUnavailable as error:
-            log.warning("a checkpoint failed (%s); trying again", error)
+        except Exception as error:
+            text = str(error)
+            if text != said:
+                log.warning(
+                    "a checkpoint failed (%s); trying again",
+                    error,
+                    exc_info=not isinstance(error, StoreUnavailable),
+                )
+            said = text
+        else:
+            said = ""
