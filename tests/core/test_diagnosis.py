@@ -225,3 +225,15 @@ def test_every_reason_has_a_cause_and_a_fix_of_one_sentence(reason: Reason) -> N
         assert sentence.endswith(".")
         assert 10 < len(sentence) < 120
     assert Reason(int(reason)) is reason
+
+
+def test_a_replay_is_only_advised_where_the_stored_text_can_become_usable() -> None:
+    in_the_text = (
+        Reason.VALUE_MACRO_LITERAL,
+        Reason.VALUE_INVALID,
+        Reason.MACRO_LITERAL,
+        Reason.FIELD_TOO_LONG,
+    )
+    assert not [reason.word for reason in in_the_text if "replay" in reason.fix]
+    assert "sent again" in Reason.VALUE_MACRO_LITERAL.fix
+    assert "sent again" in Reason.TYPE_NOT_ALLOWED.fix

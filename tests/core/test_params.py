@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from postbackd.core.params import (
     CLICK_NAMES,
+    MAX_LENGTHS,
     MAX_PARAMETERS,
     POSTBACK_NAMES,
     BodyMalformed,
@@ -17,6 +18,7 @@ from postbackd.core.params import (
     Received,
     clean,
     decode,
+    decode_form,
     read_json_body,
 )
 
@@ -137,8 +139,12 @@ def test_a_json_object_wins_over_the_query_and_the_query_fills_what_is_missing_o
         ("1" + "0" * 70, "1" + "0" * 70),
         ("true", "true"),
         ("false", "false"),
-        ("[1,2]", "[nested]"),
-        ('{"a":1}', "[nested]"),
+        ("[1,2]", "nested [1,2]"),
+        ('{"a": 1}', 'nested {"a":1}'),
+        ("[true]", "nested [true]"),
+        ('["é\\u0001\\""]', r'nested ["é\u0001\""]'),
+        ("9" * 5000, "9" * 5000),
+        ("-" + "9" * 5000, "-" + "9" * 5000),
     ],
 )
 def test_a_json_value_becomes_the_text_that_a_query_would_carry(written: str, text: str) -> None:
@@ -148,15 +154,99 @@ def test_a_json_value_becomes_the_text_that_a_query_would_carry(written: str, te
 def test_deep_json_inside_one_field_does_not_break_the_others() -> None:
     assert from_json(f'{{"txid": "T", "value": {"[" * 50}{"]" * 50}}}') == {
         "transaction_id": "T",
-        "value": "[nested]",
+        "value": f"nested {'[' * 50}{']' * 50}",
     }
 
 
-def test_a_value_nested_deeply_is_named_as_such() -> None:
+def test_a_value_nested_too_deeply_is_a_text_longer_than_any_field() -> None:
     deep: list[object] = []
     for _ in range(100_000):
         deep = [deep]
-    assert named(DEFAULTS.read_json("", {"value": deep})) == {"value": "[nested]"}
+    (text,) = named(DEFAULTS.read_json("", {"value": deep})).values()
+    assert text.startswith("nested [[[")
+    assert len(text) > max(MAX_LENGTHS.values())
+
+
+@pytest.mark.parametrize("depth", [2_000, 100_000])
+def test_a_deep_value_does_not_spoil_the_other_members_of_its_object(depth: int) -> None:
+    deep = '[{"x":' * depth + "1" + "}]" * depth
+    body = f'{{"txid": "T", "extra": {deep}, "a": {{"n": {"9" * 5000}}}, "value": 5, "txid": "U"}}'
+    assert from_json(body) == {"transaction_id": "U", "value": "5"}
+    (text,) = from_json(f'{{"value": {deep}}}').values()
+    assert len(text) > max(MAX_LENGTHS.values())
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        '"b": nonsense',
+        '"b"',
+        "",
+        '"b": 5 ' + "9" * 5000,
+        '"b": ' + "9" * 5000 + "x",
+        '"\\ud800": ' + "9" * 5000,
+        '"b": ' + "[" * 2000 + "}" * 2000,
+        '"b": ' + "[" * 2000,
+        '"b": "' + "[" * 2000,
+    ],
+    ids=lambda member: ascii(member[:20]),
+)
+def test_an_object_with_a_value_that_is_too_much_must_be_well_formed_all_the_same(member: str) -> None:
+    for body in (f'{{"a": {"9" * 5000}, {member}}}', f'{{{member}, "a": {"[" * 2000}{"]" * 2000}}}'):
+        with pytest.raises(BodyMalformed):
+            read_json_body(body.encode())
+
+
+ODD_ITEMS = {
+    "a lone surrogate": b'{"txid": "\\ud800"}',
+    "a byte that is not UTF-8": b'{"txid": "\xff"}',
+    "no JSON": b'{"txid": NaN}',
+    "a list of deep lists": b"[" * 100_000 + b"]" * 100_000,
+    "a string with brackets, commas and quotes": b'{"txid": "\\"],[{\\\\", "b": "\xff"}',
+}
+
+
+@pytest.mark.parametrize("odd", ODD_ITEMS.values(), ids=ODD_ITEMS)
+def test_one_odd_item_of_an_array_leaves_its_neighbours_as_they_are(odd: bytes) -> None:
+    body = b' [{"txid": "a,]\\"}"}, %b ,\n{"txid": "B", "x": [1, {}]}, 5 ]\n' % odd
+    assert read_json_body(body) == [{"txid": 'a,]"}'}, None, {"txid": "B", "x": [1, {}]}, 5]
+
+
+@pytest.mark.parametrize("large", ["9" * 5000, "[" * 2000 + "]" * 2000])
+def test_an_item_with_a_value_that_is_too_much_keeps_its_other_members(large: str) -> None:
+    first, second = read_json_body(f'[{{"txid": "A", "extra": {large}}}, {{"txid": "B"}}]'.encode())
+    assert named(DEFAULTS.read_json("", first)) == {"transaction_id": "A"}
+    assert second == {"txid": "B"}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'[{"a": 1}, {"a": NaN}',
+        b'[{"a": 1}, {"a": NaN}]]',
+        b'[{"a": 1}, {"a": NaN}] x',
+        b'[{"a": 1}, {"a": NaN]}',
+        b'[{"a": 1}, {"a": "NaN}]',
+        b'[{"a": 1}, , {"a": 2}]',
+        b'[{"a": 1},]',
+        b"[nonsense, NaN]",
+        b"[" * 100_000 + b"]" * 99_999,
+        b'["' + b'\\"' * 100_000,
+    ],
+    ids=lambda body: ascii(body[:30]),
+)
+def test_what_only_starts_like_an_array_is_malformed_as_a_whole(body: bytes) -> None:
+    with pytest.raises(BodyMalformed):
+        read_json_body(body)
+
+
+@given(st.lists(st.dictionaries(st.text(), st.text() | st.lists(st.text()))), st.data())
+def test_any_items_are_told_apart_as_the_decoder_tells_them(items: list[object], data: st.DataObject) -> None:
+    written = [json.dumps(item, ensure_ascii=data.draw(st.booleans())).encode() for item in items]
+    place = data.draw(st.integers(0, len(items)))
+    written.insert(place, b'{"odd": "\\ud800"}')
+    written.append(b"{}")
+    assert read_json_body(b"[" + b", ".join(written) + b"]") == [*items[:place], None, *items[place:], {}]
 
 
 @pytest.mark.parametrize(
@@ -167,7 +257,6 @@ def test_a_value_nested_deeply_is_named_as_such() -> None:
         b"nonsense",
         b'{"a": NaN}',
         b'{"a": Infinity}',
-        b'{"a": ' + b"9" * 5000 + b"}",
         b"[" * 100_000,
         b'{"a":' * 100_000,
         b'{"a": "\\ud800"}',
@@ -202,23 +291,53 @@ def test_no_bytes_make_the_reading_of_json_raise_anything_else(body: bytes) -> N
         ("a+b", "a b"),
         ("a%2Bb", "a+b"),
         ("%C3%A9", "é"),
-        ("%FF%FE", "��"),
-        ("%00", "�"),
-        ("a%0D%0Ab", "a��b"),
-        ("%ED%A0%80", "���"),
+        ("%FF%FE", "ÿþ"),
+        ("ord%E9r", "ordér"),
+        ("%80", "€"),
+        ("%81%C2%81", "%C2%81Â%C2%81"),
+        ("%00", "%00"),
+        ("a%0D%0Ab", "a%0D%0Ab"),
+        ("%ED%A0%80", "í\u00a0€"),
+        ("%C3%28", "Ã("),
         ("%zz%", "%zz%"),
         ("%257B", "%7B"),
-        ("a\x85b", "a�b"),
+        ("a\x85b", "a%C2%85b"),
     ],
 )
-def test_escapes_are_decoded_once_and_what_no_log_can_carry_is_replaced(sent: str, text: str) -> None:
+def test_escapes_are_decoded_once_except_what_no_log_can_carry(sent: str, text: str) -> None:
     assert decode(sent) == text
     assert from_query(f"txid={sent}") == {"transaction_id": text}
 
 
-def test_a_lone_surrogate_and_a_nul_are_replaced_wherever_they_come_from() -> None:
-    assert clean("a\ud800b\x00c") == "a�b�c"
-    assert named(DEFAULTS.read_json("", {"txid": "x\udfffy"})) == {"transaction_id": "x�y"}
+def test_any_two_bytes_that_differ_are_two_texts_in_query_and_form() -> None:
+    escaped = [f"%{byte:02X}" for byte in range(256)]
+    assert len({decode(f"a{text}b") for text in escaped}) == 256
+    assert len({decode(f"a{text}%FF") for text in escaped}) == 256
+    forms = [b"txid=a%cb&x=\xff" % byte for byte in range(256) if byte not in b"%&+"]
+    read = {named(DEFAULTS.read_form("", decode_form(form)))["transaction_id"] for form in forms}
+    assert len(read) == len(forms)
+
+
+@given(*[st.binary(max_size=6).filter(lambda text: b"%" not in text)] * 2)
+def test_texts_that_are_not_utf_8_differ_when_their_bytes_do(one: bytes, other: bytes) -> None:
+    first, second = (decode("".join(f"%{byte:02X}" for byte in b"\xff" + text)) for text in (one, other))
+    assert (first == second) is (one == other)
+
+
+def test_raw_bytes_of_a_form_read_as_their_escapes_do() -> None:
+    for raw, escaped in (
+        (b"txid=\xe9", "txid=%E9"),
+        ("txid=é".encode(), "txid=%C3%A9"),
+        (b" txid=a \r\n", "txid=a"),
+    ):
+        assert from_query(decode_form(raw)) == from_query(escaped)
+    assert from_query(decode_form("txid=é&type=".encode() + b"\xe8")) == {"transaction_id": "é", "type": "è"}
+    assert decode_form(b"txid=a\x1c") == "txid=a\x1c"
+
+
+def test_a_lone_surrogate_and_a_nul_are_percent_encoded_wherever_they_come_from() -> None:
+    assert clean("a\ud800b\x00c") == "a%ED%A0%80b%00c"
+    assert named(DEFAULTS.read_json("", {"txid": "x\udfffy"})) == {"transaction_id": "x%ED%BF%BFy"}
 
 
 @given(st.text())
@@ -227,7 +346,6 @@ def test_cleaned_text_can_be_stored_and_cleaning_again_changes_nothing(text: str
     cleaned.encode("utf-8")
     assert not set(cleaned) & {chr(n) for n in (*range(32), 127)}
     assert clean(cleaned) == cleaned
-    assert len(cleaned) == len(text)
 
 
 @given(st.text(max_size=80), st.sampled_from(["", "cid=1", "value=&value=2"]))
@@ -261,4 +379,4 @@ def test_the_search_through_all_parameters_sees_names_and_values_decoded_and_has
     pairs = list(DEFAULTS.read_query(many).pairs())
     assert pairs[0] == ("n_0", "a b")
     assert len(pairs) == MAX_PARAMETERS * 2
-    assert ("n\ufffd", "") in list(DEFAULTS.read_json("", {"n\x00": None}).pairs())
+    assert ("n%00", "") in list(DEFAULTS.read_json("", {"n\x00": None}).pairs())

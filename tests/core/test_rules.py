@@ -193,6 +193,57 @@ def test_personal_data_in_a_nested_value_is_masked_before_it_is_cut() -> None:
         assert not [text for text in texts if "ann" in text]
 
 
+# --- texts that are no plain text --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["txid", "cid", "type"])
+@pytest.mark.parametrize(
+    ("one", "other"), [("ord%E9r", "ord%E8r"), ("a%01b", "a%00b"), ("a%0D%0Ab", "a%0A%0Db")]
+)
+def test_texts_that_differ_in_one_byte_are_two_keys_and_stay_so_when_replayed(
+    name: str, one: str, other: str
+) -> None:
+    rules = network()
+    keys = set()
+    for text in (one, other, one, other):
+        fields = {"cid": "own", "txid": "T", name: text}
+        said = judge_query("&".join(f"{field}={value}" for field, value in fields.items()), rules)
+        again = judge_again(said, rules, KEYS, MASKER)
+        key = (said.click.own_id, said.terms.type, said.transaction_id)
+        assert key == (again.click.own_id, again.terms.type, again.transaction_id)
+        assert all(part is not None and part.isprintable() for part in key)
+        keys.add(key)
+    assert len(keys) == 2
+
+
+def test_addresses_that_are_not_utf_8_are_two_hashes() -> None:
+    one, other = (
+        judge_query(f"cid=own&txid=jos%{byte}@shop.example").transaction_id for byte in ("E9", "E8")
+    )
+    assert one.startswith("hashed:")
+    assert other.startswith("hashed:")
+    assert one != other
+
+
+@pytest.mark.parametrize("nested", [[1], {"a": 1}, [True], [None], ["x"], [], {}])
+def test_a_nested_value_is_not_an_unfilled_macro(nested: object) -> None:
+    rules = network()
+
+    def said(**fields: object) -> tuple[str, str]:
+        return words(judge_received(rules.field_map.read_json("", fields), rules))
+
+    assert said(click_id=CLICK_ID, value=nested) == ("rejected", "value_invalid")
+    assert said(click_id=nested) == ("", "click_id_foreign")
+    assert said(click_id=CLICK_ID, txid=nested) == ("", "")
+    assert said(click_id=["{clickid}"]) == ("unmatched", "macro_literal")
+
+
+def test_nested_transaction_ids_that_differ_are_two_keys() -> None:
+    rules = network()
+    read = (rules.field_map.read_json("", {"cid": CLICK_ID, "txid": [text]}) for text in "AB")
+    assert len({judge_received(received, rules).transaction_id for received in read}) == 2
+
+
 # --- hostile input ------------------------------------------------------------------------------------------
 
 

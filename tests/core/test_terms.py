@@ -8,7 +8,7 @@ import pytest
 
 from postbackd.core.diagnosis import Reason
 from postbackd.core.model import Terms
-from postbackd.core.params import MAX_LENGTHS
+from postbackd.core.params import MAX_LENGTHS, read_json_body
 from postbackd.core.statuses import Status
 from postbackd.core.terms import (
     OLDEST_TIME_MS,
@@ -19,7 +19,7 @@ from postbackd.core.terms import (
     read_transaction_id,
 )
 from postbackd.core.verdicts import Verdict
-from tests.core.desk import MASKER, NOW_MS, network
+from tests.core.desk import CLICK_ID, MASKER, NOW_MS, judge_query, judge_received, network, words
 
 NET = network()
 
@@ -252,3 +252,16 @@ def test_a_time_is_believed_between_2010_and_a_day_ahead(ms: int, believed: bool
 def test_an_over_long_time_is_refused() -> None:
     with pytest.raises(Refusal):
         read_event_time("1" * 65, NOW_MS)
+
+
+# --- JSON ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["value", "txid", "type", "status", "currency", "time"])
+@pytest.mark.parametrize("large", ["9" * 4301, "-" + "9" * 4301, "[" * 2000 + "]" * 2000])
+def test_a_json_value_of_any_length_is_too_long_as_in_a_query(name: str, large: str) -> None:
+    rules = network()
+    body = read_json_body(f'{{"click_id": "{CLICK_ID}", "{name}": {large}}}'.encode())
+    said = judge_received(rules.field_map.read_json("", body), rules)
+    assert words(said) == words(judge_query(f"click_id={CLICK_ID}&{name}={large}"))
+    assert words(said) == ("rejected", "field_too_long")

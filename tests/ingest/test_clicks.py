@@ -9,7 +9,12 @@ import pytest
 from msgspec.structs import replace
 
 from postbackd.core.model import Campaign, Offer, Source, WeightedOffer
+from postbackd.store.base import StoreUnavailable
+from postbackd.store.sqlite import SqliteStore
 from tests.ingest.shop import KEY, Shop
+
+JSON = "application/json"
+FORM = "application/x-www-form-urlencoded"
 
 
 def add_campaign(shop: Shop, slug: str, *urls: str, fields: dict[str, tuple[str, ...]] | None = None) -> None:
@@ -61,7 +66,7 @@ def test_macros_are_filled_percent_encoded_and_nothing_can_break_out_of_its_valu
     parts = urlsplit(location)
     assert parts.path == "/campaign%20macros/"
     values = parse_qs(parts.query, keep_blank_values=True)
-    cleaned = "a&b=c#d?e/f ��Set-Cookie: x=1�é\N{GRINNING FACE}"
+    cleaned = "a&b=c#d?e/f %0D%0ASet-Cookie: x=1%00é\N{GRINNING FACE}"
     assert (values["s"], values["a"], values["b"]) == ([cleaned], [cleaned], [""])
     assert (values["n"], values["o"], values["src"], values["cc"]) == (
         ["net"], ["macros-0"], ["source-macros"], ["FR"],
@@ -137,6 +142,15 @@ def test_other_methods_are_refused(shop: Shop) -> None:
 # --- clicks that servers register ---------------------------------------------------------------------------
 
 
+def refusal(shop: Shop, path: str, body: bytes | str, content_type: str = JSON) -> str:
+    """Why a click is refused; it must not have been stored."""
+    before = shop.count("clicks")
+    answer = shop.post(path, body, content_type)
+    assert (answer.status, shop.count("clicks")) == (400, before)
+    error: str = json.loads(answer.body)["error"]
+    return error
+
+
 def register(shop: Shop, **fields: object) -> dict[str, str]:
     answer = shop.post("/c/c1", json.dumps(fields))
     assert answer.status == 201
@@ -183,15 +197,158 @@ def test_a_registration_that_cannot_be_read_is_told_so(shop: Shop, body: bytes) 
     assert shop.get("/healthz").status == 200
 
 
-@pytest.mark.parametrize("own_id", [77, 12345678901234567890123, 1.5, True, "日本語", " padded ", {"a": 1}])
-def test_an_own_id_of_any_json_type_is_a_text(shop: Shop, own_id: object) -> None:
+@pytest.mark.parametrize("own_id", [77, -5, 12345678901234567890123, "1.5", "日本語", " padded ", "x" * 128])
+def test_an_own_id_is_a_json_string_or_a_whole_number(shop: Shop, own_id: object) -> None:
     first, second = register(shop, click_id=own_id), register(shop, click_id=own_id)
     assert first["click_id"] == second["click_id"]
+    assert shop.postback(click_id=str(own_id).strip(), txid="1")["verdict"] == "accepted"
+
+
+@pytest.mark.parametrize("own_id", [1.5, 1e30, True, False, ["a1"], [], {"a": 1}, {}, "x" * 129])
+def test_an_own_id_of_another_json_type_or_too_long_is_refused(shop: Shop, own_id: object) -> None:
+    assert refusal(shop, "/c/c1", json.dumps({"click_id": own_id})).startswith(
+        "click_id must be text of 1 to 128 characters"
+    )
+
+
+@pytest.mark.parametrize(
+    ("own_id", "reason"),
+    [("null", "click_id_empty"), ("undefined", "click_id_empty"), (0, "click_id_empty"), ("-", "click_id_empty"),
+     ("test", "test_event"), ("TestClick1", "test_event"), ("{clickid}", "macro_literal"),
+     ("a-{clickid}", "macro_literal"), ("YOUR_CLICK_ID", "macro_literal")],
+)  # fmt: skip
+def test_an_own_id_that_no_postback_could_match_is_refused_with_the_reason(
+    shop: Shop, own_id: object, reason: str
+) -> None:
+    assert f"({reason})" in refusal(shop, "/c/c1", json.dumps({"click_id": own_id}))
+    assert f"({reason})" in refusal(shop, "/c/c1", urlencode({"click_id": own_id}), FORM)
+    assert shop.postback(click_id=str(own_id), txid="1")["reason"] == reason
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "content_type", "own_id"),
+    [
+        ("/c/c1", "click_id=form-1", FORM, "form-1"),
+        ("/c/c1", "sub1=a&click_id=form-2\r\n", FORM, "form-2"),
+        ("/c/c1", "CLICK%5FID=a+form%20id", FORM, "a form id"),
+        ("/c/c1?click_id=query-1", "{}", JSON, "query-1"),
+        ("/c/c1?click_id=query-2", '{"click_id": null}', JSON, "query-2"),
+        ("/c/c1?click_id=query-3", "", FORM, "query-3"),
+        ("/c/c1?click_id=query-4", "", JSON, "query-4"),
+        ("/c/c1?click_id=query-5", "sub1=a&click_id=", FORM, "query-5"),
+        ("/c/c1?click_id=query-6", "click_id=form-6", FORM, "form-6"),
+        ("/c/c1?click_id=query-7", '{"click_id": "json-7"}', JSON, "json-7"),
+        ("/c/c1", '\ufeff{"click_id": "json-8"}', FORM, "json-8"),
+        ("/c/c1?click_id=%E6%97%A5", "", FORM, "日"),
+    ],
+)
+def test_an_own_id_is_read_from_the_json_body_then_the_form_then_the_query(
+    shop: Shop, path: str, body: str, content_type: str, own_id: str
+) -> None:
+    before = shop.count("own_ids")
+    answer = shop.post(path, body.encode(), content_type)
+    assert (answer.status, shop.count("own_ids")) == (201, before + 1)
+    assert shop.postback(click_id=own_id, txid="1")["verdict"] == "accepted"
+
+
+def test_the_click_id_in_the_query_of_a_visit_is_no_own_id(shop: Shop) -> None:
+    assert shop.get("/c/c1?click_id=visit").status == 302
+    assert shop.rows("SELECT * FROM own_ids WHERE own_id = 'visit'") == []
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "content_type", "own_id"),
+    [
+        ("/c/c1", b"click_id=a%FFb", FORM, "a\xffb"),
+        ("/c/c1", b"click_id=a\xffb", FORM, "a\xffb"),
+        ("/c/c1", b"click_id=a%00b", FORM, "a%00b"),
+        ("/c/c1?click_id=a%0Ab", b"", FORM, "a%0Ab"),
+        ("/c/c1", b'{"click_id": "a\\u0007"}', JSON, "a%07"),
+    ],
+)
+def test_an_own_id_of_any_bytes_reads_as_it_will_in_a_postback(
+    shop: Shop, path: str, body: bytes, content_type: str, own_id: str
+) -> None:
+    assert shop.post(path, body, content_type).status == 201
+    assert shop.rows("SELECT own_id FROM own_ids WHERE own_id = ?", own_id) != []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"{", b'{"a": 1', b'{"a": 1}x', b"[]", b"5", b"[{}]", b"\xff", b'{"click_id": "\xff"}', b'{"a": "\\ud800"}',
+     b'{"a": ' + b"9" * 5000 + b"}", b'{"a": ' + b"[" * 50_000],
+    ids=lambda body: ascii(body[:20]),
+)  # fmt: skip
+def test_a_body_that_is_no_json_object_is_refused_in_our_own_words(shop: Shop, body: bytes) -> None:
+    assert refusal(shop, "/c/c1", body) == (
+        'the body is not a JSON object; send one object in UTF-8, such as {"sub1":"a"}, '
+        "or a form with Content-Type: application/x-www-form-urlencoded"
+    )
 
 
 def test_an_empty_own_id_is_none(shop: Shop) -> None:
     first, second = register(shop, click_id=""), register(shop, click_id=None)
     assert first["click_id"] != second["click_id"]
+
+
+def test_an_own_id_of_another_campaigns_click_is_refused_and_nothing_is_stored(shop: Shop) -> None:
+    add_campaign(shop, "second", "https://second.example/?c={click_id}")
+    register(shop, click_id="own-both")
+    assert refusal(shop, "/c/second", '{"click_id": "own-both"}') == "click_id belongs to another campaign"
+    assert shop.postback(click_id="own-both", txid="1")["verdict"] == "accepted"
+
+
+def test_a_click_that_is_registered_again_answers_where_it_led_the_first_time(shop: Shop) -> None:
+    urls = [
+        f"https://{name}.example/?c={{click_id}}&s={{sub1}}&i={{source_click_id}}&l={{country}}"
+        for name in "ab"
+    ]
+    add_campaign(shop, "again", *urls)
+    fields = {"click_id": "own-again", "sub1": "one", "source_click_id": "S", "country": "de"}
+    first = json.loads(shop.post("/c/again", json.dumps(fields)).body)
+    assert first["url"].endswith(f"c={first['click_id']}&s=one&i=S&l=DE")
+    for _ in range(10):  # the offer too is the first one's, though each request draws one
+        again = shop.post("/c/again", '{"click_id": "own-again", "sub1": "two"}')
+        assert (again.status, json.loads(again.body)) == (201, first)
+    by_ours = shop.post("/c/again", json.dumps({"click_id": first["click_id"], "sub1": "three"}))
+    assert (by_ours.status, json.loads(by_ours.body)) == (201, first)
+
+
+def test_a_click_registered_again_after_its_offer_left_the_campaign_is_answered_still(shop: Shop) -> None:
+    add_campaign(shop, "moved", "https://old.example/?c={click_id}")
+    first = json.loads(shop.post("/c/moved", '{"click_id": "own-moved"}').body)
+    new = shop.save(Offer(id=0, name="new", network=shop.network.id, url="https://new.example/?c={click_id}"))
+    (campaign,) = shop.rows("SELECT id, source FROM campaigns WHERE slug = 'moved'")
+    offers = (WeightedOffer(new.id),)
+    shop.publish(
+        Campaign(id=campaign["id"], name="moved", slug="moved", source=campaign["source"], offers=offers)
+    )
+    again = json.loads(shop.post("/c/moved", '{"click_id": "own-moved"}').body)
+    assert first["url"] == f"https://old.example/?c={first['click_id']}"
+    assert again == {**first, "url": f"https://new.example/?c={first['click_id']}"}
+
+
+@pytest.mark.parametrize("lost", ["unavailable", "purged"])
+def test_a_click_registered_again_that_cannot_be_looked_up_is_to_be_sent_again(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    async def query(_store: SqliteStore, _name: str, **_parameters: object) -> list[dict[str, object]]:
+        if lost == "unavailable":
+            raise StoreUnavailable(lost)
+        return []
+
+    first = register(shop, click_id="own-lost")
+    with monkeypatch.context() as patched:
+        patched.setattr(SqliteStore, "query", query)
+        answer = shop.post("/c/c1", '{"click_id": "own-lost"}')
+    assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+    assert register(shop, click_id="own-lost") == first
+
+
+def test_an_id_of_ours_in_quotes_is_that_click_as_it_is_for_a_postback(shop: Shop) -> None:
+    click_id = shop.click(source_click_id="QUOTED")
+    assert register(shop, click_id=f'"{click_id}"')["click_id"] == click_id
+    assert len(stored(shop, "QUOTED")) == 1
 
 
 def test_an_id_of_ours_that_comes_back_is_the_same_click(shop: Shop) -> None:

@@ -13,6 +13,8 @@ from postbackd.core.model import Network
 from tests.ingest.shop import KEY, Shop
 from tests.ingest.wire import Answer
 
+FORM = "application/x-www-form-urlencoded"
+
 # --- one postback -------------------------------------------------------------------------------------------
 
 
@@ -75,6 +77,68 @@ def test_a_malformed_body_is_rejected_and_logged(shop: Shop, body: bytes) -> Non
     document = json.loads(answer.body)
     assert (answer.status, document["reason"]) == (200, "body_malformed")
     assert shop.count("postbacks") == before + 1
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body"),
+    [
+        (
+            "multipart/form-data; boundary=b",
+            '--b\r\nContent-Disposition: form-data; name="click_id"\r\n\r\n{}\r\n--b--\r\n',
+        ),
+        ("application/xml", "<postback><click_id>{}</click_id></postback>"),
+        ("image/png", "\x89PNG\r\n{}"),
+    ],
+)
+def test_a_body_of_another_kind_is_malformed_unless_something_mapped_is_said(
+    shop: Shop, content_type: str, body: str
+) -> None:
+    click_id = shop.click()
+    content = body.format(click_id).encode("latin-1")
+    document = json.loads(shop.post(f"/p/{KEY}", content, content_type).body)
+    assert (document["verdict"], document["reason"]) == ("rejected", "body_malformed")
+    for path, said in (
+        (f"/p/{KEY}?click_id={click_id}&txid=Q", content),
+        (f"/p/{KEY}", f"click_id={click_id}&txid=F"),
+        (f"/p/{KEY}", json.dumps({"click_id": click_id, "txid": "J"})),
+    ):
+        assert json.loads(shop.post(path, said, content_type).body)["verdict"] == "accepted"
+
+
+@pytest.mark.parametrize(
+    "content_type", ["", "text/plain; charset=utf-8", "application/x-www-form-urlencoded"]
+)
+def test_a_form_of_unmapped_names_lacks_a_click_id(shop: Shop, content_type: str) -> None:
+    document = json.loads(shop.post(f"/p/{KEY}", "foo=1&bar=2", content_type).body)
+    assert (document["verdict"], document["reason"]) == ("unmatched", "click_id_missing")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [(b"ord%E9r", b"ord%E8r"), (b"ord\xe9r", b"ord\xe8r"), (b"a%00b", b"a%01b"), (b"a\x00b", b"a\x01b")],
+)
+@pytest.mark.parametrize("kind", ["query", "form", "json"])
+def test_transaction_ids_that_differ_in_one_byte_are_two_conversions_and_the_same_bytes_one(
+    shop: Shop, kind: str, one: bytes, other: bytes
+) -> None:
+    click_id = shop.click()
+
+    def send(text: bytes) -> str:
+        if kind == "query":
+            answer = shop.get(f"/p/{KEY}?click_id={click_id}&txid={quote(text, safe='%')}")
+        elif kind == "form":
+            answer = shop.post(f"/p/{KEY}", b"click_id=%b&txid=%b" % (click_id.encode(), text), FORM)
+        else:
+            fields = {"click_id": click_id, "txid": text.decode("latin-1")}
+            answer = shop.post(f"/p/{KEY}", json.dumps(fields))
+        return answer.headers["postbackd-verdict"]
+
+    assert [send(text) for text in (one, other, one, other)] == [
+        "accepted",
+        "accepted",
+        "duplicate",
+        "duplicate",
+    ]
 
 
 HOSTILE = [
@@ -219,6 +283,47 @@ def test_a_json_array_gets_a_verdict_for_each_in_its_order(shop: Shop) -> None:
     assert documents[1]["conversion"] == documents[0]["conversion"]
     assert len({d["request"] for d in documents}) == len(documents)
     assert answer.headers["x-request-id"] == documents[0]["request"]
+
+
+@pytest.mark.parametrize(
+    ("odd", "verdict"),
+    [
+        (b'"txid": "\\ud800"', "body_malformed"),
+        (b'"txid": "\xff"', "body_malformed"),
+        (b'"txid": NaN', "body_malformed"),
+        (b'"value": ' + b"9" * 4301, "field_too_long"),
+        (b'"extra": ' + b"9" * 4301, ""),
+        (b'"extra": ' + b"[" * 2_000 + b"]" * 2_000, ""),
+        (b'"extra": ' + b"[" * 100_000 + b"]" * 100_000, ""),
+    ],
+    ids=lambda part: ascii(part[:20]),
+)
+def test_one_odd_element_of_an_array_does_not_spoil_its_neighbours(
+    shop: Shop, odd: bytes, verdict: str
+) -> None:
+    click_id = shop.click()
+    first, last = (b'{"click_id": "%b", "txid": "%b"}' % (click_id.encode(), text) for text in (b"X1", b"X2"))
+    body = b'[%b, {"click_id": "%b", %b}, %b, "x"]' % (first, click_id.encode(), odd, last)
+    documents = json.loads(shop.post(f"/p/{KEY}", body).body)
+    assert [(d["verdict"], d.get("reason", "")) for d in documents] == [
+        ("accepted", ""), ("rejected" if verdict else "accepted", verdict), ("accepted", ""),
+        ("rejected", "body_malformed"),
+    ]  # fmt: skip
+    assert json.loads(shop.post(f"/p/{KEY}", body[:-1]).body)["reason"] == "body_malformed"
+
+
+def test_a_reason_is_explained_once_a_batch(shop: Shop) -> None:
+    documents = json.loads(shop.post(f"/p/{KEY}", '[{"click_id": ""}, {"click_id": ""}, 5]').body)
+    assert [("cause" in d, "fix" in d) for d in documents] == [(True, True), (False, False), (True, True)]
+    assert documents[1]["reason"] == "click_id_empty"
+
+
+@pytest.mark.parametrize("style", ["json", "ok", "204"])
+def test_a_batch_answers_200_with_json_whatever_the_network_asked_for(shop: Shop, style: str) -> None:
+    path = add_network(shop, f"batch-{style}", strict=True, answer=style)
+    answer = shop.post(path, '[{"click_id": ""}, 5]')
+    assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
+    assert [d["verdict"] for d in json.loads(answer.body)] == ["unmatched", "rejected"]
 
 
 @pytest.mark.parametrize("content_type", ["application/x-ndjson", "application/jsonl", "text/plain"])

@@ -107,7 +107,7 @@ class Reason(IntEnum):
     VALUE_MACRO_LITERAL = (
         14,
         "A macro arrived instead of the value: the network did not fill it.",
-        "Use the network's own spelling of its payout macro in the postback URL, then replay.",
+        "Use the network's own spelling of its payout macro in the postback URL; then have the postback sent again.",
     )
     CURRENCY_UNKNOWN = (
         15,
@@ -122,7 +122,7 @@ class Reason(IntEnum):
     TYPE_NOT_ALLOWED = (
         17,
         "The conversion type is not one that this network may send.",
-        "Add the type to the network's types, or correct it in the postback URL, then replay.",
+        "Add the type to the network's types and replay, or correct it in the postback URL and have it sent again.",
     )
     SENDER_IP_NOT_ALLOWED = (
         18,
@@ -152,7 +152,7 @@ class Reason(IntEnum):
     BODY_MALFORMED = (
         23,
         "The body is not what its content type says, or is not readable at all.",
-        "Send a form, a JSON object, a JSON array or NDJSON, in UTF-8, with the matching Content-Type.",
+        "Send a URL-encoded form, a JSON object, a JSON array or NDJSON, in UTF-8, with the matching Content-Type.",
     )
     TOO_MANY_PARAMETERS = (
         24,

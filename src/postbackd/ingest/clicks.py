@@ -1,14 +1,19 @@
-"""Click requests: record the click, then send the visitor on."""
+"""Click requests: record the click, then send the visitor on, or tell the server that registers it where it leads."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
+from typing import Any
 
-from postbackd.core.click_ref import MAX_OWN_ID
-from postbackd.core.macros import looks_like_macro
+import msgspec
+
+from postbackd.core.click_id import KeyRing
+from postbackd.core.click_ref import MAX_OWN_ID, NEVER_AN_OWN_ID
+from postbackd.core.diagnosis import diagnose_click_id
 from postbackd.core.model import Click, ClickKind
 from postbackd.core.money import read_micros
-from postbackd.core.params import MAX_CLICK_TEXT, BodyMalformed, Received, clean, read_json_body
+from postbackd.core.params import MAX_CLICK_TEXT, Received, decode_form
 from postbackd.core.privacy import Masker, truncate_ip
 from postbackd.ingest import answers
 from postbackd.ingest.batcher import Batcher, now_ms
@@ -16,15 +21,38 @@ from postbackd.ingest.catalog import Destination, Link, Snapshot
 from postbackd.ingest.exchange import Exchange
 from postbackd.ingest.flow import Flow
 from postbackd.ingest.postbacks import Mint
+from postbackd.store.base import Store, StoreUnavailable
 
 _COST_CURRENCY = "USD"
 """Costs are numbers in the account's currency; a symbol is only accepted where it cannot mislead."""
 
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_OWN_ID = "click_id"
+_OTHER_CAMPAIGN = "click_id belongs to another campaign"
+_NOT_AN_OBJECT = (
+    'the body is not a JSON object; send one object in UTF-8, such as {"sub1":"a"}, '
+    "or a form with Content-Type: application/x-www-form-urlencoded"
+)
+_NOT_TEXT = f"click_id must be text of 1 to {MAX_OWN_ID} characters, or a whole number"
+
+
+class _Unusable(Exception):
+    """A registration that cannot be used; says why, and what to do."""
+
+
+class _Fraction(str):
+    """A JSON number with a fraction or exponent: the text it was sent as, told apart from a JSON string."""
+
+    __slots__ = ()
+
+
+_JSON = msgspec.json.Decoder(float_hook=_Fraction)
+
 
 class ClickReply:
-    """Waits until the click is stored, then tells where it leads."""
+    """Waits until a visitor's click is stored, then sends the visitor on."""
 
-    __slots__ = ("_click", "_destination", "_exchange", "_flow", "_from_server", "_link", "_snapshot")
+    __slots__ = ("_click", "_destination", "_exchange", "_flow", "_link", "_snapshot")
 
     def __init__(
         self,
@@ -45,23 +73,75 @@ class ClickReply:
     def stored(self, stamp: int) -> None:
         click_id = self._snapshot.rulebook.keys.write(stamp, self._link.campaign.id)
         url = self._destination.template.fill(_macro_values(self._click, click_id, self._destination))
-        exchange = self._exchange
-        if exchange.method == b"POST":
-            exchange.reply(answers.write_json(201, {"click_id": click_id, "url": url}))
-        else:
-            exchange.reply(answers.write_redirect(url))
+        self._exchange.reply(answers.write_redirect(url))
 
     def failed(self) -> None:
         self._flow.refused(now_ms() // 60_000, "unavailable")
         self._exchange.reply(answers.UNAVAILABLE)
 
 
+class RegistrationReply(ClickReply):
+    """Waits until a click that a server registers is stored, then tells its id and where it leads.
+
+    One that was registered before is answered as it was stored then, whatever this request says.
+    """
+
+    __slots__ = ("_lookup", "_minted", "_store")
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        click: Click,
+        link: Link,
+        destination: Destination,
+        snapshot: Snapshot,
+        flow: Flow,
+        *,
+        store: Store,
+        minted: int | None,
+    ) -> None:
+        """``minted``: the stamp made for this request, unless it brought a click id of ours."""
+        super().__init__(exchange, click, link, destination, snapshot, flow)
+        self._store = store
+        self._minted = minted
+
+    def stored(self, stamp: int) -> None:
+        if stamp == self._minted:
+            self._answer(self._click, self._destination)
+        else:
+            self._lookup = asyncio.ensure_future(self._answer_earlier(stamp))
+
+    def _answer(self, click: Click, destination: Destination) -> None:
+        click_id = self._snapshot.rulebook.keys.write(click.stamp, click.campaign)
+        url = destination.template.fill(_macro_values(click, click_id, destination))
+        self._exchange.reply(answers.write_json(201, {"click_id": click_id, "url": url}))
+
+    async def _answer_earlier(self, stamp: int) -> None:
+        """Answer with the click that an earlier request may have stored."""
+        try:
+            rows = await self._store.query("click", click_id=stamp)
+        except StoreUnavailable:
+            rows = []
+        if not rows:  # or purged since the commit: the same request again makes a new click
+            self.failed()
+            return
+        click = _read_click(rows[0])
+        if click.campaign != self._link.campaign.id:
+            _refuse(self._exchange, self._flow, _OTHER_CAMPAIGN)
+            return
+        known = (there for there in self._link.destinations if there.offer == click.offer)
+        self._answer(click, next(known, self._destination))
+
+
 class ClickDesk:
     """Takes click requests in."""
 
-    def __init__(self, batcher: Batcher, mint: Mint, flow: Flow, chance: Callable[[], float]) -> None:
-        """``chance`` gives numbers from [0, 1), for the choice among weighted offers."""
+    def __init__(
+        self, batcher: Batcher, store: Store, mint: Mint, flow: Flow, chance: Callable[[], float]
+    ) -> None:
+        """``store``: to which the batcher writes.  ``chance`` gives numbers from [0, 1), for the weighted offers."""
         self._batcher = batcher
+        self._store = store
         self._mint = mint
         self._flow = flow
         self._chance = chance
@@ -69,27 +149,42 @@ class ClickDesk:
     def take(self, exchange: Exchange, link: Link, snapshot: Snapshot, query: str) -> None:
         """Queue the click that the request asks for."""
         now = now_ms()
-        own_id: str | None = None
-        rulebook = snapshot.rulebook
-        if exchange.method == b"POST" and exchange.body:
+        if exchange.method == b"POST":
             try:
-                received, own_id = _read_registration(exchange, link, query)
-            except BodyMalformed as error:
-                self._refuse(exchange, f"the body is not usable: {error}", now)
-                return
-        else:
-            received = link.field_map.read_query(query)
+                self._register(exchange, link, snapshot, query, now)
+            except _Unusable as error:
+                _refuse(exchange, self._flow, str(error))
+            return
+        received = link.field_map.read_query(query)
         destination = link.choose(self._chance())
+        masker = snapshot.rulebook.masker
+        click = Click(
+            self._mint.mint(now),
+            link.campaign.id,
+            destination.offer,
+            _kind(exchange),
+            *_kept_values(received.values, masker),
+            _ip_prefix(exchange),
+            None,
+            _subs(received.values, masker),
+        )
+        self._batcher.add_click(click, ClickReply(exchange, click, link, destination, snapshot, self._flow))
+
+    def _register(self, exchange: Exchange, link: Link, snapshot: Snapshot, query: str, now: int) -> None:
+        """Queue a click that a server registers.  Raises ``_Unusable``."""
+        rulebook = snapshot.rulebook
         masker = rulebook.masker
-        verified = rulebook.keys.verify(own_id) if own_id else None
-        if verified is not None:  # an id of ours comes back, for example from a server that was away
-            stamp, campaign = verified
+        received = _read_registration(exchange, link, query)
+        own_id = _read_own_id(received)
+        ours = _find_ours(own_id, rulebook.keys, now) if own_id else None
+        if ours is not None:  # an id of ours comes back, for example from a server that was away
+            stamp, campaign = ours
             own_id = None
             if campaign != link.campaign.id:
-                self._refuse(exchange, "click_id belongs to another campaign", now)
-                return
+                raise _Unusable(_OTHER_CAMPAIGN)
         else:
             stamp = self._mint.mint(now)
+        destination = link.choose(self._chance())
         click = Click(
             stamp,
             link.campaign.id,
@@ -100,11 +195,16 @@ class ClickDesk:
             masker.mask(own_id) if own_id else None,
             _subs(received.values, masker),
         )
-        self._batcher.add_click(click, ClickReply(exchange, click, link, destination, snapshot, self._flow))
+        minted = None if ours else stamp
+        reply = RegistrationReply(
+            exchange, click, link, destination, snapshot, self._flow, store=self._store, minted=minted
+        )
+        self._batcher.add_click(click, reply)
 
-    def _refuse(self, exchange: Exchange, error: str, now: int) -> None:
-        exchange.reply(answers.write_json(400, {"error": error}))
-        self._flow.refused(now // 60_000, "click_malformed")
+
+def _refuse(exchange: Exchange, flow: Flow, error: str) -> None:
+    exchange.reply(answers.write_json(400, {"error": error}))
+    flow.refused(now_ms() // 60_000, "click_malformed")
 
 
 def _kind(exchange: Exchange) -> ClickKind:
@@ -113,20 +213,50 @@ def _kind(exchange: Exchange) -> ClickKind:
     return ClickKind.PREFETCH if exchange.prefetch else ClickKind.COUNTED
 
 
-def _read_registration(exchange: Exchange, link: Link, query: str) -> tuple[Received, str | None]:
-    """A click that a server registers: its fields and the caller's own click id."""
-    body = exchange.body
-    if body.lstrip()[:1] != b"{":
-        if b"json" in exchange.content_type:
-            raise BodyMalformed("send one JSON object")
-        return link.field_map.read_form(query, body.decode("utf-8", "replace")), None
-    content = read_json_body(body)
-    own_id = content.get("click_id")
-    if own_id is not None:
-        own_id = clean(str(own_id)).strip()
-        if len(own_id) > MAX_OWN_ID or looks_like_macro(own_id):
-            raise BodyMalformed(f"click_id must be text of 1 to {MAX_OWN_ID} characters, not a macro")
-    return link.field_map.read_json(query, content), own_id or None
+def _read_registration(exchange: Exchange, link: Link, query: str) -> Received:
+    """What the JSON object or form says and, where it says nothing, the query.  Raises ``_Unusable``."""
+    body = exchange.body.removeprefix(_BYTE_ORDER_MARK).strip()
+    if body[:1] == b"{":
+        try:
+            return link.field_map.read_json(query, _JSON.decode(body))
+        except (msgspec.DecodeError, ValueError, RecursionError) as error:
+            raise _Unusable(_NOT_AN_OBJECT) from error
+    if body and b"json" in exchange.content_type:
+        raise _Unusable(_NOT_AN_OBJECT)
+    return link.field_map.read_form(query, decode_form(body))
+
+
+def _read_own_id(received: Received) -> str | None:
+    """The click id that a registration brings: from its body or else from its query.  Raises ``_Unusable``."""
+    for name, value in (received.body or {}).items():
+        if name.lower() == _OWN_ID and value is not None and type(value) not in (str, int):
+            raise _Unusable(_NOT_TEXT)
+    texts = (text.strip() for name, text in received.pairs() if name.lower() == _OWN_ID)
+    own_id = next(filter(None, texts), None)
+    if own_id is None:
+        return None
+    if len(own_id) > MAX_OWN_ID:
+        raise _Unusable(_NOT_TEXT)
+    return own_id
+
+
+def _find_ours(own_id: str, keys: KeyRing, now: int) -> tuple[int, int] | None:
+    """``(stamp, campaign)`` when a postback with this id would be one for an id of ours.
+
+    Raises ``_Unusable`` when no postback with it would ever be matched.
+    """
+    verified = keys.verify(own_id)
+    if verified is not None:
+        return verified
+    finding = diagnose_click_id(own_id, keys, now)
+    if finding.repaired and finding.stamp is not None and finding.campaign is not None:
+        return finding.stamp, finding.campaign
+    if finding.reason in NEVER_AN_OWN_ID:
+        raise _Unusable(
+            f"click_id is a macro, a test word or a word for no id ({finding.reason.word}), which no postback can "
+            "be matched by; send an id of your own, or leave click_id out"
+        )
+    return None
 
 
 def _kept_values(values: Sequence[str | None], masker: Masker) -> tuple[str | None, int | None, str | None]:
@@ -153,6 +283,20 @@ def _ip_prefix(exchange: Exchange) -> str | None:
     if connection.ip_prefix is None:
         connection.ip_prefix = truncate_ip(connection.peer) or ""
     return connection.ip_prefix or None
+
+
+def _read_click(row: dict[str, Any]) -> Click:
+    """A stored click, with what its offer URL may hold."""
+    subs = tuple(row[f"sub{number}"] for number in range(1, 11))
+    return Click(
+        row["click_id"],
+        row["campaign"],
+        row["offer"],
+        row["kind"],
+        row["source_click_id"],
+        country=row["country"],
+        subs=subs,
+    )
 
 
 def _macro_values(click: Click, click_id: str, destination: Destination) -> dict[str, str | None]:

@@ -38,7 +38,7 @@ class FrontDoor:
         self._flow = Flow()
         self._batcher = Batcher(store, lambda: self._snapshot.rulebook, self._flow, queue_limit, batch_limit)
         self._postbacks = PostbackDesk(self._batcher, mint, self._flow)
-        self._clicks = ClickDesk(self._batcher, mint, self._flow, random.random)
+        self._clicks = ClickDesk(self._batcher, store, mint, self._flow, random.random)
         self._server: asyncio.Server | None = None
         self.connections: set[Connection] = set()
         self.draining = False

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from postbackd.core.diagnosis import Reason
 from postbackd.core.model import Channel, Postback, Request
-from postbackd.core.params import BodyMalformed, Received, read_json_body
+from postbackd.core.params import BodyMalformed, Received, decode_form, read_json_body
 from postbackd.core.rules import judge, unusable
 from postbackd.ingest import answers
 from postbackd.ingest.batcher import Batcher, now_ms
@@ -19,6 +19,9 @@ from postbackd.store.base import Outcome
 MAX_BATCH_ITEMS = 10_000
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+_FORM_TYPES = (b"", b"application/x-www-form-urlencoded", b"text/plain")
+"""Content types under which a body of unmapped names only is a form all the same."""
 
 
 class Mint(Protocol):
@@ -174,7 +177,8 @@ def _is_ndjson(exchange: Exchange) -> bool:
 def _read_body(exchange: Exchange, endpoint: Endpoint, query: str) -> Received | list[Any]:
     """The fields of a form or JSON object, or the items of a batch.  Raises ``BodyMalformed``.
 
-    The content decides before the content type does: many senders name the wrong one.
+    The content decides before the content type does: many senders name the wrong one.  The type is asked only when
+    the content says nothing that is mapped: then multipart, XML or an image is told from a form of other names.
     """
     body = exchange.body.removeprefix(_BYTE_ORDER_MARK)
     start = body.lstrip()[:1]
@@ -188,7 +192,11 @@ def _read_body(exchange: Exchange, endpoint: Endpoint, query: str) -> Received |
         return _read_object(body, endpoint, query)
     if b"json" in exchange.content_type:
         raise BodyMalformed("neither an object nor an array")
-    return fields.read_form(query, body.decode("utf-8", "replace").strip())
+    received = fields.read_form(query, decode_form(body))
+    content_type = exchange.content_type.partition(b";")[0].strip()
+    if content_type not in _FORM_TYPES and all(text is None for text in received.values):
+        raise BodyMalformed("neither a form nor JSON")
+    return received
 
 
 def _read_object(body: bytes, endpoint: Endpoint, query: str) -> Received | list[Any]:
