@@ -82,6 +82,17 @@ def test_a_low_match_rate_names_the_main_reasons_and_their_fixes(
         assert Reason.MACRO_LITERAL.fix in str(finding["fix"])
 
 
+def test_a_low_match_rate_is_not_blamed_on_postbacks_that_matched_or_had_no_click_id(
+    filled: Run, data: Path
+) -> None:
+    add_postbacks(data, 10, Verdict.UNMATCHED, Reason.MACRO_LITERAL)
+    add_postbacks(data, 50, Verdict.DUPLICATE, Reason.VALUE_INVALID)
+    add_postbacks(data, 90, Verdict.UNMATCHED, Reason.CLICK_ID_MISSING, ms=1_780_000_001_000)
+    finding = findings_of(filled, 1)["match rate of TUNE"]
+    assert str(finding["detail"]).endswith("matched; 10 macro_literal")
+    assert finding["fix"] == f"macro_literal: {Reason.MACRO_LITERAL.fix}"
+
+
 def test_a_purge_says_what_would_go_and_deletes_it_with_yes(filled: Run, data: Path) -> None:
     add_postbacks(data, 10, Verdict.UNMATCHED, Reason.CLICK_ID_FOREIGN)
     add_postbacks(data, 5, Verdict.REJECTED, Reason.VALUE_INVALID, ms=1_790_000_000_000)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -48,6 +50,10 @@ def test_a_family_without_a_command_prints_its_help(run: Run) -> None:
         (("network", "nope"), "Run 'postbackd network --help'."),
         (("why",), "Missing argument 'ID'. Run 'postbackd why --help'."),
         (("report", "--by", "colour"), "Invalid value for '--by'"),
+        (("why", ""), "the ID is empty"),
+        (("why", " "), "the ID is empty"),
+        (("report", "--since", "1h", "--until", "2h"), "--since must be earlier than --until"),
+        (("log", "--since", "2026-02-01", "--until", "2026-02-01"), "--since must be earlier than --until"),
         (("report", "--since", "yesterday"), "'yesterday' is no time; write 2026-11-23"),
         (("network", "list", "--data", ""), "--data '' is not usable"),
         (
@@ -68,7 +74,7 @@ def test_a_wrong_call_is_one_line_on_standard_error_and_exit_code_2(
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("network", "list"),
+        ("network", "show", "x"),
         ("report",),
         ("log",),
         ("why", "x"),
@@ -83,6 +89,35 @@ def test_without_a_database_a_command_fails_with_the_next_step(run: Run, argumen
     assert ran.err.startswith("postbackd: no database in ")
     assert "serve" in ran.err
     assert ran.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("kind", ["network", "source", "offer", "campaign", "keys"])
+def test_before_the_first_start_a_list_is_empty_and_makes_nothing(run: Run, data: Path, kind: str) -> None:
+    assert run(kind, "list", "--json").json == []
+    ran = run(kind, "list")
+    assert ran.out == ""
+    assert "yet" in ran.err
+    assert not data.exists()
+
+
+def test_a_list_is_not_called_empty_when_something_of_a_database_is_there(run: Run, data: Path) -> None:
+    data.mkdir()
+    (data / "postbackd.db-wal").touch()
+    assert "no database in" in run("network", "list", code=1).err
+
+
+@pytest.mark.parametrize("arguments", [("log", "--json"), ("network", "list", "--json")])
+def test_a_reader_that_has_seen_enough_ends_a_command_quietly(
+    filled: Run, arguments: tuple[str, ...]
+) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        command = [sys.executable, "-m", "postbackd", *arguments]
+        ran = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, timeout=60, check=False)
+    finally:
+        os.close(writing)
+    assert (ran.returncode, ran.stderr) == (0, b"")
 
 
 def test_the_version_is_printed(run: Run) -> None:

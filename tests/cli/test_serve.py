@@ -73,11 +73,11 @@ class Server:
         assert status == 302
         return headers["Location"].rpartition("=")[2]
 
-    def command(self, *arguments: str) -> str:
+    def command(self, *arguments: str, code: int = 0) -> str:
         """Standard output of a command beside the server."""
         command = [sys.executable, "-m", "postbackd", *arguments]
         ran = subprocess.run(command, env=self.environ, capture_output=True, text=True, timeout=DEADLINE_S)
-        assert ran.returncode == 0, ran.stderr
+        assert ran.returncode == code, ran.stderr
         return ran.stdout
 
     def stop(self) -> int:
@@ -136,13 +136,52 @@ def test_a_bad_id_gets_its_cause_and_its_fix(server: Server) -> None:
         (click_id[:20], "click_id_truncated"),
         ("{clickid}", "macro_literal"),
         ("0ccpx0000000000001jrwqph1v", "click_id_altered"),
-        ("550e8400-e29b-41d4-a716-446655440000", "click_id_foreign"),
     ]:
-        story = json.loads(server.command("why", text, "--json"))
+        story = json.loads(server.command("why", text, "--json", code=1))
         assert (story["found"], story["reason"]) == (False, reason)
         assert story["cause"].endswith(".")
         assert story["fix"].endswith(".")
-        assert story["fix"] in server.command("why", text)
+        assert story["fix"] in server.command("why", text, code=1)
+
+
+def test_an_id_that_nothing_has_is_not_explained_as_a_foreign_click_id(server: Server) -> None:
+    for text in ("0sb7gj9f80000", "T-999", "550e8400-e29b-41d4-a716-446655440000"):
+        words = server.command("why", text, code=1)
+        assert words == f"{text}: no click, request, conversion or transaction has this id\n"
+        assert "reason" not in json.loads(server.command("why", text, "--json", code=1))
+
+
+def test_a_bad_id_that_a_postback_brought_is_not_called_unknown_above_its_timeline(server: Server) -> None:
+    for text, reason in ((server.click()[:20], "click_id_truncated"), ("other-1", "click_id_foreign")):
+        assert server.postback(f"click_id={text}")["reason"] == reason
+        words = server.command("why", text)
+        assert words.startswith(f"{text}: not the id of a click, but this is stored about it\n")
+        assert f"reason  {reason}" in words
+
+
+def test_a_click_id_in_another_parameter_is_shown_with_the_command_that_maps_it(server: Server) -> None:
+    click_id = server.click()
+    assert server.postback(f"aff_sub2={click_id}&txid=O-1")["verdict"] == "accepted"
+    command = "postbackd network set example --field click_id=aff_sub2"
+    assert f"found in aff_sub2; run: {command}" in server.command("why", click_id)
+    line = server.command("log", "--click", click_id)
+    assert "accepted (click_id_in_other_field; found in aff_sub2)" in line
+    assert f"Run: {command}" in server.command("doctor")
+    server.command("network", "set", "example", "--field", "click_id=click_id,aff_sub2")
+    try:
+        assert command not in server.command("doctor")
+    finally:
+        server.command("network", "set", "example", "--field", "click_id=")
+
+
+def test_the_log_of_a_removed_network_can_be_read_but_not_replayed(server: Server) -> None:
+    server.command("network", "add", "Gone")
+    server.command("network", "remove", "Gone")
+    assert json.loads(server.command("log", "--network", "Gone", "--json")) == []
+    command = [sys.executable, "-m", "postbackd", "replay", "--network", "Gone"]
+    ran = subprocess.run(command, env=server.environ, capture_output=True, text=True, timeout=DEADLINE_S)
+    assert ran.returncode == 1
+    assert "network 'Gone' was removed" in ran.stderr
 
 
 def test_the_log_is_newest_first_and_filtered(server: Server) -> None:
@@ -212,6 +251,9 @@ def test_a_replay_counts_what_a_changed_setting_lets_through_and_keeps_what_it_w
     story = json.loads(server.command("why", refused, "--json"))
     (logged,) = [event for event in story["events"] if event.get("request") == refused]
     assert (logged["verdict"], logged["first_verdict"]) == ("accepted", "rejected")
+    was = "accepted (was rejected: type_not_allowed)"
+    assert was in server.command("why", refused)
+    assert was in server.command("log", "--click", click_id)
 
 
 def wait_for_reason(server: Server, query: str, reason: str) -> str:

@@ -142,7 +142,13 @@ def read_offers(catalog: Catalog, texts: Sequence[str]) -> tuple[WeightedOffer, 
     weighted = []
     for text in texts:
         name, colon, weight = text.rpartition(":")
-        if text in names or not colon or not (weight.isascii() and weight.isdigit()):
+        if text in names or not colon or (name not in names and not _is_number(weight)):
             name, weight = text, "1"
+        elif not _is_number(weight):
+            raise click.UsageError(f"--offer {text!r}: the weight {weight!r} is not a whole number from 1 on")
         weighted.append(WeightedOffer(find_entry(catalog.offers, name, "offer").id, int(weight[:9])))
     return tuple(weighted)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -31,6 +32,12 @@ def find_entry(entries: Iterable[E], name: str, kind: str) -> E:
     )
 
 
+def find_network_ever(catalog: Catalog, ever: Catalog, name: str) -> Network:
+    """As ``find_entry``, but if no network has the name: the last one that had it before it was removed."""
+    candidates = {network.id: network for network in (*catalog.networks, *reversed(ever.networks))}
+    return find_entry(candidates.values(), name, "network")
+
+
 def check_arguments(entry: CatalogEntry) -> None:
     """``check_entry`` for a command: what is wrong becomes a usage error."""
     try:
@@ -39,13 +46,13 @@ def check_arguments(entry: CatalogEntry) -> None:
         raise click.UsageError(str(error)) from error
 
 
-def read_pairs(texts: Sequence[str], option: str) -> dict[str, str]:
-    """``NAME=VALUE`` arguments as a dictionary."""
+def read_pairs(texts: Sequence[str], option: str, form: str) -> dict[str, str]:
+    """Arguments with an equals sign as a dictionary; ``form`` says how to write one, such as ``NAME=VALUE``."""
     pairs = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name.strip():
-            raise click.UsageError(f"{option} {text!r} is not usable; write it as NAME=VALUE")
+            raise click.UsageError(f"{option} {text!r} is not usable; write it as {form}")
         pairs[name.strip()] = value.strip()
     return pairs
 
@@ -53,7 +60,7 @@ def read_pairs(texts: Sequence[str], option: str) -> dict[str, str]:
 def change_fields(fields: Mapping[str, tuple[str, ...]], texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """``FIELD=NAME,NAME`` arguments put into a mapping; ``FIELD=`` takes the field out, so that its defaults hold."""
     changed = dict(fields)
-    for field, names in read_pairs(texts, "--field").items():
+    for field, names in read_pairs(texts, "--field", "FIELD=NAME").items():
         changed.pop(field, None)
         if names:
             changed[field] = tuple(name.strip() for name in names.split(","))
@@ -170,9 +177,24 @@ def _cell(value: Any) -> str:
 # --- the verbs that are the same for every kind ------------------------------------------------------------------
 
 
+def load_or_empty(settings: Settings) -> Catalog:
+    """The catalog; before the first start an empty one, as nothing is set up yet."""
+    return Catalog(generation=0) if _is_fresh(settings) else visit(settings, lambda session: session.load())
+
+
+def _is_fresh(settings: Settings) -> bool:
+    """Whether the data directory is not there, or holds nothing of a database; if unsure it is not fresh."""
+    try:
+        return not any(path.name.startswith("postbackd.db") for path in Path(settings.data).iterdir())
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+
+
 def list_entries(settings: Settings, base: str, kind: str, columns: Sequence[str], json_wanted: bool) -> None:
     """``KIND list``."""
-    catalog = visit(settings, lambda session: session.load())
+    catalog = load_or_empty(settings)
     describer = Describer(catalog, base)
     entries: Sequence[CatalogEntry] = getattr(catalog, f"{kind}s")
     print_entries([describer.describe(entry) for entry in entries], columns, kind, json_wanted)

@@ -15,9 +15,12 @@ from msgspec import Struct
 from postbackd.cli.options import as_json, takes_data
 from postbackd.cli.session import Session, is_served, print_json, visit
 from postbackd.core.diagnosis import Reason
+from postbackd.core.model import Catalog
+from postbackd.core.params import POSTBACK_NAMES, FieldMap
 from postbackd.reports.period import Period
 from postbackd.reports.report import HEALTHY_MATCH_RATE, build_report
 from postbackd.reports.table import percent
+from postbackd.reports.why import mapping_command
 from postbackd.settings import Settings
 
 OLDEST_SQLITE = (3, 51, 3)
@@ -135,8 +138,11 @@ async def _examine(session: Session) -> list[Finding]:
             else "Add a network, a source, an offer and a campaign, or run 'postbackd serve --example'.",
         )
     )
-    report = await build_report(session.store, Period(), "network")
-    return [*findings, *(_look_at_matching(group) for group in report["groups"] if _says_something(group))]
+    groups = (await build_report(session.store, Period(), "network"))["groups"]
+    findings += [_look_at_matching(group) for group in groups if _says_something(group)]
+    for group in groups:
+        findings += await _look_at_mapping(session, catalog, group)
+    return findings
 
 
 _WANTED = (
@@ -160,7 +166,28 @@ def _look_at_matching(group: dict[str, Any]) -> Finding:
     check = f"match rate of {group['network'] or 'a removed network'}"
     if healthy:
         return Finding(check=check, ok=True, detail=detail)
-    main = list(group["postbacks"]["by_reason"].items())[:3]
+    main = list(group["postbacks"]["unmatched_by_reason"].items())[:3]
     words = ", ".join(f"{count} {word}" for word, count in main)
     fixes = " ".join(f"{word}: {Reason[word.upper()].fix}" for word, _ in main)
     return Finding(check=check, ok=False, detail=f"{detail}; {words}", fix=fixes or None)
+
+
+async def _look_at_mapping(session: Session, catalog: Catalog, group: dict[str, Any]) -> list[Finding]:
+    """Click ids that were found in a parameter that is not mapped for them yet.  Nothing is lost, so nothing fails."""
+    reason = Reason.CLICK_ID_IN_OTHER_FIELD
+    count = group["postbacks"]["by_reason"].get(reason.word, 0)
+    network = next((network for network in catalog.networks if network.name == group["network"]), None)
+    if not count or network is None:
+        return []
+    newest = await session.store.query("log", reason=reason.value, network=network.id, limit=1)
+    found_in = newest[0]["found_in"] if newest else None
+    if found_in is None or found_in.lower() in FieldMap(POSTBACK_NAMES, network.fields).names["click_id"]:
+        return []
+    return [
+        Finding(
+            check=f"click id of {network.name}",
+            ok=True,
+            detail=f"{count} postbacks had it in another parameter, the last one in {found_in}",
+            fix=f"Run: {mapping_command(network.name, found_in)}",
+        )
+    ]

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from postbackd.cli.catalog import load_or_empty
 from postbackd.cli.main import Family
 from postbackd.cli.options import as_json, now_ms, takes_data
 from postbackd.cli.session import Session, print_json, visit
@@ -30,8 +31,7 @@ def keys() -> None:
 @takes_data
 def list_keys(settings: Settings, json_wanted: bool) -> None:
     """All signing keys, oldest first; secrets are not shown."""
-    catalog = visit(settings, lambda session: session.load())
-    _print_keys(catalog.signing_keys, json_wanted)
+    _print_keys(load_or_empty(settings).signing_keys, json_wanted)
 
 
 @keys.command("rotate")
@@ -57,6 +57,8 @@ def _print_keys(stored: Sequence[SigningKey], json_wanted: bool) -> None:
     documents = _describe(stored, now_ms())
     if json_wanted:
         print_json(documents)
+    elif not documents:
+        click.echo("no key yet; the first start of the server makes one", err=True)
     else:
         rows = [
             (str(row["id"]), str(row["signs_from"] or "the beginning"), row["state"]) for row in documents

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from postbackd.cli.catalog import find_entry
+from postbackd.cli.catalog import find_network_ever
 from postbackd.cli.options import as_json, takes_data, takes_period
 from postbackd.cli.session import Session, visit
 from postbackd.core.click_id import KeyRing
@@ -92,7 +92,8 @@ class _Reader:
         catalog = await session.load()
         keys = KeyRing(catalog.signing_keys)
         if network is not None:
-            asked = {**asked, "network": find_entry(catalog.networks, network, "network").id}
+            ever = await session.load(removed=True)
+            asked = {**asked, "network": find_network_ever(catalog, ever, network).id}
         if click_id is None:
             return cls(session, keys, "log", asked)
         masked = Masker(catalog.privacy_key).mask(click_id.strip())

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -65,6 +65,13 @@ class Root(Family):
         assert isinstance(command, click.Command)
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; click itself would end with 1 when the output is read no further."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise click.exceptions.Exit(_leave_quietly()) from None
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""
         with formatter.section("Commands"):
@@ -94,18 +101,25 @@ def _run(arguments: Sequence[str] | None) -> int:
         _complain(f"{_one_line(error.format_message())} Run '{path} --help'.")
         return 2
     except click.ClickException as error:
+        if isinstance(error.__cause__, BrokenPipeError):
+            return _leave_quietly()
         _complain(_one_line(error.format_message()))
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return 130
-    except BrokenPipeError:  # whoever read our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except BrokenPipeError:
+        return _leave_quietly()
+
+
+def _leave_quietly() -> int:
+    """Whoever read our output has seen enough: what is left of it goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
 
 
 def _one_line(message: str) -> str:
     line = " ".join(message.split())
-    return line if line.endswith((".", "!", "?", "'")) else f"{line}."
+    return line if line.endswith((".", "!", "?")) else f"{line}."
 
 
 def _complain(line: str) -> None:

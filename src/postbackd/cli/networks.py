@@ -190,7 +190,7 @@ def _change(
 ) -> Network:
     """The network with the given options applied, checked."""
     entry = apply_preset(entry, preset) if preset is not None else entry
-    words = {**entry.statuses, **read_pairs(statuses, "--status-word")}
+    words = {**entry.statuses, **read_pairs(statuses, "--status-word", "WORD=STATUS")}
     entry = replace(
         entry,
         currency=entry.currency if currency is None else currency.strip().upper(),

@@ -103,6 +103,8 @@ def takes_period(command: F) -> F:
 
     @wraps(command)
     def reading(*arguments: Any, since_ms: int | None, until_ms: int | None, **options: Any) -> Any:
+        if since_ms is not None and until_ms is not None and since_ms >= until_ms:
+            raise click.UsageError("--since must be earlier than --until; 2h is earlier than 1h")
         return command(*arguments, period=Period(since_ms, until_ms), **options)
 
     return since_option(until_option(reading))  # type: ignore[return-value]  # as above

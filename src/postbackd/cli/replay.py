@@ -16,11 +16,12 @@ import click
 import msgspec
 from msgspec import Struct
 
-from postbackd.cli.catalog import find_entry
+from postbackd.cli.catalog import find_network_ever
 from postbackd.cli.options import as_json, since_option, takes_data
 from postbackd.cli.session import Session, print_json, visit
 from postbackd.core.click_id import write_stamp
 from postbackd.core.diagnosis import Reason
+from postbackd.core.model import Catalog
 from postbackd.core.rulebook import Rulebook
 from postbackd.core.verdicts import Verdict
 from postbackd.reports.period import Period
@@ -78,7 +79,7 @@ async def _replay(session: Session, network: str | None, since_ms: int | None, d
     rulebook = Rulebook(catalog)
     asked: dict[str, Any] = Period(since_ms, None).stamps()
     if network is not None:
-        asked["network"] = find_entry(catalog.networks, network, "network").id
+        asked["network"] = await _find_network(session, catalog, network)
     (expected,) = await session.store.query("replayable_count", **asked)
     changed: list[Replayed] = []
     tried, after = 0, -1
@@ -90,6 +91,16 @@ async def _replay(session: Session, network: str | None, since_ms: int | None, d
             tried += len(rows)
             bar.update(len(rows))
     return Summary(tried=tried, changed=tuple(changed))
+
+
+async def _find_network(session: Session, catalog: Catalog, name: str) -> int:
+    """The id of a network whose postbacks can be judged again: a removed one has no settings to judge by."""
+    network = find_network_ever(catalog, await session.load(removed=True), name)
+    if network not in catalog.networks:
+        raise click.ClickException(
+            f"network {name!r} was removed; its postbacks stay in the log but cannot be replayed"
+        )
+    return network.id
 
 
 async def _replay_page(

@@ -6,7 +6,7 @@ import click
 
 from postbackd.cli.options import as_json, now_ms, takes_data
 from postbackd.cli.session import print_json, visit
-from postbackd.reports.why import explain, format_story
+from postbackd.reports.why import explain, format_story, is_known
 from postbackd.settings import Settings
 
 
@@ -18,10 +18,14 @@ def why(id_: str, settings: Settings, json_wanted: bool) -> None:
     """What became of one id, and why.
 
     ID is a click id, a request id, a conversion id or a transaction id. For an id that is not known: the cause and
-    the fix.
+    the fix. Exit code 1 when nothing is stored under it.
     """
+    if not id_.strip():
+        raise click.UsageError("the ID is empty; name a click, request, conversion or transaction id")
     document = visit(settings, lambda session: explain(session.store, id_, now_ms()))
     if json_wanted:
         print_json(document)
     else:
         click.echo(format_story(document))
+    if not is_known(document):
+        raise click.exceptions.Exit(1)

@@ -60,13 +60,23 @@ def _write_id(stamp: int | None) -> str | None:
 def format_row(entry: Mapping[str, Any]) -> str:
     """One row of the log as one line."""
     sent = " ".join(f"{name}={text}" for name, text in entry["sent"].items())
-    verdict = entry["verdict"] + (f" ({entry['reason']})" if entry["reason"] else "")
     parts = [
         entry["time"],
         entry["request"],
         entry["network"] or "(removed network)",
-        verdict,
+        _format_verdict(entry),
         f"click={entry['click_id'] or '-'}",
         sent,
     ]
     return "  ".join(part for part in parts if part)
+
+
+def _format_verdict(entry: Mapping[str, Any]) -> str:
+    """``accepted``, or with what else is known: ``accepted (was unmatched: click_id_foreign)``."""
+    notes = [entry["reason"]] if entry["reason"] else []
+    if "found_in" in entry:
+        notes.append(f"found in {entry['found_in']}")
+    if "first_verdict" in entry:
+        first = (entry["first_verdict"], entry["first_reason"])
+        notes.append(f"was {': '.join(word for word in first if word)}")
+    return f"{entry['verdict']} ({'; '.join(notes)})" if notes else str(entry["verdict"])

@@ -6,6 +6,7 @@
 - ``clicks``: counted visits; HEAD requests and prefetches are recorded but not counted;
 - ``match_rate``: postbacks whose click was found, whatever became of them afterwards, divided by postbacks that
   carried a click id, usable or not; missing and empty ids, test words and unreadable bodies are left out;
+- ``unmatched_by_reason``: of the unmatched ones that carried a click id, why; this is what lowers the match rate;
 - ``duplicate_rate``: postbacks that repeated what was counted already, divided by all postbacks;
 - ``postback_success_rate``: postbacks that were accepted, updated, duplicate or held, divided by all postbacks
   and all requests that were refused at the door (unknown addresses apart: scanners are no senders);
@@ -125,6 +126,9 @@ def summarise(
             "by_reason": _add_up(
                 (Reason(row["reason"]).word, row["count"]) for row in postbacks if row["reason"]
             ),
+            "unmatched_by_reason": _add_up(
+                (Reason(row["reason"]).word, row["count"]) for row in postbacks if _lowers_match_rate(row)
+            ),
         },
         "conversions": None if conversions is None else _count_conversions(conversions),
         "match_rate": _match_rate(postbacks),
@@ -160,6 +164,10 @@ def _match_rate(postbacks: Rows) -> float | None:
         row["with_click"] if row["reason"] in WITHOUT_CLICK_ID else row["count"] for row in postbacks
     )
     return share(matched, carried)
+
+
+def _lowers_match_rate(row: Mapping[str, Any]) -> bool:
+    return row["verdict"] == Verdict.UNMATCHED and row["reason"] not in WITHOUT_CLICK_ID
 
 
 def _count_conversions(rows: Rows) -> dict[str, Any]:

@@ -7,6 +7,7 @@ index, which takes as long as reading the log does.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,7 +28,8 @@ async def explain(store: Store, text: str, now_ms: int) -> dict[str, Any]:
     """The document that ``why --json`` prints.
 
     Always has ``id``, ``kind``, ``found``, ``clicks``, ``conversions`` and ``events`` (oldest first); ``reason``,
-    ``cause`` and ``fix`` when something is wrong with the id.
+    ``cause`` and ``fix`` when something is wrong with the id.  An id that is not found has events all the same
+    when postbacks brought it.
     """
     return await _Search(store, await store.load_catalog(), now_ms).explain(text.strip())
 
@@ -113,6 +115,9 @@ class _Search:
                 "conversions": [],
                 "events": [self._postback(r) for r in reversed(rows)],
             }
+        if finding.reason is Reason.CLICK_ID_FOREIGN and not rows:
+            # Nobody sent it as a click id.  It may be any other id, mistyped or purged.
+            return document
         document |= _diagnosis(finding.reason)
         if finding.hint:
             document["hint"] = finding.hint
@@ -204,10 +209,24 @@ def describe_change(row: Mapping[str, Any], currency: str) -> dict[str, Any]:
 # --- for people --------------------------------------------------------------------------------------------------
 
 
+def is_known(document: Mapping[str, Any]) -> bool:
+    """Whether anything is stored under the id, if only a postback that brought it."""
+    return bool(document["found"] or document["conversions"] or document["events"])
+
+
+def _headline(document: Mapping[str, Any]) -> str:
+    if document["found"]:
+        return str(document["kind"])
+    if document["kind"] != "unknown":
+        return f"{document['kind']}, its click is not stored"
+    if not is_known(document):
+        return "no click, request, conversion or transaction has this id"
+    return "not the id of a click, but this is stored about it"
+
+
 def format_story(document: Mapping[str, Any]) -> str:
     """The timeline as text."""
-    state = "" if document["found"] else ", not found"
-    lines = [f"{document['id']}: {document['kind']}{state}"]
+    lines = [f"{document['id']}: {_headline(document)}"]
     for click in document["clicks"]:
         parts = [f"{name}={text}" for name, text in click.items() if name not in ("click_id", "time")]
         lines += ["", f"click {click['click_id']}", f"  {' '.join(parts)}"]
@@ -245,4 +264,11 @@ def _format_event(event: Mapping[str, Any]) -> str:
     line = format_row(event)
     if event["reason"]:
         line += f"\n      cause: {event['cause']}\n      fix: {event['fix']}"
+    if "found_in" in event and event["network"]:
+        line += f"\n      found in {event['found_in']}; run: {mapping_command(event['network'], event['found_in'])}"
     return line
+
+
+def mapping_command(network: str, parameter: str) -> str:
+    """The command that maps the click id of a network to a parameter; names are quoted for a shell."""
+    return shlex.join(["postbackd", "network", "set", network, "--field", f"click_id={parameter}"])
