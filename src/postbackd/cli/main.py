@@ -101,8 +101,6 @@ def _run(arguments: Sequence[str] | None) -> int:
         _complain(f"{_one_line(error.format_message())} Run '{path} --help'.")
         return 2
     except click.ClickException as error:
-        if isinstance(error.__cause__, BrokenPipeError):
-            return _leave_quietly()
         _complain(_one_line(error.format_message()))
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):

@@ -65,6 +65,8 @@ def visit(settings: Settings, work: Callable[[Session], Awaitable[T]], *, create
         raise click.ClickException(
             f"the database in {settings.data} did not answer ({error}); try again"
         ) from error
+    except BrokenPipeError:  # not the data, but whoever read our output
+        raise
     except OSError as error:
         raise click.ClickException(f"cannot use {settings.data}: {error.strerror or error}") from error
 

@@ -111,7 +111,10 @@ class Store(Protocol):
         ...
 
     async def recover(self) -> None:
-        """Close, reopen and prove that a write reaches the disk.  Raises ``StoreUnavailable`` while it does not."""
+        """Prove that a write reaches the disk, after closing and reopening everything if the disk had failed.
+
+        Raises ``StoreUnavailable`` while it does not.
+        """
         ...
 
     async def last_stamp(self) -> int:
