@@ -96,15 +96,15 @@ class Checkpoint:
         """Whether the log has to start over."""
         return self._pages >= self._most_pages
 
-    async def copy_gently(self) -> bool:
+    async def copy_gently(self, *, spread_s: float = _SPREAD_S) -> bool:
         """Copy and sync what is in the log now; returns whether no reader kept anything back.
 
-        As ``copy`` when the log is twice as long as it should be: on a busy processor the lowest priority gets little.
-        Raises ``OSError`` or ``apsw.Error``.
+        ``spread_s``: over how long the disk is handed what was copied.  As ``copy`` when the log is twice as long as it
+        should be: on a busy processor the lowest priority gets little.  Raises ``OSError`` or ``apsw.Error``.
         """
         if self._pages >= 2 * self._most_pages:
             return await self.copy()
-        return await self._copy_in(self._gentle, _SPREAD_S)
+        return await self._copy_in(self._gentle, spread_s)
 
     async def copy(self) -> bool:
         """As ``copy_gently``, at once.  When nobody writes meanwhile, the next commit lets the log start over."""

@@ -322,7 +322,9 @@ class SqliteStore:
                 return  # a reader still needs the log, and with it all that came later
             if self._log.left <= _FEW_PAGES:
                 break
-            complete = await self._log.copy()
+            complete = await self._log.copy_gently(spread_s=0)
+        if not complete:
+            return
         async with self._turn:  # nothing is added meanwhile, so the next write finds nothing left to copy
             await self._log.copy()
 
