@@ -125,7 +125,7 @@ def day_of(seeded: Seeded, days: int) -> str:
 
 async def _make_catalog(data: Path) -> tuple[KeyRing, tuple[str, ...]]:
     """One network, source and offer, and the campaigns; their ids are 1 and on in a new database."""
-    store = SqliteStore.open(data, create=True)
+    store = await SqliteStore.open(data, create=True)
     try:
         await store.save(Network(id=0, name="network", key=NETWORK_KEY))
         await store.save(Source(id=0, name="source"))

@@ -34,9 +34,9 @@ log = logging.getLogger("postbackd.runtime")
 LOCK_NAME = "postbackd.lock"
 
 
-def open_store(settings: Settings, create: bool) -> SqliteStore:
+async def open_store(settings: Settings, create: bool) -> SqliteStore:
     """The store that the settings name.  Raises ``StoreRefused`` with one line that says what to do."""
-    return SqliteStore.open(
+    return await SqliteStore.open(
         Path(settings.data),
         create=create,
         busy_timeout_ms=settings.busy_timeout_ms,
@@ -94,7 +94,7 @@ async def _ingest(
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     if lifeline is not None:
         loop.add_reader(lifeline, stop.set)
-    store = open_store(settings, create=True)
+    store = await open_store(settings, create=True)
     try:
         if settings.sync == "beside":
             store.sync_beside()

@@ -45,7 +45,7 @@ class Shop:
     def __init__(self, directory: Path, queue_limit: int = 10_000) -> None:
         self.directory = directory
         self.queue_limit = queue_limit
-        self._editor = SqliteStore.open(directory, create=True, busy_timeout_ms=5000)
+        self._editor = asyncio.run(SqliteStore.open(directory, create=True, busy_timeout_ms=5000))
         self.network = self.save(Network(id=0, name="net", key=KEY))
         self.source = self.save(Source(id=0, name="ads"))
         self.offer = self.save(
@@ -69,7 +69,7 @@ class Shop:
     async def _serve(self) -> None:
         """As ``runtime`` builds the ingest role, without its signals."""
         self._stop = asyncio.Event()
-        store = SqliteStore.open(self.directory, create=False, busy_timeout_ms=30)
+        store = await SqliteStore.open(self.directory, create=False, busy_timeout_ms=30)
         store.sync_beside()
         snapshot = Snapshot(await store.load_catalog())
         self.door = FrontDoor(store, snapshot, StampMint(0, await store.last_stamp()), self.queue_limit, 1024)

@@ -60,12 +60,12 @@ class Office:
 
     def __init__(self, directory: Path, queue_limit: int = 1000, batch_limit: int = 100) -> None:
         self.directory = directory
-        self.store = SqliteStore.open(directory, create=True, busy_timeout_ms=20)
         self.mint = StampMint(0)
         self.flow = Flow()
         self._limits = (queue_limit, batch_limit)
 
     async def open(self) -> None:
+        self.store = await SqliteStore.open(self.directory, create=True, busy_timeout_ms=20)
         network = await self.store.save(Network(id=0, name="n", key="k"))
         source = await self.store.save(Source(id=0, name="s"))
         offer = await self.store.save(Offer(id=0, name="o", network=network.id, url="https://shop.example/"))

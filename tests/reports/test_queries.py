@@ -8,7 +8,8 @@ from importlib.resources import files
 import apsw
 import pytest
 
-from postbackd.store.queries import STATEMENTS, run
+from postbackd.store.queries import STATEMENTS
+from postbackd.store.sqlite_database import ask
 
 ANY = {
     "click_id": 1, "request_id": 1, "conversion_id": 1, "transaction_id": "A-1", "own_id": "mine",
@@ -18,7 +19,7 @@ ANY = {
 @pytest.fixture
 def db() -> Iterator[apsw.Connection]:
     connection = apsw.Connection(":memory:")
-    connection.execute(files("postbackd.store").joinpath("migrations/0001_first.sql").read_text())
+    connection.execute(files("postbackd.store").joinpath("migrations/sqlite/0001_first.sql").read_text())
     yield connection
     connection.close()
 
@@ -26,7 +27,7 @@ def db() -> Iterator[apsw.Connection]:
 @pytest.mark.parametrize("name", STATEMENTS)
 def test_a_statement_fits_the_schema_only_reads_and_ends_its_sentence(db: apsw.Connection, name: str) -> None:
     db.execute("PRAGMA query_only = ON")
-    rows = run(db, name, **ANY)
+    rows = ask(db, name, **ANY)
     assert all(not any(row.values()) for row in rows)
     assert STATEMENTS[name].sentence.endswith(".")
 

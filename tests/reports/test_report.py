@@ -32,12 +32,17 @@ INSERT INTO campaigns VALUES (1, 'C', 'c', 1, '[[1,1]]', NULL);
 """
 
 
+async def _make(settings: Settings) -> None:
+    store = await open_store(settings, create=True)
+    await store.close()
+
+
 class Database:
     """Rows put in by hand."""
 
     def __init__(self, directory: Path) -> None:
         self.settings = Settings(data=str(directory))
-        asyncio.run(open_store(self.settings, create=True).close())
+        asyncio.run(_make(self.settings))
         self.db = apsw.Connection(str(directory / "postbackd.db"))
         self.db.execute(CATALOG)
 
@@ -92,7 +97,7 @@ class Database:
 
     def report(self, by: str | None = None, period: Period | None = None) -> dict[str, Any]:
         async def work() -> dict[str, Any]:
-            store = open_store(self.settings, create=False)
+            store = await open_store(self.settings, create=False)
             try:
                 return await build_report(store, period or Period(), by)
             finally:

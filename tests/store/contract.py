@@ -7,7 +7,7 @@ entry there.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -43,14 +43,22 @@ class Kind(NamedTuple):
     """One kind of store: how a new one is made and how another connection to the same one is opened."""
 
     name: str
-    open: Callable[[Path], Store]
+    open: Callable[[Path], Awaitable[Store]]
+    execute: Callable[[Any, str], Awaitable[Any]]
+    """Runs a statement of SQL on a store of this kind, past all rules."""
+    use_up_campaign_ids: str
+    """The statement after which the next campaign would get an id that fits no click id."""
 
 
-def _open_sqlite(directory: Path) -> Store:
-    return SqliteStore.open(directory, create=True, busy_timeout_ms=5000)
+async def _open_sqlite(directory: Path) -> Store:
+    return await SqliteStore.open(directory, create=True, busy_timeout_ms=5000)
 
 
-KINDS = (Kind("sqlite", _open_sqlite),)
+async def _execute_sqlite(store: SqliteStore, sql: str) -> None:
+    store.connection.execute(sql)
+
+
+KINDS = (Kind("sqlite", _open_sqlite, _execute_sqlite, "UPDATE campaigns SET id = 16777215"),)
 
 
 class Said(NamedTuple):
@@ -73,8 +81,8 @@ class World:
         self.kind = kind
         self.directory = directory
         self.now_ms = NOW_MS
-        self.store = kind.open(directory)
         self._loop = asyncio.new_event_loop()
+        self.store = self.run(kind.open(directory))
         self.networks = {
             mode: self.save(Network(id=0, name=mode, key=f"key-{mode}", dedup=mode)) for mode in MODES
         }
@@ -88,7 +96,7 @@ class World:
         self.reload()
         self.mint = StampMint(0, self.run(self.store.last_stamp()))
 
-    def run(self, verb: Coroutine[Any, Any, T]) -> T:
+    def run(self, verb: Awaitable[T]) -> T:
         """The answer of one verb."""
         return self._loop.run_until_complete(verb)
 
@@ -110,7 +118,7 @@ class World:
     def reopen(self) -> None:
         """Another process goes on with the same data."""
         self.run(self.store.close())
-        self.store = self.kind.open(self.directory)
+        self.store = self.run(self.kind.open(self.directory))
 
     # --- making clicks and postbacks -----------------------------------------------------------------------------
 

@@ -85,7 +85,7 @@ def test_copies_from_several_servers_at_once_are_counted_once(world: World) -> N
 
 async def _serve(world: World, share: list[Postback], together: Barrier) -> list[str]:
     """Another server on the same data: asks again when the store does not answer, as a sender would."""
-    store = world.kind.open(world.directory)
+    store = await world.kind.open(world.directory)
     heard = []
     together.wait()
     for postback in share:

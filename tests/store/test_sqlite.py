@@ -50,7 +50,7 @@ def test_nobody_else_can_read_any_file_of_the_database(tmp_path: Path) -> None:
     shared.mkdir(mode=0o755)
     before = os.umask(0o022)
     try:
-        store = SqliteStore.open(shared, create=True)
+        store = asyncio.run(SqliteStore.open(shared, create=True))
     finally:
         os.umask(before)
     store.connection.execute(TOUCH)
@@ -77,7 +77,7 @@ def test_commits_are_synced_and_foreign_keys_hold(world: World) -> None:
 def refusal(directory: Path, *, create: bool = True) -> str:
     """The one line with which opening is refused."""
     with pytest.raises(StoreRefused) as refused:
-        SqliteStore.open(directory, create=create, busy_timeout_ms=0)
+        asyncio.run(SqliteStore.open(directory, create=create, busy_timeout_ms=0))
     line = str(refused.value)
     assert "\n" not in line
     return line
@@ -121,7 +121,7 @@ def test_a_newer_schema_is_refused_and_left_as_it_is(world: World) -> None:
     older = apsw.Connection(str(path))
     older.pragma("user_version", 1)
     older.close()
-    world.store = world.kind.open(world.directory)
+    world.store = world.run(world.kind.open(world.directory))
 
 
 def test_an_old_schema_is_migrated_only_with_leave(world: World) -> None:
@@ -131,7 +131,7 @@ def test_an_old_schema_is_migrated_only_with_leave(world: World) -> None:
     db = apsw.Connection(str(world.directory / FILE_NAME))
     db.pragma("user_version", 1)
     db.close()
-    world.store = world.kind.open(world.directory)
+    world.store = world.run(world.kind.open(world.directory))
 
 
 def test_a_directory_in_the_place_of_the_file_is_refused(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_a_database_that_another_program_keeps_to_itself_is_refused(world: World
     assert "locked by another program" in refusal(world.directory)
     greedy.execute("ROLLBACK")
     greedy.close()
-    world.store = world.kind.open(world.directory)
+    world.store = world.run(world.kind.open(world.directory))
 
 
 def test_a_database_cut_short_is_refused_or_unavailable_and_never_empty(world: World, tmp_path: Path) -> None:
@@ -176,13 +176,13 @@ def test_a_database_cut_short_is_refused_or_unavailable_and_never_empty(world: W
     shutil.copytree(world.directory, broken)
     path = broken / FILE_NAME
     path.write_bytes(path.read_bytes()[:4096])
-    world.store = world.kind.open(world.directory)
+    world.store = world.run(world.kind.open(world.directory))
     with pytest.raises((StoreRefused, StoreUnavailable)):
         _use(broken)
 
 
 def _use(directory: Path) -> None:
-    store = SqliteStore.open(directory, create=True)
+    store = asyncio.run(SqliteStore.open(directory, create=True))
     try:
         asyncio.run(store.load_catalog())
     finally:
@@ -453,7 +453,7 @@ def test_what_a_failed_checkpoint_copied_is_copied_again_after_a_new_start(
 ) -> None:
     lose_what_a_checkpoint_copies(world, monkeypatch)
     world.run(world.store.close())
-    world.store = SqliteStore.open(world.directory, create=False)
+    world.store = asyncio.run(SqliteStore.open(world.directory, create=False))
     assert store_of(world).connection.pragma("integrity_check") == "ok"
     assert store_of(world).connection.execute("SELECT count(*) FROM conversions").get == 400
 
@@ -580,7 +580,7 @@ def test_a_log_whose_name_is_not_on_the_disk_is_not_written_to(
         with pytest.raises(StoreUnavailable, match="not recovered"):
             world.send(world.click(), "txid=T")
         with pytest.raises(StoreRefused, match="the disk failed"):
-            SqliteStore.open(world.directory, create=True)
+            asyncio.run(SqliteStore.open(world.directory, create=True))
     world.run(world.store.recover())
     assert world.send(world.click(), "txid=T").verdict == "accepted"
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from postbackd.store.sqlite import SqliteStore
 
 async def purge(directory, before_ms):
-    store = SqliteStore.open(Path(directory), create=False, busy_timeout_ms=10_000)
+    store = await SqliteStore.open(Path(directory), create=False, busy_timeout_ms=10_000)
     while await store.purge(before_ms, limit=40):
         pass
     await store.close()

@@ -73,7 +73,7 @@ def visit(settings: Settings, work: Callable[[Session], Awaitable[T]], *, create
 
 async def _visit(settings: Settings, work: Callable[[Session], Awaitable[T]], create: bool) -> T:
     patient = msgspec.structs.replace(settings, busy_timeout_ms=max(settings.busy_timeout_ms, PATIENCE_MS))
-    store = open_store(patient, create)
+    store = await open_store(patient, create)
     # A purge writes more than a log should hold.  Beside a server that is the server's to copy.
     tending = None if is_served(settings) else asyncio.create_task(keep_log_short(store))
     try:

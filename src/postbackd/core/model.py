@@ -119,7 +119,6 @@ class Catalog(Struct, frozen=True, kw_only=True):
     campaigns: tuple[Campaign, ...] = ()
     signing_keys: tuple[SigningKey, ...] = ()
     privacy_key: bytes = b""
-    node: int = 0
 
 
 class Click(Struct, frozen=True, gc=False):

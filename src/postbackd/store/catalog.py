@@ -1,6 +1,6 @@
-"""The catalog half of the SQLite store: plain functions over one open connection.
+"""The catalog half of every store: plain functions over one connection to a database.
 
-Rules of this file: every change is one ``BEGIN IMMEDIATE`` transaction that also raises the catalog generation,
+Rules of this file: every change is one transaction that also raises the catalog generation,
 so that a running server sees either none or all of it.  Rows are never deleted: a removed entry keeps its row,
 its id and (a campaign) its slug, because reports still name it and old links must not lead somewhere else.
 A violated constraint is recognised by what the schema calls it and becomes a ``CatalogConflict`` that says what to do.
@@ -8,12 +8,11 @@ A violated constraint is recognised by what the schema calls it and becomes a ``
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from secrets import token_bytes
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
-import apsw
 import msgspec
 
 from postbackd.core.model import (
@@ -30,19 +29,48 @@ from postbackd.store.base import CatalogConflict
 
 E = TypeVar("E", bound=CatalogEntry)
 
+
+class ConstraintViolated(Exception):
+    """A row contradicts a constraint of the schema."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+        """What the schema calls the constraint."""
+
+
+class Database(Protocol):
+    """One connection, as far as the catalog needs it.  Its errors are the store's; only one has a name here."""
+
+    bytes_table: str
+    """The table of named values that are bytes."""
+
+    async def rows(self, sql: str, *values: Any) -> Sequence[Sequence[Any]]:
+        """Run a statement whose parameters are written ``?``; returns its rows.  Raises ``ConstraintViolated``."""
+        ...
+
+    def changing(self) -> AbstractAsyncContextManager[None]:
+        """A transaction in which nobody else changes the catalog."""
+        ...
+
+    def reading(self) -> AbstractAsyncContextManager[None]:
+        """A transaction whose statements all see the same."""
+        ...
+
+
 GENERATION = "SELECT value FROM settings WHERE name = 'catalog_generation'"
 """How often the catalog has changed."""
 
 RAISE_GENERATION = """
 INSERT INTO settings (name, value) VALUES ('catalog_generation', 1)
-ON CONFLICT (name) DO UPDATE SET value = value + 1
+ON CONFLICT (name) DO UPDATE SET value = settings.value + 1
 """
 """Tell every reader that the catalog has changed."""
 
-PRIVACY_KEY = "SELECT value FROM settings WHERE name = 'privacy_key'"
+PRIVACY_KEY = "SELECT value FROM {table} WHERE name = 'privacy_key'"
 """The key under which personal data is hashed."""
 
-KEEP_FIRST_PRIVACY_KEY = "INSERT INTO settings (name, value) VALUES ('privacy_key', ?) ON CONFLICT DO NOTHING"
+KEEP_FIRST_PRIVACY_KEY = "INSERT INTO {table} (name, value) VALUES ('privacy_key', ?) ON CONFLICT DO NOTHING"
 """Store the privacy key of a new database; one that is there stays."""
 
 SIGNING_KEYS = "SELECT id, secret, active_from_ms, retired FROM signing_keys ORDER BY active_from_ms, id"
@@ -58,7 +86,7 @@ ADD_SIGNING_KEY = "INSERT INTO signing_keys (secret, active_from_ms, retired) VA
 """Store a newer signing key."""
 
 RETIRE_SIGNING_KEYS = """
-UPDATE signing_keys SET retired = 1, secret = x''
+UPDATE signing_keys SET retired = 1, secret = ?
 WHERE retired = 0 AND id NOT IN (SELECT id FROM signing_keys ORDER BY active_from_ms DESC, id DESC LIMIT ?)
 """
 """Retire all but the newest keys and forget their secrets: ids signed by them verify no longer."""
@@ -69,28 +97,24 @@ OFFERS_OF_NETWORK = "SELECT name FROM offers WHERE network = ? AND removed_ms IS
 CAMPAIGNS_OF_SOURCE = "SELECT name FROM campaigns WHERE source = ? AND removed_ms IS NULL ORDER BY name"
 """Names of the campaigns that refer to a source."""
 
-CAMPAIGNS_OF_OFFER = """
-SELECT name FROM campaigns
-WHERE removed_ms IS NULL AND EXISTS (SELECT 1 FROM json_each(offers) WHERE json_extract(value, '$[0]') = ?)
-ORDER BY name
-"""
-"""Names of the campaigns that refer to an offer."""
+OFFERS_OF_CAMPAIGNS = "SELECT name, offers FROM campaigns WHERE removed_ms IS NULL ORDER BY name"
+"""Names of the campaigns, and the offers that each refers to."""
 
 SLUG_HOLDER = "SELECT name, removed_ms FROM campaigns WHERE slug = ?"
 """The campaign, live or removed, that has a slug."""
 
 CONFLICTS: Mapping[str, str] = {
-    "networks.name": "a network of this name exists already; choose another name or change it with `network set`",
-    "networks.key": "this endpoint key belongs to another network, or to one that was removed; choose another",
-    "sources.name": "a source of this name exists already; choose another name or change it with `source set`",
-    "offers.name": "an offer of this name exists already; choose another name or change it with `offer set`",
-    "campaigns.name": "a campaign of this name exists already; choose another name or change it with `campaign set`",
-    "campaigns.slug": "this slug belongs to another campaign, or to one that was removed; choose another with --slug",
+    "network_name_once": "a network of this name exists already; choose another name or change it with `network set`",
+    "network_key_once": "this endpoint key belongs to another network, or to one that was removed; choose another",
+    "source_name_once": "a source of this name exists already; choose another name or change it with `source set`",
+    "offer_name_once": "an offer of this name exists already; choose another name or change it with `offer set`",
+    "campaign_name_once": "a campaign of this name exists already; choose another or change it with `campaign set`",
+    "campaign_slug_once": "this slug belongs to another campaign, or to a removed one; choose another with --slug",
     "campaign_fits_click_id": "16,777,215 campaigns were created, more than a click id can name; start a new database",
     "network_dedup_known": "dedup must be ignore, update, add or hold",
     "network_answer_known": "answer must be json, ok or 204",
 }
-"""What SQLite calls a violated constraint (columns of a unique key, name of a check) -> what to tell the user."""
+"""What the schema calls a constraint -> what to tell the user who violated it."""
 
 
 class _Table(NamedTuple):
@@ -143,43 +167,46 @@ _JSON_COLUMNS = frozenset({"fields", "types", "statuses", "offers"})
 # --- reading ---------------------------------------------------------------------------------------------------
 
 
-def generation(db: apsw.Connection) -> int:
+async def generation(db: Database) -> int:
     """Grows with every change of the catalog; 0 for a database without one."""
-    row = db.execute(GENERATION).fetchone()
-    return int(row[0]) if row else 0
+    rows = await db.rows(GENERATION)
+    return int(rows[0][0]) if rows else 0
 
 
-def load_catalog(db: apsw.Connection, *, node: int = 0, removed: bool = False) -> Catalog:
+async def load_catalog(db: Database, *, removed: bool = False) -> Catalog:
     """The catalog as one snapshot; with ``removed`` also the entries that were taken out of it (for their names)."""
-    with _reading(db):
-        privacy_key = db.execute(PRIVACY_KEY).fetchone()
-        offers = _load(db, Offer, removed)
+    async with db.reading():
+        offers = await _load(db, Offer, removed)
         live = {offer.id for offer in offers}
         return Catalog(
-            generation=generation(db),
-            networks=_load(db, Network, removed),
-            sources=_load(db, Source, removed),
+            generation=await generation(db),
+            networks=await _load(db, Network, removed),
+            sources=await _load(db, Source, removed),
             offers=offers,
-            removed_offers=tuple(o for o in _load(db, Offer, removed=True) if o.id not in live),
-            campaigns=_load(db, Campaign, removed),
-            signing_keys=load_signing_keys(db),
-            privacy_key=bytes(privacy_key[0]) if privacy_key else b"",
-            node=node,
+            removed_offers=tuple(o for o in await _load(db, Offer, removed=True) if o.id not in live),
+            campaigns=await _load(db, Campaign, removed),
+            signing_keys=await load_signing_keys(db),
+            privacy_key=await _load_privacy_key(db),
         )
 
 
-def load_signing_keys(db: apsw.Connection) -> tuple[SigningKey, ...]:
+async def load_signing_keys(db: Database) -> tuple[SigningKey, ...]:
     """All signing keys, oldest first."""
     return tuple(
         SigningKey(id=id_, secret=bytes(secret), active_from_ms=active_from_ms, retired=bool(retired))
-        for id_, secret, active_from_ms, retired in db.execute(SIGNING_KEYS)
+        for id_, secret, active_from_ms, retired in await db.rows(SIGNING_KEYS)
     )
 
 
-def _load(db: apsw.Connection, kind: type[E], removed: bool) -> tuple[E, ...]:
+async def _load_privacy_key(db: Database) -> bytes:
+    rows = await db.rows(PRIVACY_KEY.format(table=db.bytes_table))
+    return bytes(rows[0][0]) if rows else b""
+
+
+async def _load(db: Database, kind: type[E], removed: bool) -> tuple[E, ...]:
     table = _TABLES[kind]
     columns = ("id", *table.columns)
-    rows = db.execute(table.select, (removed,))
+    rows = await db.rows(table.select, removed)
     return tuple(msgspec.convert(_from_row(columns, row), kind) for row in rows)
 
 
@@ -195,55 +222,46 @@ def _from_row(columns: Sequence[str], row: Sequence[Any]) -> dict[str, Any]:
 # --- changing --------------------------------------------------------------------------------------------------
 
 
-def initialise(
-    db: apsw.Connection, *, signing_secret: bytes | None = None, privacy_key: bytes | None = None
+async def initialise(
+    db: Database, *, signing_secret: bytes | None = None, privacy_key: bytes | None = None
 ) -> None:
     """Give a new database its first keys (16 to 64 bytes each; fresh random ones when not given).
 
     Does nothing where there are keys already.
     """
-    if load_signing_keys(db) and db.execute(PRIVACY_KEY).fetchone():
+    if await load_signing_keys(db) and await _load_privacy_key(db):
         return
-    with _changing(db):
-        db.execute(ADD_FIRST_SIGNING_KEY, (signing_secret or token_bytes(32),))
-        db.execute(KEEP_FIRST_PRIVACY_KEY, (privacy_key or token_bytes(32),))
+    async with _changing(db):
+        await db.rows(ADD_FIRST_SIGNING_KEY, signing_secret or token_bytes(32))
+        await db.rows(KEEP_FIRST_PRIVACY_KEY.format(table=db.bytes_table), privacy_key or token_bytes(32))
 
 
-def save_entry(db: apsw.Connection, entry: E) -> E:
-    """Insert (``id`` 0) or replace an entry; returns it with its id.  Raises ``CatalogConflict``."""
-    with _changing(db):
-        return _save(db, entry, {})
-
-
-def remove_entry(db: apsw.Connection, entry: CatalogEntry, removed_ms: int) -> None:
-    """Take an entry out of the catalog.  Raises ``CatalogConflict`` naming what still refers to it."""
-    with _changing(db):
-        _remove(db, entry, removed_ms)
-
-
-def change_catalog(
-    db: apsw.Connection, saves: Sequence[CatalogEntry], removals: Sequence[CatalogEntry], removed_ms: int
+async def change_catalog(
+    db: Database, saves: Sequence[CatalogEntry], removals: Sequence[CatalogEntry], removed_ms: int
 ) -> tuple[CatalogEntry, ...]:
     """Save and remove many entries, all or none; returns the saved ones with their ids.
 
-    A new entry has a negative id, different for each kind and entry, by which others of the same call may
+    A new entry has the id 0, or a negative one, different for each kind and entry, by which others of the same call may
     refer to it.  Networks and sources are saved before offers, offers before campaigns, and removed the other way
     round after all saves.  Raises ``CatalogConflict``.
     """
     order = list(_TABLES)
-    with _changing(db):
-        new_ids: dict[tuple[type, int], int] = {}
-        saved: dict[int, CatalogEntry] = {}
-        for index, entry in sorted(enumerate(saves), key=lambda item: order.index(type(item[1]))):
-            saved[index] = _save(db, entry, new_ids)
-            new_ids[type(entry), entry.id] = saved[index].id
-        for entry in sorted(removals, key=lambda entry: -order.index(type(entry))):
-            _remove(db, entry, removed_ms)
+    try:
+        async with _changing(db):
+            new_ids: dict[tuple[type, int], int] = {}
+            saved: dict[int, CatalogEntry] = {}
+            for index, entry in sorted(enumerate(saves), key=lambda item: order.index(type(item[1]))):
+                saved[index] = await _save(db, entry, new_ids)
+                new_ids[type(entry), entry.id] = saved[index].id
+            for entry in sorted(removals, key=lambda entry: -order.index(type(entry))):
+                await _remove(db, entry, removed_ms)
+    except _Contradicts as contradiction:
+        raise await _conflict(db, contradiction) from contradiction.__cause__
     return tuple(saved[index] for index in range(len(saves)))
 
 
-def rotate_signing_key(
-    db: apsw.Connection, secret: bytes, *, now_ms: int, active_from_ms: int, keep: int
+async def rotate_signing_key(
+    db: Database, secret: bytes, *, now_ms: int, active_from_ms: int, keep: int
 ) -> tuple[SigningKey, ...]:
     """Let ``secret`` (16 to 64 bytes) sign from ``active_from_ms`` on; only the newest ``keep`` keys go on verifying.
 
@@ -253,32 +271,41 @@ def rotate_signing_key(
     """
     if not 16 <= len(secret) <= 64 or keep < 2 or active_from_ms < now_ms:
         raise ValueError("a secret has 16 to 64 bytes, two keys at least are kept, and none signs the past")
-    with _changing(db):
-        newest = max((key.active_from_ms for key in load_signing_keys(db)), default=-1)
+    async with _changing(db):
+        newest = max((key.active_from_ms for key in await load_signing_keys(db)), default=-1)
         if newest > now_ms:
             raise CatalogConflict(
                 "a new signing key is about to take over; wait a few seconds and run it again"
             )
-        db.execute(ADD_SIGNING_KEY, (secret, active_from_ms))
-        db.execute(RETIRE_SIGNING_KEYS, (keep,))
-        return load_signing_keys(db)
+        await db.rows(ADD_SIGNING_KEY, secret, active_from_ms)
+        await db.rows(RETIRE_SIGNING_KEYS, b"", keep)
+        return await load_signing_keys(db)
 
 
-def _save(db: apsw.Connection, entry: E, new_ids: Mapping[tuple[type, int], int]) -> E:
+class _Contradicts(Exception):
+    """An entry contradicts a constraint.  What to tell of it is asked after the transaction, which is lost."""
+
+    def __init__(self, entry: CatalogEntry, constraint: str) -> None:
+        super().__init__(constraint)
+        self.entry = entry
+        self.constraint = constraint
+
+
+async def _save(db: Database, entry: E, new_ids: Mapping[tuple[type, int], int]) -> E:
     entry = _resolve(entry, new_ids)
-    _check_references(db, entry)
+    await _check_references(db, entry)
     table = _TABLES[type(entry)]
     values = tuple(_to_column(column, getattr(entry, column)) for column in table.columns)
     try:
         if entry.id > 0:
-            row = db.execute(table.update, (*values, entry.id)).fetchone()
+            rows = await db.rows(table.update, *values, entry.id)
         else:
-            row = db.execute(table.insert, values).fetchone()
-    except apsw.ConstraintError as error:
-        raise _conflict(db, entry, error) from error
-    if row is None:
+            rows = await db.rows(table.insert, *values)
+    except ConstraintViolated as error:
+        raise _Contradicts(entry, error.name) from error
+    if not rows:
         raise CatalogConflict(f"{describe(entry)} was removed meanwhile; add it again instead of changing it")
-    return msgspec.structs.replace(entry, id=row[0])
+    return msgspec.structs.replace(entry, id=rows[0][0])
 
 
 def _resolve(entry: E, new_ids: Mapping[tuple[type, int], int]) -> E:
@@ -292,7 +319,7 @@ def _resolve(entry: E, new_ids: Mapping[tuple[type, int], int]) -> E:
     return entry
 
 
-def _check_references(db: apsw.Connection, entry: CatalogEntry) -> None:
+async def _check_references(db: Database, entry: CatalogEntry) -> None:
     """Foreign keys see that a row exists; this sees that it was not removed."""
     references: list[tuple[type, int]] = []
     if isinstance(entry, Offer):
@@ -301,48 +328,53 @@ def _check_references(db: apsw.Connection, entry: CatalogEntry) -> None:
         references.append((Source, entry.source))
         references.extend((Offer, weighted.offer) for weighted in entry.offers)
     for kind, id_ in references:
-        if db.execute(_TABLES[kind].is_live, (id_,)).fetchone() is None:
+        if not await db.rows(_TABLES[kind].is_live, id_):
             word = "an offer" if kind is Offer else f"a {kind.__name__.lower()}"
             raise CatalogConflict(
                 f"{describe(entry)} names {word} that does not exist or was removed; add it first"
             )
 
 
-def _remove(db: apsw.Connection, entry: CatalogEntry, removed_ms: int) -> None:
-    referring = _referring(db, entry)
+async def _remove(db: Database, entry: CatalogEntry, removed_ms: int) -> None:
+    referring = await _referring(db, entry)
     if referring:
         raise CatalogConflict(f"{describe(entry)} is still used by {referring}; remove or change that first")
-    if db.execute(_TABLES[type(entry)].remove, (removed_ms, entry.id)).fetchone() is None:
+    if not await db.rows(_TABLES[type(entry)].remove, removed_ms, entry.id):
         raise CatalogConflict(f"{describe(entry)} is not in the catalog; nothing is left to remove")
 
 
-def _referring(db: apsw.Connection, entry: CatalogEntry) -> str:
+async def _referring(db: Database, entry: CatalogEntry) -> str:
     """The names of what refers to the entry, in words; empty when nothing does."""
-    questions = {
-        Network: [("offer", OFFERS_OF_NETWORK)],
-        Source: [("campaign", CAMPAIGNS_OF_SOURCE)],
-        Offer: [("campaign", CAMPAIGNS_OF_OFFER)],
-        Campaign: [],
-    }
-    found = [
-        f"{word} {name!r}" for word, sql in questions[type(entry)] for (name,) in db.execute(sql, (entry.id,))
-    ]
+    if isinstance(entry, Network):
+        found = [f"offer {name!r}" for (name,) in await db.rows(OFFERS_OF_NETWORK, entry.id)]
+    elif isinstance(entry, Source):
+        found = [f"campaign {name!r}" for (name,) in await db.rows(CAMPAIGNS_OF_SOURCE, entry.id)]
+    elif isinstance(entry, Offer):
+        found = [
+            f"campaign {name!r}"
+            for name, offers in await db.rows(OFFERS_OF_CAMPAIGNS)
+            if any(weighted.offer == entry.id for weighted in _OFFERS.decode(offers))
+        ]
+    else:
+        found = []
     return ", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
 
 
-def _conflict(db: apsw.Connection, entry: CatalogEntry, error: apsw.ConstraintError) -> CatalogConflict:
-    text = str(error)
-    if isinstance(entry, Campaign) and "campaigns.slug" in text:
-        holder = db.execute(SLUG_HOLDER, (entry.slug,)).fetchone()
-        if holder is not None:
-            state = "the removed campaign" if holder[1] is not None else "campaign"
+_OFFERS = msgspec.json.Decoder(tuple[WeightedOffer, ...])
+
+
+async def _conflict(db: Database, contradiction: _Contradicts) -> CatalogConflict:
+    entry, constraint = contradiction.entry, contradiction.constraint
+    if isinstance(entry, Campaign) and constraint == "campaign_slug_once":
+        for name, removed_ms in await db.rows(SLUG_HOLDER, entry.slug):
+            state = "the removed campaign" if removed_ms is not None else "campaign"
             return CatalogConflict(
-                f"slug {entry.slug!r} belongs to {state} {holder[0]!r}; choose another with --slug"
+                f"slug {entry.slug!r} belongs to {state} {name!r}; choose another with --slug"
             )
-    for name, sentence in CONFLICTS.items():
-        if name in text:
-            return CatalogConflict(f"{describe(entry)}: {sentence}")
-    return CatalogConflict(f"{describe(entry)} contradicts what is stored: {text}")
+    sentence = CONFLICTS.get(constraint)
+    if sentence is None:
+        return CatalogConflict(f"{describe(entry)} contradicts what is stored: {constraint}")
+    return CatalogConflict(f"{describe(entry)}: {sentence}")
 
 
 def describe(entry: CatalogEntry) -> str:
@@ -354,31 +386,9 @@ def _to_column(column: str, value: Any) -> Any:
     return msgspec.json.encode(value).decode() if column in _JSON_COLUMNS else value
 
 
-# --- transactions ----------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _changing(db: apsw.Connection) -> Iterator[None]:
-    """One write transaction that raises the catalog generation when it succeeds."""
-    db.execute("BEGIN IMMEDIATE")
-    try:
+@asynccontextmanager
+async def _changing(db: Database) -> AsyncIterator[None]:
+    """One transaction that raises the catalog generation when it succeeds."""
+    async with db.changing():
+        await db.rows(RAISE_GENERATION)
         yield
-        db.execute(RAISE_GENERATION)
-        db.execute("COMMIT")
-    except BaseException:
-        if db.in_transaction:
-            db.execute("ROLLBACK")
-        raise
-
-
-@contextmanager
-def _reading(db: apsw.Connection) -> Iterator[None]:
-    """One read transaction, so that the parts of a snapshot belong together."""
-    if db.in_transaction:
-        yield
-        return
-    db.execute("BEGIN")
-    try:
-        yield
-    finally:
-        db.execute("COMMIT")

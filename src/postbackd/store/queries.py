@@ -1,15 +1,15 @@
-"""The named read-only statements on SQLite: every question that reports, ``why``, ``log`` and ``doctor`` ask.
+"""The named read-only statements: every question that reports, ``why``, ``log`` and ``doctor`` ask.
 
 A statement has a name, a sentence and defaults for its parameters.  Stamps (see ``core.click_id``) bound every time
 range, because the tables are ordered by them: ``since`` is included, ``until`` is not.  Nothing here writes.
+
+The statements are written in what SQLite and PostgreSQL understand alike; parameters are ``:names``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
-
-import apsw
 
 from postbackd.core.click_id import MAX_STAMP
 
@@ -169,13 +169,14 @@ _PIECES: Mapping[str, Statement] = {
     ),
     "refusals": Statement(
         "Requests that were refused before they reached an endpoint, by kind, in a range of minutes since 1970.",
-        "SELECT kind, sum(count) AS count FROM refusals WHERE minute >= :since AND minute < :until GROUP BY kind",
+        "SELECT kind, CAST(sum(count) AS BIGINT) AS count FROM refusals "
+        "WHERE minute >= :since AND minute < :until GROUP BY kind",
         _ALL_TIME,
     ),
     "response_times": Statement(
         "Response times by histogram bucket, in a range of minutes since 1970.",
-        "SELECT bucket, sum(count) AS count, sum(total_us) AS total_us FROM response_times "
-        "WHERE minute >= :since AND minute < :until GROUP BY bucket",
+        "SELECT bucket, CAST(sum(count) AS BIGINT) AS count, CAST(sum(total_us) AS BIGINT) AS total_us "
+        "FROM response_times WHERE minute >= :since AND minute < :until GROUP BY bucket",
         _ALL_TIME,
     ),
 }
@@ -244,9 +245,11 @@ def _report_statements() -> Mapping[str, Statement]:
         if grouping.postbacks is not None:
             made[f"postbacks_by_{by}"] = Statement(
                 f"Postbacks by {by}, verdict and reason.",
-                f"SELECT {grouping.postbacks} AS key, p.verdict, p.reason, count(*) AS count, sum(p.bytes) AS bytes, "
-                "sum(p.bytes < 200) AS under_200, sum(p.parameters > 10) AS over_10, "
-                f"sum(p.click_id IS NOT NULL) AS with_click FROM postbacks AS p {grouping.joins[1]} "
+                f"SELECT {grouping.postbacks} AS key, p.verdict, p.reason, count(*) AS count, "
+                "CAST(sum(p.bytes) AS BIGINT) AS bytes, "
+                "count(*) FILTER (WHERE p.bytes < 200) AS under_200, "
+                "count(*) FILTER (WHERE p.parameters > 10) AS over_10, "
+                f"count(p.click_id) AS with_click FROM postbacks AS p {grouping.joins[1]} "
                 "WHERE p.request_id >= :since AND p.request_id < :until GROUP BY 1, 2, 3",
                 _ALL_TIME,
             )
@@ -255,7 +258,8 @@ def _report_statements() -> Mapping[str, Statement]:
             made[f"conversions_by_{by}"] = Statement(
                 f"Conversions by {by}, status, currency and channels.",
                 f"SELECT {grouping.conversions} AS key, v.status, v.currency, v.channels, count(*) AS count, "
-                "sum(v.value_micros / 1000000) AS units, sum(v.value_micros % 1000000) AS micros "
+                "CAST(sum(v.value_micros / 1000000) AS BIGINT) AS units, "
+                "CAST(sum(v.value_micros % 1000000) AS BIGINT) AS micros "
                 f"FROM conversions AS v {grouping.joins[2]} "
                 "WHERE v.conversion_id >= :since AND v.conversion_id < :until GROUP BY 1, 2, 3, 4",
                 _ALL_TIME,
@@ -265,14 +269,3 @@ def _report_statements() -> Mapping[str, Statement]:
 
 STATEMENTS: Mapping[str, Statement] = {**_PIECES, **_report_statements()}
 """Name -> statement."""
-
-
-def run(db: apsw.Connection, name: str, **parameters: Any) -> list[dict[str, Any]]:
-    """The rows of a named statement, column name -> value.  An unknown name is a ``KeyError``."""
-    statement = STATEMENTS[name]
-    cursor = db.execute(statement.sql, {**statement.defaults, **parameters})
-    try:
-        columns = [column[0] for column in cursor.get_description()]
-    except apsw.ExecutionCompleteError:  # a statement without rows has no description left
-        return []
-    return [dict(zip(columns, row, strict=True)) for row in cursor]

@@ -13,23 +13,22 @@ the log starts over; the event loop goes on meanwhile.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import Any, TypeVar
 
 import apsw
-from msgspec.structs import replace
 
-from postbackd.core.diagnosis import Reason
 from postbackd.core.model import Catalog, CatalogEntry, Postback, SigningKey
 from postbackd.core.rulebook import Rulebook
-from postbackd.core.rules import unusable
-from postbackd.store import catalog, queries
-from postbackd.store.base import Batch, Outcome, StoreRefused, StoreUnavailable, Written
+from postbackd.store import catalog
+from postbackd.store.base import Batch, StoreRefused, StoreUnavailable, Written
 from postbackd.store.checkpoint import Checkpoint
 from postbackd.store.failpoints import pass_failpoint
 from postbackd.store.log_sync import LogSync
+from postbackd.store.split import write_in_parts
+from postbackd.store.sqlite_database import SqliteDatabase, ask
 from postbackd.store.sqlite_file import (
     FILE_NAME,
     check_and_migrate,
@@ -108,7 +107,7 @@ class SqliteStore:
             self._log_sync = LogSync(log)
 
     @classmethod
-    def open(
+    async def open(
         cls,
         directory: Path,
         *,
@@ -121,6 +120,20 @@ class SqliteStore:
         Raises ``StoreRefused`` with one line that says what to do when the file is not usable.  Nothing that is not
         a database of ours is ever written to.
         """
+        store = cls._open_file(directory, busy_timeout_ms, checkpoint_pages, create=create)
+        try:
+            with refusing(store._path):
+                if create:
+                    await catalog.initialise(SqliteDatabase(store._db))
+        except BaseException:
+            drop(store._db)
+            raise
+        return store
+
+    @classmethod
+    def _open_file(
+        cls, directory: Path, busy_timeout_ms: int, checkpoint_pages: int, *, create: bool
+    ) -> SqliteStore:
         path = directory / FILE_NAME
         if not create and not path.exists():
             raise StoreRefused(f"no database in {directory}; run 'postbackd serve --data {directory}' first")
@@ -141,10 +154,7 @@ class SqliteStore:
     # --- writing ---------------------------------------------------------------------------------------------
 
     async def write(self, batch: Batch, rulebook: Rulebook) -> Written:
-        try:
-            return await self._write_whole(batch, rulebook)
-        except _POISONED:
-            return await self._write_split(batch, rulebook)
+        return await write_in_parts(lambda part: self._write_whole(part, rulebook), batch, _POISONED)
 
     async def _write_whole(self, batch: Batch, rulebook: Rulebook) -> Written:
         async with self._turn:
@@ -195,31 +205,6 @@ class SqliteStore:
                 await asyncio.sleep(_BUSY_PAUSE_S)
             else:
                 return
-
-    async def _write_split(self, batch: Batch, rulebook: Rulebook) -> Written:
-        """A row that cannot be stored must not fail its neighbours: halve the batch until it stands alone."""
-        clicks, postbacks = batch.clicks, batch.postbacks
-        if len(clicks) + len(postbacks) <= 1:
-            if clicks:
-                raise StoreUnavailable("a click cannot be stored")
-            poisoned = postbacks[0]
-            bare = unusable(poisoned.request, Reason.BODY_MALFORMED, poisoned.parameters)
-            return await self._write_whole(Batch(postbacks=[replace(bare, replay=poisoned.replay)]), rulebook)
-        stamps: list[int] = []
-        outcomes: list[Outcome] = []
-        if clicks and postbacks:
-            parts = [Batch(clicks=clicks, flow=batch.flow), Batch(postbacks=postbacks)]
-        else:
-            half = (len(clicks) + len(postbacks)) // 2
-            parts = [
-                Batch(clicks[:half], postbacks[:half], batch.flow),
-                Batch(clicks[half:], postbacks[half:]),
-            ]
-        for part in parts:
-            written = await self.write(part, rulebook)
-            stamps += written.clicks
-            outcomes += written.outcomes
-        return Written(stamps, outcomes)
 
     async def rehearse(self, batch: Batch, rulebook: Rulebook) -> Written:
         try:
@@ -331,25 +316,26 @@ class SqliteStore:
     # --- catalog, questions, upkeep --------------------------------------------------------------------------
 
     async def load_catalog(self, *, removed: bool = False) -> Catalog:
-        return self._ask(lambda: catalog.load_catalog(self._db, removed=removed))
+        return await self._wait(catalog.load_catalog(SqliteDatabase(self._db), removed=removed))
 
     async def catalog_generation(self) -> int:
-        return self._ask(lambda: catalog.generation(self._db))
+        return await self._wait(catalog.generation(SqliteDatabase(self._db)))
 
     async def save(self, entry: CatalogEntry) -> CatalogEntry:
-        return self._ask(lambda: catalog.save_entry(self._db, entry))
+        (saved,) = await self.change_catalog([entry], (), 0)
+        return saved
 
     async def change_catalog(
         self, saves: Sequence[CatalogEntry], removals: Sequence[CatalogEntry], now_ms: int
     ) -> Sequence[CatalogEntry]:
-        return self._ask(lambda: catalog.change_catalog(self._db, saves, removals, now_ms))
+        return await self._wait(catalog.change_catalog(SqliteDatabase(self._db), saves, removals, now_ms))
 
     async def rotate_signing_key(
         self, secret: bytes, *, now_ms: int, active_from_ms: int, keep: int
     ) -> Sequence[SigningKey]:
-        return self._ask(
-            lambda: catalog.rotate_signing_key(
-                self._db, secret, now_ms=now_ms, active_from_ms=active_from_ms, keep=keep
+        return await self._wait(
+            catalog.rotate_signing_key(
+                SqliteDatabase(self._db), secret, now_ms=now_ms, active_from_ms=active_from_ms, keep=keep
             )
         )
 
@@ -357,7 +343,7 @@ class SqliteStore:
         return int(self._ask(lambda: self._db.execute(LAST_STAMP).get) or 0)
 
     async def query(self, name: str, /, **parameters: Any) -> list[dict[str, Any]]:
-        return self._ask(lambda: queries.run(self._db, name, **parameters))
+        return self._ask(lambda: ask(self._db, name, **parameters))
 
     async def purge(self, before_ms: int, limit: int) -> int:
         return self._ask(lambda: purge(self._db, before_ms, limit))
@@ -383,8 +369,17 @@ class SqliteStore:
         try:
             return question()
         except (apsw.Error, OSError) as error:
-            self._failed |= isinstance(error, (apsw.IOError, OSError))
-            raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
+            raise self._unavailable(error) from error
+
+    async def _wait(self, question: Coroutine[Any, Any, _T]) -> _T:
+        try:
+            return await question
+        except (apsw.Error, OSError) as error:
+            raise self._unavailable(error) from error
+
+    def _unavailable(self, error: Exception) -> StoreUnavailable:
+        self._failed |= isinstance(error, (apsw.IOError, OSError))
+        return StoreUnavailable(f"{type(error).__name__}: {error}")
 
 
 TOUCH = "INSERT INTO settings (name, value) VALUES ('opened', 1) ON CONFLICT DO UPDATE SET value = value + 1"

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import apsw
 
-from postbackd.store import catalog
 from postbackd.store.base import StoreRefused
 from postbackd.store.failpoints import pass_failpoint
 
@@ -93,7 +92,6 @@ def check_and_migrate(db: apsw.Connection, path: Path, *, create: bool) -> None:
     _configure(db)
     if version < newest and create:
         _migrate(db, version)
-        catalog.initialise(db)
     elif version < newest:
         raise StoreRefused(f"{path} has an old schema; start 'postbackd serve' once to migrate it")
 
@@ -160,7 +158,7 @@ def unsafe_sync() -> str | None:
 
 def migrations() -> list[str]:
     """The numbered migrations, oldest first."""
-    folder = resources.files("postbackd.store") / "migrations"
+    folder = resources.files("postbackd.store") / "migrations" / "sqlite"
     files = sorted((f for f in folder.iterdir() if f.name.endswith(".sql")), key=lambda f: f.name)
     return [file.read_text("utf-8") for file in files]
 

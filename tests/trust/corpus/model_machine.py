@@ -62,7 +62,7 @@ class OpenSqlite:
 
 
 def open_sqlite(directory: Path) -> OpenStore:
-    return OpenSqlite(SqliteStore.open(directory, create=True))
+    return OpenSqlite(asyncio.run(SqliteStore.open(directory, create=True)))
 
 
 @dataclass

@@ -1,0 +1,71 @@
+"""One ``apsw`` connection as the catalog and the questions use it.  Nothing here suspends the event loop."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import apsw
+
+from postbackd.store.catalog import ConstraintViolated
+from postbackd.store.queries import STATEMENTS
+
+_COLUMNS: Mapping[str, str] = {
+    "networks.name": "network_name_once",
+    "networks.key": "network_key_once",
+    "sources.name": "source_name_once",
+    "offers.name": "offer_name_once",
+    "campaigns.name": "campaign_name_once",
+    "campaigns.slug": "campaign_slug_once",
+}
+"""For a unique key SQLite names the columns -> what the schema calls it."""
+
+
+class SqliteDatabase:
+    """``store.catalog.Database`` over one connection."""
+
+    bytes_table = "settings"
+
+    def __init__(self, db: apsw.Connection) -> None:
+        self._db = db
+
+    async def rows(self, sql: str, *values: Any) -> Sequence[Sequence[Any]]:
+        try:
+            return self._db.execute(sql, values).fetchall()
+        except apsw.ConstraintError as error:
+            named = str(error).rpartition(": ")[2]
+            raise ConstraintViolated(_COLUMNS.get(named, named)) from error
+
+    @asynccontextmanager
+    async def changing(self) -> AsyncIterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[None]:
+        if self._db.in_transaction:
+            yield
+            return
+        self._db.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._db.execute("COMMIT")
+
+
+def ask(db: apsw.Connection, name: str, **parameters: Any) -> list[dict[str, Any]]:
+    """The rows of a named statement, column name -> value.  An unknown name is a ``KeyError``."""
+    statement = STATEMENTS[name]
+    cursor = db.execute(statement.sql, {**statement.defaults, **parameters})
+    try:
+        columns = [column[0] for column in cursor.get_description()]
+    except apsw.ExecutionCompleteError:  # a statement without rows has no description left
+        return []
+    return [dict(zip(columns, row, strict=True)) for row in cursor]
