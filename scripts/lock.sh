@@ -14,9 +14,10 @@ lock() { # lock OUTPUT ARGUMENTS...
 
 lock requirements.txt pyproject.toml
 lock requirements-build.txt --group build
-lock requirements-dev.txt --constraint requirements.txt --constraint requirements-build.txt pyproject.toml --group dev
+lock requirements-postgres.txt --constraint requirements.txt pyproject.toml --extra postgres
+lock requirements-dev.txt --constraint requirements-postgres.txt --constraint requirements-build.txt pyproject.toml --group dev
 lock bench/peers/requirements.txt bench/peers/requirements.in
-if grep -nE 'https?://' requirements.txt requirements-build.txt requirements-dev.txt bench/peers/requirements.txt; then
+if grep -nE 'https?://' requirements.txt requirements-build.txt requirements-postgres.txt requirements-dev.txt bench/peers/requirements.txt; then
     echo "a lock file names an address" >&2
     exit 1
 fi

@@ -7,10 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from tests.postgres_server import VERSIONS
 from tests.store.contract import KINDS, Kind, World
 
+NO_SERVER = pytest.mark.skip(reason="no PostgreSQL 15 or newer was found (apt install postgresql)")
 
-@pytest.fixture(params=KINDS, ids=lambda kind: kind.name)
+PARAMETERS = [pytest.param(kind, id=kind.name) for kind in KINDS]
+if not VERSIONS:
+    PARAMETERS.append(pytest.param(None, id="postgres", marks=NO_SERVER))
+
+
+@pytest.fixture(params=PARAMETERS)
 def kind(request: pytest.FixtureRequest) -> Kind:
     found: Kind = request.param
     return found

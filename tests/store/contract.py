@@ -29,7 +29,9 @@ from postbackd.core.rulebook import Rulebook
 from postbackd.core.rules import judge
 from postbackd.core.statuses import Status
 from postbackd.store.base import Batch, Outcome, Store, Written
+from postbackd.store.postgres import PostgresStore
 from postbackd.store.sqlite import SqliteStore
+from tests.postgres_server import VERSIONS, emptied_database
 
 T = TypeVar("T")
 E = TypeVar("E", Network, Source, Offer, Campaign)
@@ -58,7 +60,26 @@ async def _execute_sqlite(store: SqliteStore, sql: str) -> None:
     store.connection.execute(sql)
 
 
-KINDS = (Kind("sqlite", _open_sqlite, _execute_sqlite, "UPDATE campaigns SET id = 16777215"),)
+def _postgres(version: int) -> Kind:
+    addresses: dict[Path, str] = {}
+
+    async def open_(directory: Path) -> Store:
+        if directory not in addresses:
+            addresses[directory] = await asyncio.to_thread(emptied_database, version)
+        return await PostgresStore.open(addresses[directory], create=True, write_timeout_s=10)
+
+    async def execute(store: PostgresStore, sql: str) -> None:
+        await (await store.connection()).execute(sql)
+
+    return Kind(
+        f"postgres{version}", open_, execute, "ALTER TABLE campaigns ALTER COLUMN id RESTART WITH 16777216"
+    )
+
+
+KINDS = (
+    Kind("sqlite", _open_sqlite, _execute_sqlite, "UPDATE campaigns SET id = 16777215"),
+    *(_postgres(version) for version in VERSIONS),
+)
 
 
 class Said(NamedTuple):

@@ -121,7 +121,7 @@ def test_first_keys_are_given_once(desk: Desk) -> None:
 def test_a_taken_name_key_or_slug_is_refused_with_the_next_step(desk: Desk) -> None:
     network, source, offer, campaign = fill(desk)
     refused: list[tuple[CatalogEntry, str]] = [
-        (NETWORK, "of this name exists already"),
+        (Network(id=0, name=network.name, key="another"), "of this name exists already"),
         (Network(id=0, name="Other", key=network.key), "endpoint key belongs to another network"),
         (Source(id=0, name=source.name), "of this name exists already"),
         (Offer(id=0, name=offer.name, network=network.id, url="https://x.example/"), "exists already"),

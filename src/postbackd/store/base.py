@@ -30,6 +30,20 @@ class CatalogConflict(Exception):
     """A catalog change contradicts what is stored (name taken, still referenced); says what to do."""
 
 
+class NodeLost(Exception):
+    """A node number that was leased is another process's now."""
+
+
+class NodeLease(Struct, frozen=True):
+    """The right to mint stamps with a node number."""
+
+    node: int
+    from_ms: int
+    """Stamps of an earlier time may be another process's."""
+    until_ms: int
+    """Stamps of this time or later may be another process's."""
+
+
 class FlowMinute(Struct, frozen=True):
     """What the front door counted in one minute, apart from the postback log."""
 
@@ -121,12 +135,30 @@ class Store(Protocol):
         """The largest stamp stored, 0 when there is none."""
         ...
 
+    async def claim_node(self, wanted: int, now_ms: int) -> NodeLease:
+        """A node number that no other process has; ``wanted`` where numbers are not leased.
+
+        Raises ``StoreRefused`` when none is free.
+        """
+        ...
+
+    async def renew_node(self, lease: NodeLease, now_ms: int) -> NodeLease:
+        """The lease with a later end.  Raises ``NodeLost``."""
+        ...
+
+    async def release_node(self, lease: NodeLease, minted_ms: int) -> None:
+        """Give the number back; no stamp of ``minted_ms`` or later has been minted."""
+        ...
+
     async def query(self, name: str, /, **parameters: Any) -> list[dict[str, Any]]:
         """Run one of the named read-only statements of ``store.queries``."""
         ...
 
     async def purge(self, before_ms: int, limit: int) -> int:
-        """Delete up to ``limit`` clicks and log rows made before ``before_ms``; returns how many.  Conversions stay."""
+        """Delete clicks and log rows made before ``before_ms``; returns how many.  Conversions stay.
+
+        ``limit`` of each at a time, or, where that is quick, whole days at once.  0: nothing is left.
+        """
         ...
 
     async def examine(self) -> dict[str, str]:

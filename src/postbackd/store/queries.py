@@ -37,10 +37,10 @@ LEFT JOIN campaigns AS m ON m.id = p.campaign
 
 _LOG_FILTERS = """
 WHERE p.request_id >= :since AND p.request_id < :until AND p.request_id > :after
-  AND (:verdict IS NULL OR p.verdict = :verdict)
-  AND (:reason IS NULL OR p.reason = :reason)
-  AND (:network IS NULL OR p.network = :network)
-  AND (:click_text IS NULL OR p.click_text = :click_text)
+  AND (CAST(:verdict AS INTEGER) IS NULL OR p.verdict = CAST(:verdict AS INTEGER))
+  AND (CAST(:reason AS INTEGER) IS NULL OR p.reason = CAST(:reason AS INTEGER))
+  AND (CAST(:network AS INTEGER) IS NULL OR p.network = CAST(:network AS INTEGER))
+  AND (CAST(:click_text AS TEXT) IS NULL OR p.click_text = CAST(:click_text AS TEXT))
 """
 
 _REPLAYABLE = "AND p.verdict >= 4 AND p.reason NOT IN (23, 24)"
@@ -108,7 +108,9 @@ _PIECES: Mapping[str, Statement] = {
     ),
     "click": Statement(
         "One click with the names of its campaign and offer.",
-        "SELECT c.*, m.name AS campaign_name, o.name AS offer_name FROM clicks AS c "
+        "SELECT c.click_id, c.campaign, c.offer, c.kind, c.source_click_id, c.cost_micros, c.country, c.ip_prefix, "
+        "c.own_id, c.sub1, c.sub2, c.sub3, c.sub4, c.sub5, c.sub6, c.sub7, c.sub8, c.sub9, c.sub10, "
+        "m.name AS campaign_name, o.name AS offer_name FROM clicks AS c "
         "LEFT JOIN campaigns AS m ON m.id = c.campaign LEFT JOIN offers AS o ON o.id = c.offer "
         "WHERE c.click_id = :click_id",
         {},

@@ -20,10 +20,11 @@ from typing import Any, TypeVar
 
 import apsw
 
+from postbackd.core.click_id import MAX_STAMP, stamp_ms
 from postbackd.core.model import Catalog, CatalogEntry, Postback, SigningKey
 from postbackd.core.rulebook import Rulebook
 from postbackd.store import catalog
-from postbackd.store.base import Batch, StoreRefused, StoreUnavailable, Written
+from postbackd.store.base import Batch, NodeLease, StoreRefused, StoreUnavailable, Written
 from postbackd.store.checkpoint import Checkpoint
 from postbackd.store.failpoints import pass_failpoint
 from postbackd.store.log_sync import LogSync
@@ -341,6 +342,17 @@ class SqliteStore:
 
     async def last_stamp(self) -> int:
         return int(self._ask(lambda: self._db.execute(LAST_STAMP).get) or 0)
+
+    async def claim_node(
+        self, wanted: int, now_ms: int
+    ) -> NodeLease:  # the lock of the directory is the lease
+        return NodeLease(wanted, 0, stamp_ms(MAX_STAMP))
+
+    async def renew_node(self, lease: NodeLease, now_ms: int) -> NodeLease:
+        return lease
+
+    async def release_node(self, lease: NodeLease, minted_ms: int) -> None:
+        """Nothing is leased."""
 
     async def query(self, name: str, /, **parameters: Any) -> list[dict[str, Any]]:
         return self._ask(lambda: ask(self._db, name, **parameters))

@@ -200,6 +200,9 @@ class SqliteTransaction:
     async def find_conversions(self, keys: Sequence[Key]) -> Mapping[Key, Conversion]:
         return {row[:3]: Conversion(*row[3:]) for row in _FIND_CONVERSIONS.run(self._db, keys)}
 
+    async def lock_conversions(self, keys: Sequence[Key]) -> Mapping[Key, Conversion]:
+        return await self.find_conversions(keys)  # nobody else writes during this transaction
+
     async def change_conversions(self, changed: Mapping[Key, Conversion]) -> None:
         self._db.executemany(
             CHANGE_CONVERSION,
@@ -210,7 +213,7 @@ class SqliteTransaction:
         )
 
     async def add_history(self, rows: Sequence[Row]) -> None:
-        self._db.executemany(ADD_HISTORY, rows)
+        self._db.executemany(ADD_HISTORY, [row[1:] for row in rows])
 
     async def add_postbacks(self, rows: Sequence[Row]) -> None:
         _ADD_POSTBACKS.insert(self._db, rows)

@@ -55,6 +55,10 @@ class Transaction(Protocol):
         ...
 
     async def find_conversions(self, keys: Sequence[Key]) -> Mapping[Key, Conversion]: ...
+    async def lock_conversions(self, keys: Sequence[Key]) -> Mapping[Key, Conversion]:
+        """As ``find_conversions``; nobody else changes them before this transaction has ended."""
+        ...
+
     async def change_conversions(self, changed: Mapping[Key, Conversion]) -> None: ...
     async def add_history(self, rows: Sequence[Row]) -> None: ...
     async def add_postbacks(self, rows: Sequence[Row]) -> None: ...
@@ -253,7 +257,7 @@ class _Settlement:
 
     async def _repeat(self, repeats: list[_Repeat]) -> None:
         """Decide the postbacks whose key is counted already, in their order, each on top of the one before."""
-        before = await self.tx.find_conversions([key for _, key, _ in repeats])
+        before = await self.tx.lock_conversions([key for _, key, _ in repeats])
         now = dict(before)
         history: list[Row] = []
         more: list[Row] = []
@@ -271,7 +275,7 @@ class _Settlement:
             decided = repeat(current, postback, dedup)
             now[key] = decided.conversion
             if decided.verdict is Verdict.UPDATED:
-                history.append(_history_row(postback, current, decided.conversion))
+                history.append(_history_row(key, postback, current, decided.conversion))
             self.outcomes[index] = Outcome(
                 decided.verdict, decided.reason or _warning(postback), current.conversion_id
             )
@@ -387,9 +391,9 @@ def _warning(postback: Postback) -> int:
     return postback.click.reason
 
 
-def _history_row(postback: Postback, before: Conversion, after: Conversion) -> Row:
+def _history_row(key: Key, postback: Postback, before: Conversion, after: Conversion) -> Row:
     return (
-        postback.request.request_id, before.conversion_id, before.status, after.status,
+        key[0], postback.request.request_id, before.conversion_id, before.status, after.status,
         postback.terms.status_text, before.value_micros, after.value_micros,
     )  # fmt: skip
 

@@ -1,0 +1,219 @@
+"""Connections to PostgreSQL: the settings of a session, what is refused, and foreign errors in the store's words."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from functools import cache
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+
+from postbackd.store.base import StoreRefused, StoreUnavailable
+from postbackd.store.catalog import ConstraintViolated
+from postbackd.store.queries import STATEMENTS
+
+OLDEST_SERVER = 150_000
+"""PostgreSQL 15."""
+
+_CONNECT_TIMEOUT_S = 3.0
+
+_SESSION: Mapping[str, str] = {
+    "application_name": "postbackd",
+    "client_encoding": "UTF8",
+    "lc_messages": "C",
+    "timezone": "UTC",
+    "idle_in_transaction_session_timeout": "60000",  # a node that hangs does not keep its rows locked for ever
+    "tcp_user_timeout": "10000",
+}
+
+WRITING: Mapping[str, str] = {
+    # The statements of the write path are planned once, for looking up single rows by their keys: whatever the planner
+    # knows of a table that has just begun, anything else would be wrong a minute later.
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "jit": "off",
+}
+"""Settings of the session that writes."""
+
+AWAY = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,  # "connection is closed"
+    asyncpg.OperatorInterventionError,  # shutdown, crash, a cancelled statement
+    asyncpg.InsufficientResourcesError,  # disk full, out of memory, too many connections
+    asyncpg.InvalidTransactionStateError,  # a server that only reads
+    asyncpg.PostgresSystemError,
+    asyncpg.PostgresIOError,
+    asyncpg.InternalServerError,
+    asyncpg.ObjectNotInPrerequisiteStateError,
+)
+"""What means that the database cannot be used now, and may be again."""
+
+
+def mask_password(dsn: str) -> str:
+    """The address without its password, for messages."""
+    parts = urlsplit(dsn)
+    user, at, host = parts.netloc.rpartition("@")
+    return urlunsplit(parts._replace(netloc=f"{user.partition(':')[0]}{at}{host}", query=""))
+
+
+async def connect(dsn: str, settings: Mapping[str, str]) -> asyncpg.Connection:
+    """A connection with our settings.  Raises what ``AWAY`` lists, or ``asyncpg.PostgresError``."""
+    return await asyncpg.connect(
+        dsn,
+        timeout=_CONNECT_TIMEOUT_S,
+        server_settings={**_SESSION, **settings},
+        max_cached_statement_lifetime=0,
+    )
+
+
+@contextmanager
+def refusing(dsn: str) -> Iterator[None]:
+    """Every way in which a database can be unusable, as one line that says what to do."""
+    try:
+        yield
+    except AWAY as error:
+        raise StoreRefused(
+            f"cannot reach {mask_password(dsn)} ({_one_line(error)}); start the server or mend --store"
+        ) from error
+    except (ValueError, asyncpg.PostgresError) as error:
+        raise StoreRefused(
+            f"cannot use {mask_password(dsn)} ({_one_line(error)}); check --store, its user and its rights"
+        ) from error
+
+
+def unavailable(error: Exception) -> StoreUnavailable:
+    """A foreign error as the store's."""
+    return StoreUnavailable(_one_line(error))
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
+
+
+CHECKS = """
+SELECT current_setting('server_version_num')::integer AS version, current_setting('server_version') AS version_text,
+       current_setting('fsync') AS fsync, current_setting('full_page_writes') AS full_page_writes,
+       current_setting('synchronous_commit') AS synchronous_commit,
+       current_setting('server_encoding') AS encoding, pg_is_in_recovery() AS standby, pg_backend_pid() AS pid
+"""
+"""What durability depends on."""
+
+
+async def check_server(db: asyncpg.Connection) -> Mapping[str, Any]:
+    """Raises ``StoreRefused`` when what this server acknowledges could be lost, or it cannot hold our rows.
+
+    Returns the row of ``CHECKS``.
+    """
+    row: Mapping[str, Any] | None = await db.fetchrow(CHECKS)
+    assert row is not None
+    if row["version"] < OLDEST_SERVER:
+        raise StoreRefused(f"PostgreSQL {row['version_text']} is too old; use version 15 or newer")
+    if row["encoding"] != "UTF8":
+        raise StoreRefused(
+            f"the database is in {row['encoding']}; create one with ENCODING 'UTF8' TEMPLATE template0"
+        )
+    if row["standby"]:
+        raise StoreRefused("the server is a standby and only reads; name the primary in --store")
+    for setting in ("fsync", "full_page_writes"):
+        if row[setting] != "on" and not unsafe():
+            raise StoreRefused(
+                f"the server runs with {setting}=off, which loses what was acknowledged; switch it on"
+            )
+    if row["pid"] != db.get_server_pid():
+        raise StoreRefused(
+            "a connection pooler stands between us and the server; name the server itself in --store, "
+            "a few connections a process are all we use"
+        )
+    return row
+
+
+async def make_durable(db: asyncpg.Connection, synchronous_commit: str) -> None:
+    """Commits of this session wait for the disk, whatever the server's default is."""
+    if unsafe():
+        await db.execute("SET synchronous_commit = off")
+    elif synchronous_commit == "off":
+        await db.execute("SET synchronous_commit = on")
+
+
+def unsafe() -> bool:
+    """``POSTBACKD_UNSAFE_SYNC=OFF``: for negative controls of the trust campaign only; loses acknowledged rows."""
+    return os.environ.get("POSTBACKD_UNSAFE_SYNC", "").upper() == "OFF"
+
+
+# --- the catalog and the questions --------------------------------------------------------------------------------
+
+
+class PostgresDatabase:
+    """``store.catalog.Database`` over one connection."""
+
+    bytes_table = "secrets"
+
+    def __init__(self, db: asyncpg.Connection) -> None:
+        self._db = db
+
+    async def rows(self, sql: str, *values: Any) -> Sequence[Sequence[Any]]:
+        try:
+            return [tuple(row) for row in await self._db.fetch(_number_marks(sql), *values)]
+        except asyncpg.IntegrityConstraintViolationError as error:
+            raise ConstraintViolated(error.constraint_name or str(error)) from error
+
+    @asynccontextmanager
+    async def changing(self) -> AsyncIterator[None]:
+        async with self._db.transaction():
+            await self._db.execute(LOCK_CATALOG)
+            yield
+            await self._db.execute(TELL_CATALOG)
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[None]:
+        if self._db.is_in_transaction():
+            yield
+            return
+        async with self._db.transaction(isolation="repeatable_read", readonly=True):
+            yield
+
+
+LOCK_CATALOG = "SELECT pg_advisory_xact_lock(8101003)"
+"""Held by whoever changes the catalog, until its transaction ends."""
+
+CATALOG_CHANNEL = "postbackd_catalog"
+
+TELL_CATALOG = f"SELECT pg_notify('{CATALOG_CHANNEL}', '')"
+"""Tell every node that the catalog has changed."""
+
+
+@cache
+def _number_marks(sql: str) -> str:
+    """``?, ?`` as ``$1, $2``."""
+    pieces = sql.split("?")
+    return pieces[0] + "".join(f"${number}{piece}" for number, piece in enumerate(pieces[1:], 1))
+
+
+@cache
+def _number_names(sql: str) -> tuple[str, tuple[str, ...]]:
+    """``:a … :b … :a`` as ``$1 … $2 … $1``, and the names in order."""
+    names: list[str] = []
+
+    def number(match: re.Match[str]) -> str:
+        if match[1] not in names:
+            names.append(match[1])
+        return f"${names.index(match[1]) + 1}"
+
+    return re.sub(r":([a-z_]+)", number, sql), tuple(names)
+
+
+async def ask(db: asyncpg.Connection, name: str, **parameters: Any) -> list[dict[str, Any]]:
+    """The rows of a named statement, column name -> value.  An unknown name is a ``KeyError``."""
+    statement = STATEMENTS[name]
+    sql, names = _number_names(statement.sql)
+    values = {**statement.defaults, **parameters}
+    return [dict(row) for row in await db.fetch(sql, *(values[name] for name in names))]

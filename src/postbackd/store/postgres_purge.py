@@ -1,0 +1,63 @@
+"""What is deleted from a PostgreSQL database, and the largest stamp that must never be given out again."""
+
+from __future__ import annotations
+
+import asyncpg
+
+from postbackd.store.failpoints import pass_failpoint
+from postbackd.store.postgres_partitions import drop_partition, list_partitions
+
+LAST_STAMP = """
+SELECT greatest((SELECT max(click_id) FROM clicks WHERE click_id <= $1),
+                (SELECT max(request_id) FROM postbacks WHERE request_id <= $1),
+                (SELECT value FROM settings WHERE name = 'last_stamp'))
+"""
+"""The largest stamp in use."""
+
+KEEP_SETTING = """
+INSERT INTO settings AS s (name, value) VALUES ($1, $2)
+ON CONFLICT (name) DO UPDATE SET value = greatest(s.value, excluded.value)
+"""
+"""Keep a number that only grows."""
+
+PURGE_BESIDE = (
+    "DELETE FROM own_ids WHERE click_id < $1",
+    "DELETE FROM pixel_conversions WHERE click_id < $1",
+    "DELETE FROM waiting WHERE request_id < $1",
+)
+"""What belongs to clicks and log rows that are purged next: own ids, what the pixel brought, and what waits."""
+
+COUNT = "SELECT count(*) FROM {name}"
+"""How many rows a partition has."""
+
+PURGE_ROWS = """
+DELETE FROM {table} WHERE {key} IN (SELECT {key} FROM {table} WHERE {key} < $1 ORDER BY {key} LIMIT $2)
+"""
+"""The oldest rows of a day that is not over yet."""
+
+_KEYS = {"clicks": "click_id", "postbacks": "request_id"}
+
+
+async def purge(db: asyncpg.Connection, before: int, limit: int) -> int:
+    """Delete clicks and log rows with a stamp below ``before``; returns how many rows of these went.
+
+    A day that lies before it as a whole goes at once, the oldest first; of the last day ``limit`` rows of each go.
+    """
+    async with db.transaction():
+        await db.execute(KEEP_SETTING, "last_stamp", await db.fetchval(LAST_STAMP, (1 << 63) - 1) or 0)
+        await db.execute(KEEP_SETTING, "purged_before", before)
+        for statement in PURGE_BESIDE:
+            await db.execute(statement, before)
+    for table in _KEYS:
+        for partition in await list_partitions(db, table):
+            if partition.end <= before:
+                rows: int = await db.fetchval(COUNT.format(name=partition.name))
+                pass_failpoint("mid_purge")
+                await drop_partition(db, partition)
+                if rows:
+                    return rows
+    deleted = 0
+    for table, key in _KEYS.items():
+        tag: str = await db.execute(PURGE_ROWS.format(table=table, key=key), before, limit)
+        deleted += int(tag.rpartition(" ")[2])
+    return deleted

@@ -1,0 +1,380 @@
+"""The statements of the write path on PostgreSQL: ``store.write.Transaction`` over one ``asyncpg`` connection.
+
+One statement a batch and table; its rows travel as one array a column.  Tables are partitioned by stamp, so every
+statement that looks for stamps also says between which they lie: partitions outside are left out before it starts.
+Rows that several nodes may touch are offered in the order of their keys, so that two nodes never wait for each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
+
+import asyncpg
+
+from postbackd.core.buckets import bucket_of_stamp, bucket_of_text
+from postbackd.core.click_id import stamp_ms
+from postbackd.core.model import Click, ClickRef, Postback, Request, Terms
+from postbackd.core.rules import Conversion
+from postbackd.core.verdicts import Verdict
+from postbackd.store.base import FlowMinute
+from postbackd.store.write import Key, Row, StoredClick
+
+
+class _Insert:
+    """A statement that inserts any number of rows, each column an array."""
+
+    def __init__(self, table: str, columns: str, on_conflict: str = "") -> None:
+        """``columns``: ``name type`` pairs, as in ``click_id bigint, own_id text``."""
+        pairs = [column.split() for column in columns.split(",")]
+        names = ", ".join(name for name, _ in pairs)
+        arrays = ", ".join(f"${number}::{type_}[]" for number, (_, type_) in enumerate(pairs, 1))
+        self._columns = len(pairs)
+        self.sql = f"INSERT INTO {table} ({names}) SELECT * FROM unnest({arrays}) {on_conflict}"
+
+    async def run(self, db: asyncpg.Connection, rows: Sequence[Row]) -> int:
+        """Insert the rows; returns how many went in."""
+        if not rows:
+            return 0
+        assert len(rows[0]) == self._columns
+        tag: str = await db.execute(self.sql, *zip(*rows, strict=True))
+        return int(tag.rpartition(" ")[2])
+
+
+# Every statement has a name and a sentence.
+
+ADD_CLICKS = _Insert(
+    "clicks",
+    "click_id bigint, bucket smallint, campaign integer, offer integer, kind smallint, source_click_id text, "
+    "cost_micros bigint, country text, ip_prefix text, own_id text, "
+    "sub1 text, sub2 text, sub3 text, sub4 text, sub5 text, "
+    "sub6 text, sub7 text, sub8 text, sub9 text, sub10 text",
+    "ON CONFLICT (click_id, bucket) DO NOTHING",
+)
+"""Visits; one that a server registers again under an id of ours is there already."""
+
+CLAIM_OWN_IDS = _Insert(
+    "own_ids", "own_id text, bucket smallint, click_id bigint", "ON CONFLICT (own_id, bucket) DO NOTHING"
+)
+"""The first click to claim an own id keeps it."""
+
+FIND_OWN_IDS = (
+    "SELECT own_id, click_id FROM own_ids WHERE own_id = ANY ($1::text[]) AND bucket = ANY ($2::smallint[])"
+)
+"""The clicks that hold own ids."""
+
+FIND_CLICKS = """
+SELECT c.click_id, c.campaign, c.offer, EXISTS (SELECT 1 FROM pixel_conversions) AS pixel
+FROM unnest($1::bigint[], $2::smallint[]) AS w (click_id, bucket)
+JOIN clicks AS c ON c.click_id = w.click_id AND c.bucket = w.bucket
+WHERE c.click_id BETWEEN $3 AND $4
+"""
+"""What matching needs of clicks; on the way, whether the pixel brought anything that S2S has not confirmed."""
+
+PURGED_BEFORE = "SELECT value FROM settings WHERE name = 'purged_before'"
+"""The horizon up to which clicks have been purged."""
+
+ADD_CONVERSIONS = _Insert(
+    "conversions",
+    "click_id bigint, type text, transaction_id text, conversion_id bigint, network integer, campaign integer, "
+    "offer integer, status smallint, value_micros bigint, currency text, channels smallint, status_time_ms bigint, "
+    "bucket smallint",
+    "ON CONFLICT (click_id, type, transaction_id, bucket) DO NOTHING",
+)
+"""Count conversions, unless their keys are counted already: this is what decides."""
+
+FIND_CONVERSIONS = """
+SELECT c.click_id, c.type, c.transaction_id,
+       c.conversion_id, c.status, c.value_micros, c.currency, c.channels, c.status_time_ms
+FROM unnest($1::bigint[], $2::text[], $3::text[], $4::smallint[]) AS w (click_id, type, transaction_id, bucket)
+JOIN conversions AS c ON c.click_id = w.click_id AND c.type = w.type AND c.transaction_id = w.transaction_id
+  AND c.bucket = w.bucket
+WHERE c.click_id BETWEEN $5 AND $6
+"""
+"""The conversions under keys."""
+
+LOCK_CONVERSIONS = f"{FIND_CONVERSIONS} FOR UPDATE OF c"
+"""The conversions under keys, which nobody else changes until this transaction has ended."""
+
+CHANGE_CONVERSIONS = """
+UPDATE conversions AS c SET status = w.status, value_micros = w.value_micros, currency = w.currency,
+                            channels = w.channels, status_time_ms = w.status_time_ms
+FROM unnest($1::bigint[], $2::text[], $3::text[], $4::smallint[], $5::smallint[], $6::bigint[], $7::text[],
+            $8::smallint[], $9::bigint[])
+  AS w (click_id, type, transaction_id, bucket, status, value_micros, currency, channels, status_time_ms)
+WHERE c.click_id = w.click_id AND c.type = w.type AND c.transaction_id = w.transaction_id AND c.bucket = w.bucket
+  AND c.click_id BETWEEN $10 AND $11
+"""
+"""What repeats changed."""
+
+FIRST_CONVERSION = """
+SELECT click_id, type, transaction_id FROM conversions WHERE click_id = $1 AND type = $2 AND bucket = $3
+ORDER BY conversion_id LIMIT 1
+"""
+"""The oldest conversion of a click and type."""
+
+RENAME_CONVERSION = """
+UPDATE conversions SET transaction_id = $1
+WHERE click_id = $2 AND type = $3 AND transaction_id = $4 AND bucket = $5
+"""
+"""Give the pixel's conversion the transaction id that the S2S postback names."""
+
+ADD_HISTORY = _Insert(
+    "conversion_history",
+    "click_id bigint, request_id bigint, conversion_id bigint, status_from smallint, status_to smallint, "
+    "status_word text, value_micros_from bigint, value_micros_to bigint, bucket smallint",
+    "ON CONFLICT (request_id, click_id, bucket) DO NOTHING",
+)
+"""Changes of conversions."""
+
+ADD_POSTBACKS = _Insert(
+    "postbacks",
+    "request_id bigint, network integer, channel smallint, verdict smallint, reason smallint, click_id bigint, "
+    "campaign integer, conversion_id bigint, click_text text, type text, value text, currency text, "
+    "transaction_id text, status text, time text, found_in text, bytes integer, parameters integer, "
+    "bucket smallint",
+)
+"""Rows of the postback log."""
+
+CHANGE_POSTBACKS = """
+UPDATE postbacks AS p SET first_verdict = coalesce(p.first_verdict, p.verdict),
+                          first_reason = coalesce(p.first_reason, p.reason),
+                          verdict = w.verdict, reason = w.reason, click_id = w.click_id, campaign = w.campaign,
+                          conversion_id = w.conversion_id
+FROM unnest($1::smallint[], $2::smallint[], $3::bigint[], $4::integer[], $5::bigint[], $6::bigint[])
+  AS w (verdict, reason, click_id, campaign, conversion_id, request_id)
+WHERE p.request_id = w.request_id AND p.request_id BETWEEN $7 AND $8
+"""
+"""A late match or a replay changed what became of postbacks; what it was first is kept."""
+
+ADD_WAITING = _Insert(
+    "waiting",
+    "click_ref text, request_id bigint, bucket smallint",
+    "ON CONFLICT (click_ref, request_id, bucket) DO NOTHING",
+)
+"""Unmatched postbacks wait for their clicks."""
+
+TAKE_WAITING = """
+DELETE FROM waiting AS t USING unnest($1::text[], $2::smallint[]) AS w (click_ref, bucket)
+WHERE t.click_ref = w.click_ref AND t.bucket = w.bucket RETURNING t.request_id
+"""
+"""Nobody waits for these clicks any longer."""
+
+FIND_POSTBACKS = """
+SELECT p.request_id, p.network, p.channel, p.bytes, p.parameters, p.click_text, p.type, p.value, p.currency,
+       p.transaction_id, p.status, p.time, p.click_id, p.campaign, p.verdict
+FROM postbacks AS p WHERE p.request_id = ANY ($1::bigint[]) AND p.request_id BETWEEN $2 AND $3
+ORDER BY p.request_id
+"""
+"""Rows of the postback log, as they can be judged again."""
+
+ADD_PIXEL_CONVERSIONS = _Insert(
+    "pixel_conversions",
+    "click_id bigint, type text, bucket smallint",
+    "ON CONFLICT (click_id, type, bucket) DO NOTHING",
+)
+"""The pixel counted conversions without a transaction id."""
+
+ANY_PIXEL_CONVERSION = "SELECT EXISTS (SELECT 1 FROM pixel_conversions)"
+"""Whether the pixel brought any that S2S has not confirmed."""
+
+TAKE_PIXEL_CONVERSIONS = """
+DELETE FROM pixel_conversions AS t USING unnest($1::bigint[], $2::text[], $3::smallint[]) AS w (click_id, type, bucket)
+WHERE t.click_id = w.click_id AND t.type = w.type AND t.bucket = w.bucket RETURNING t.click_id, t.type
+"""
+"""S2S speaks of conversions that the pixel brought."""
+
+ADD_REFUSALS = _Insert(
+    "refusals",
+    "minute bigint, kind text, count bigint",
+    "ON CONFLICT (minute, kind) DO UPDATE SET count = refusals.count + excluded.count",
+)
+"""Requests refused at the front door."""
+
+ADD_RESPONSE_TIMES = _Insert(
+    "response_times",
+    "minute bigint, bucket integer, count bigint, total_us bigint",
+    "ON CONFLICT (minute, bucket) DO UPDATE "
+    "SET count = response_times.count + excluded.count, total_us = response_times.total_us + excluded.total_us",
+)
+"""Response times of postbacks."""
+
+_NO_SUBS = (None,) * 10
+
+
+class PostgresTransaction:
+    """The set-based verbs of ``store.write.Transaction``; whoever makes one opens and closes the transaction."""
+
+    def __init__(self, db: asyncpg.Connection) -> None:
+        self._db = db
+        self._pixel: bool | None = None
+        """Whether the pixel brought anything; ``None``: not known, has to be asked."""
+
+    async def add_clicks(self, clicks: Sequence[Click]) -> None:
+        await ADD_CLICKS.run(self._db, sorted(map(_click_row, clicks), key=itemgetter(0)))
+
+    async def claim_own_ids(self, own_ids: Mapping[str, int]) -> Mapping[str, int]:
+        rows = sorted((own_id, bucket_of_text(own_id), stamp) for own_id, stamp in own_ids.items())
+        await CLAIM_OWN_IDS.run(self._db, rows)
+        return await self.find_own_ids(list(own_ids))
+
+    async def find_own_ids(self, own_ids: Sequence[str]) -> Mapping[str, int]:
+        buckets = [bucket_of_text(own_id) for own_id in own_ids]
+        return dict(await self._db.fetch(FIND_OWN_IDS, own_ids, buckets))
+
+    async def find_clicks(self, stamps: Sequence[int]) -> Mapping[int, StoredClick]:
+        rows = await self._db.fetch(FIND_CLICKS, stamps, _buckets(stamps), min(stamps), max(stamps))
+        if rows:
+            self._pixel = rows[0][3]
+        return {stamp: (campaign, offer) for stamp, campaign, offer, _ in rows}
+
+    async def purged_before(self) -> int:
+        return int(await self._db.fetchval(PURGED_BEFORE) or 0)
+
+    async def add_conversions(self, rows: Sequence[Row]) -> int:
+        ordered = sorted(rows, key=_KEY)  # of equal keys the first stays the first
+        return await ADD_CONVERSIONS.run(self._db, [(*row, bucket_of_stamp(row[0])) for row in ordered])
+
+    async def find_conversions(self, keys: Sequence[Key]) -> Mapping[Key, Conversion]:
+        return await self._conversions(FIND_CONVERSIONS, keys)
+
+    async def lock_conversions(self, keys: Sequence[Key]) -> Mapping[Key, Conversion]:
+        return await self._conversions(LOCK_CONVERSIONS, keys)
+
+    async def _conversions(self, sql: str, keys: Sequence[Key]) -> Mapping[Key, Conversion]:
+        if not keys:
+            return {}
+        ordered = sorted(set(keys))
+        stamps = [key[0] for key in ordered]
+        rows = await self._db.fetch(
+            sql,
+            stamps,
+            [key[1] for key in ordered],
+            [key[2] for key in ordered],
+            _buckets(stamps),
+            stamps[0],
+            stamps[-1],
+        )
+        return {(row[0], row[1], row[2]): Conversion(*row[3:]) for row in map(tuple, rows)}
+
+    async def change_conversions(self, changed: Mapping[Key, Conversion]) -> None:
+        rows = [
+            (
+                *key, bucket_of_stamp(key[0]),
+                after.status, after.value_micros, after.currency, after.channels, after.status_time_ms,
+            )
+            for key, after in sorted(changed.items(), key=itemgetter(0))
+        ]  # fmt: skip
+        columns = list(zip(*rows, strict=True))
+        await self._db.execute(CHANGE_CONVERSIONS, *columns, columns[0][0], columns[0][-1])
+
+    async def add_history(self, rows: Sequence[Row]) -> None:
+        await ADD_HISTORY.run(self._db, [(*row, bucket_of_stamp(row[0])) for row in rows])
+
+    async def add_postbacks(self, rows: Sequence[Row]) -> None:
+        await ADD_POSTBACKS.run(
+            self._db, [(*row, bucket_of_stamp(row[0] if row[5] is None else row[5])) for row in rows]
+        )
+
+    async def change_postbacks(self, rows: Sequence[Row]) -> None:
+        ordered = sorted(rows, key=itemgetter(5))
+        await self._db.execute(CHANGE_POSTBACKS, *zip(*ordered, strict=True), ordered[0][5], ordered[-1][5])
+
+    async def add_waiting(self, rows: Sequence[tuple[str, int]]) -> None:
+        await ADD_WAITING.run(self._db, sorted((*row, _bucket_of_ref(row[0])) for row in rows))
+
+    async def take_waiting(self, click_refs: Sequence[str]) -> Sequence[Postback]:
+        refs = sorted(click_refs)
+        taken = await self._db.fetch(TAKE_WAITING, refs, [_bucket_of_ref(ref) for ref in refs])
+        found = await self._find_postbacks([request_id for (request_id,) in taken])
+        return [_read_postback(row) for row in found if row[-1] == Verdict.UNMATCHED]
+
+    async def find_postbacks(self, request_ids: Sequence[int]) -> list[Postback]:
+        """The stored postbacks among ``request_ids``, in that order."""
+        found = {row[0]: _read_postback(row) for row in await self._find_postbacks(request_ids)}
+        return [found[request_id] for request_id in request_ids if request_id in found]
+
+    async def _find_postbacks(self, request_ids: Sequence[int]) -> Sequence[Row]:
+        if not request_ids:
+            return ()
+        rows = await self._db.fetch(FIND_POSTBACKS, request_ids, min(request_ids), max(request_ids))
+        return [tuple(row) for row in rows]
+
+    async def add_pixel_conversions(self, keys: Sequence[tuple[int, str]]) -> None:
+        if keys:
+            self._pixel = True
+            await ADD_PIXEL_CONVERSIONS.run(
+                self._db, sorted({(*key, bucket_of_stamp(key[0])) for key in keys})
+            )
+
+    async def has_pixel_conversions(self) -> bool:
+        if self._pixel is None:
+            self._pixel = await self._db.fetchval(ANY_PIXEL_CONVERSION)
+        return bool(self._pixel)
+
+    async def take_pixel_conversions(self, keys: Sequence[tuple[int, str]]) -> set[tuple[int, str]]:
+        ordered = sorted(set(keys))
+        if not ordered:
+            return set()
+        stamps = [key[0] for key in ordered]
+        rows = await self._db.fetch(
+            TAKE_PIXEL_CONVERSIONS, stamps, [key[1] for key in ordered], _buckets(stamps)
+        )
+        return {(stamp, type_) for stamp, type_ in rows}
+
+    async def first_conversion(self, click_id: int, type_: str) -> Key | None:
+        row = await self._db.fetchrow(FIRST_CONVERSION, click_id, type_, bucket_of_stamp(click_id))
+        return (row[0], row[1], row[2]) if row else None
+
+    async def rename_conversion(self, key: Key, transaction_id: str) -> None:
+        await self._db.execute(RENAME_CONVERSION, transaction_id, *key, bucket_of_stamp(key[0]))
+
+    async def add_flow(self, minutes: Sequence[FlowMinute]) -> None:
+        """Add what the front door counted."""
+        refusals = [(flow.minute, kind, count) for flow in minutes for kind, count in flow.refusals.items()]
+        await ADD_REFUSALS.run(self._db, sorted(refusals))
+        times = [
+            (flow.minute, bucket, *counted)
+            for flow in minutes
+            for bucket, counted in flow.response_times.items()
+        ]
+        await ADD_RESPONSE_TIMES.run(self._db, sorted(times))
+
+
+_KEY = itemgetter(0, 1, 2)
+
+
+def _buckets(stamps: Iterable[int]) -> list[int]:
+    return [bucket_of_stamp(stamp) for stamp in stamps]
+
+
+def _bucket_of_ref(click_ref: str) -> int:
+    """The bucket of a click by what it is waited for by, see ``store.write.stamp_ref``."""
+    return bucket_of_stamp(int(click_ref[1:])) if click_ref[0] == "#" else bucket_of_text(click_ref[1:])
+
+
+def _click_row(click: Click) -> Row:
+    subs = click.subs
+    if len(subs) < 10:
+        subs = subs + _NO_SUBS[len(subs) :]
+    return (
+        click.stamp, bucket_of_stamp(click.stamp), click.campaign, click.offer, click.kind, click.source_click_id,
+        click.cost_micros, click.country, click.ip_prefix, click.own_id, *subs,
+    )  # fmt: skip
+
+
+def _read_postback(row: Row) -> Postback:
+    (
+        request_id, network, channel, body_bytes, parameters,
+        click_text, type_, value, currency, transaction_id, status, time, click_id, campaign, _,
+    ) = row  # fmt: skip
+    return Postback(
+        Request(request_id, network, channel, body_bytes, stamp_ms(request_id)),
+        parameters,
+        ClickRef(click_id, campaign),
+        click_text,
+        Terms(type_, value, currency, status),
+        transaction_id,
+        time,
+        verdict=Verdict.UNMATCHED,
+    )

