@@ -1,8 +1,8 @@
 """PostgreSQL servers for the tests: started here, in a folder of their own, on a socket there; nothing is tuned.
 
 ``POSTBACKD_TEST_POSTGRES`` names a database to test the contract of the stores on (``postgresql://user@host/database``);
-it is emptied for each test, so it must hold nothing else.  Otherwise every version that can be found is used: Debian's, and those
-that the test dependencies bring along.
+it is emptied for each test, so it must hold nothing else.  Otherwise what can be found is used: Debian's server, and
+those that the test dependencies bring along.
 """
 
 from __future__ import annotations

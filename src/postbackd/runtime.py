@@ -21,27 +21,53 @@ from pathlib import Path
 import msgspec
 
 from postbackd.core.click_id import StampMint
+from postbackd.ingest.batcher import now_ms
 from postbackd.ingest.catalog import Snapshot
 from postbackd.ingest.front_door import FrontDoor
 from postbackd.settings import Settings
-from postbackd.store.base import StoreRefused
+from postbackd.store.base import NodeLease, Store, StoreRefused, StoreUnavailable
 from postbackd.store.sqlite import SqliteStore
 from postbackd.store.sqlite_file import unsafe_sync
 from postbackd.upkeep.checkpoints import keep_log_short
+from postbackd.upkeep.nodes import keep_node
+from postbackd.upkeep.partitions import keep_partitions_ahead
 
 log = logging.getLogger("postbackd.runtime")
 
 LOCK_NAME = "postbackd.lock"
 
 
-async def open_store(settings: Settings, create: bool) -> SqliteStore:
+async def open_store(settings: Settings, create: bool) -> Store:
     """The store that the settings name.  Raises ``StoreRefused`` with one line that says what to do."""
+    if settings.store is not None:
+        return await _open_postgres(settings.store, create)
     return await SqliteStore.open(
         Path(settings.data),
         create=create,
         busy_timeout_ms=settings.busy_timeout_ms,
         checkpoint_pages=settings.checkpoint_pages,
     )
+
+
+async def _open_postgres(address: str, create: bool) -> Store:
+    try:
+        from postbackd.store.postgres import PostgresStore
+    except ImportError as error:
+        raise StoreRefused(
+            f"a PostgreSQL store needs asyncpg ({error}); pip install 'postbackd[postgres]'"
+        ) from error
+    return await PostgresStore.open(address, create=create)
+
+
+async def tend_store(store: Store) -> None:
+    """The regular work that a store needs beside a server or a long command, until cancelled."""
+    if isinstance(store, SqliteStore):
+        await keep_log_short(store)
+    else:
+        from postbackd.store.postgres import PostgresStore
+
+        assert isinstance(store, PostgresStore)
+        await keep_partitions_ahead(store)
 
 
 @contextmanager
@@ -96,24 +122,37 @@ async def _ingest(
         loop.add_reader(lifeline, stop.set)
     store = await open_store(settings, create=True)
     try:
-        if settings.sync == "beside":
+        if settings.sync == "beside" and isinstance(store, SqliteStore):
             store.sync_beside()
         snapshot = Snapshot(await store.load_catalog())
-        mint = StampMint(settings.node, await store.last_stamp())
+        lease = await store.claim_node(settings.node, now_ms())
+        mint = StampMint(lease.node)
+        mint.lease(lease.node, lease.from_ms, lease.until_ms)
         door = FrontDoor(store, snapshot, mint, settings.queue_limit, settings.batch_limit)
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 50)
         await door.start(listening)
-        tasks = [loop.create_task(door.tend()), loop.create_task(keep_log_short(store))]
+        tasks = [
+            loop.create_task(work)
+            for work in (door.tend(), tend_store(store), keep_node(store, mint, lease, now_ms))
+        ]
         ready()
         await stop.wait()
         await door.stop()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await _release_node(store, lease, mint)
     finally:
         await store.close()
+
+
+async def _release_node(store: Store, lease: NodeLease, mint: StampMint) -> None:
+    try:
+        await store.release_node(lease, mint.next_ms)
+    except StoreUnavailable as error:
+        log.warning("the node number was not given back (%s); it is free when its lease has ended", error)
 
 
 class _JsonLines(logging.Formatter):

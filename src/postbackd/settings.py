@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from functools import cache
 from typing import Annotated, Any, Literal, get_args, get_type_hints
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta, Struct
@@ -28,9 +29,20 @@ class Settings(Struct, frozen=True, kw_only=True):
     data: Annotated[
         str,
         Meta(
-            min_length=1, description="Directory of the database and its lock file; made when it is missing."
+            min_length=1,
+            description="Directory of the embedded database and of the lock file of a server; made when it is missing. "
+            "Every server has one of its own.",
         ),
     ] = "./data"
+    store: Annotated[
+        str | None,
+        Meta(
+            description="Address of a PostgreSQL database, such as postgresql://user@host/name?sslmode=verify-full, "
+            "when one machine is not enough. Not set: the embedded database in the data directory. "
+            "Passwords belong into the environment variable or a password file (passfile=...), not on a command line.",
+            extra={"secret": True},
+        ),
+    ] = None
     listen: Annotated[
         str,
         Meta(
@@ -50,7 +62,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         Meta(
             ge=0,
             le=1023,
-            description="Number of this machine, different on each that writes to the same database.",
+            description="Number of this machine in click ids. A PostgreSQL database gives out the numbers itself.",
         ),
     ] = 0
     busy_timeout_ms: Annotated[
@@ -98,6 +110,15 @@ class Settings(Struct, frozen=True, kw_only=True):
     def address(self) -> tuple[str, int]:
         """Host and port to listen on."""
         return read_address(self.listen)
+
+    @property
+    def place(self) -> str:
+        """Where the data are, for messages: the directory, or the database without its password."""
+        if self.store is None:
+            return self.data
+        parts = urlsplit(self.store)
+        user, at, host = parts.netloc.rpartition("@")
+        return f"postgresql://{user.partition(':')[0]}{at}{host}{parts.path}"
 
     @property
     def base_url(self) -> str:
@@ -180,6 +201,9 @@ def _convert(setting: Setting, given: Any, origin: str) -> Any:
 
 def _check(settings: Settings, origins: Mapping[str, str]) -> None:
     read_address(settings.listen, origins.get("listen", "listen"))
+    if settings.store is not None and not settings.store.startswith(("postgresql://", "postgres://")):
+        origin = origins.get("store", "store")
+        raise SettingsError(f"{origin} is not usable; write it like postgresql://user@host/database")
     url = settings.public_url
     if url is not None and not re.fullmatch(r"https?://[^/\s?#@]+(/[^\s?#]*)?", url):
         origin = origins.get("public_url", "public_url")

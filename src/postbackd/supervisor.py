@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 _BACKLOG = 4096
 _STOP_TIMEOUT_S = 15.0
@@ -55,8 +55,11 @@ def listen(address: str) -> socket.socket:
 class Supervisor:
     """Runs the ingest role in a process of its own."""
 
-    def __init__(self, listening: socket.socket, arguments: Sequence[str]) -> None:
-        """``arguments``: the role's command line after ``python -m postbackd``."""
+    def __init__(
+        self, listening: socket.socket, arguments: Sequence[str], environment: Mapping[str, str]
+    ) -> None:
+        """``arguments``: the role's command line after ``python -m postbackd``; ``environment``: added to ours."""
+        self._environment = {**os.environ, **environment}
         self._listening = listening
         self._arguments = arguments
         self._role: subprocess.Popen[bytes] | None = None
@@ -92,7 +95,9 @@ class Supervisor:
         command = [sys.executable, "-m", "postbackd", *self._arguments]
         command += ["--inherit", ",".join(map(str, descriptors))]
         self._started = time.monotonic()
-        self._role = subprocess.Popen(command, pass_fds=descriptors, stdin=subprocess.DEVNULL)
+        self._role = subprocess.Popen(
+            command, pass_fds=descriptors, stdin=subprocess.DEVNULL, env=self._environment
+        )
         os.close(ready_write)
         with os.fdopen(ready_read, "rb") as pipe:
             if pipe.read(1):

@@ -184,6 +184,8 @@ def load_or_empty(settings: Settings) -> Catalog:
 
 def _is_fresh(settings: Settings) -> bool:
     """Whether the data directory is not there, or holds nothing of a database; if unsure it is not fresh."""
+    if settings.store is not None:
+        return False
     try:
         return not any(path.name.startswith("postbackd.db") for path in Path(settings.data).iterdir())
     except FileNotFoundError:

@@ -125,7 +125,7 @@ def _look_at_store(settings: Settings) -> list[Finding]:
 
 async def _examine(session: Session) -> list[Finding]:
     found = await session.store.examine()
-    findings = [_expect(check, found[check], wanted, fix) for check, wanted, fix in _WANTED]
+    findings = [_expect(check, detail, *_WANTED.get(check, (detail, ""))) for check, detail in found.items()]
     catalog = await session.load()
     findings.append(
         Finding(
@@ -145,11 +145,18 @@ async def _examine(session: Session) -> list[Finding]:
     return findings
 
 
-_WANTED = (
-    ("journal mode", "wal", "Use a local disk and restart the server."),
-    ("synchronous", "full", "Unset POSTBACKD_UNSAFE_SYNC: acknowledged rows can be lost."),
-    ("integrity", "ok", "Stop the server and restore a backup."),
-)
+_WANTED = {
+    "journal mode": ("wal", "Use a local disk and restart the server."),
+    "synchronous": ("full", "Unset POSTBACKD_UNSAFE_SYNC: acknowledged rows can be lost."),
+    "integrity": ("ok", "Stop the server and restore a backup."),
+    "fsync": ("on", "Switch fsync on in the server's settings: acknowledged rows can be lost."),
+    "full page writes": (
+        "on",
+        "Switch full_page_writes on in the server's settings: a crash can damage the database.",
+    ),
+    "synchronous commit": ("on", "Unset POSTBACKD_UNSAFE_SYNC: acknowledged rows can be lost."),
+}
+"""What was examined -> what it has to be, and what to do if it is not."""
 
 
 def _expect(check: str, found: str, wanted: str, fix: str) -> Finding:

@@ -51,13 +51,13 @@ def _option(setting: Setting) -> Callable[[Any], Any]:
     )
 
 
-_METAVARS = {"data": "DIR", "listen": "HOST:PORT", "public_url": "URL", "node": "N"}
+_METAVARS = {"data": "DIR", "store": "URL", "listen": "HOST:PORT", "public_url": "URL", "node": "N"}
 
-takes_data = takes_settings("data")
-"""``--data`` alone."""
+takes_data = takes_settings("data", "store")
+"""Where the data are."""
 
-takes_urls = takes_settings("data", "public_url")
-"""``--data`` and the address that printed URLs begin with."""
+takes_urls = takes_settings("data", "store", "public_url")
+"""Where the data are, and the address that printed URLs begin with."""
 
 
 def now_ms() -> int:

@@ -15,7 +15,7 @@ from postbackd.cli.options import takes_settings
 from postbackd.cli.session import Session, is_served, visit
 from postbackd.core.model import Catalog
 from postbackd.runtime import LOCK_NAME, run_ingest
-from postbackd.settings import Settings, list_settings
+from postbackd.settings import Settings, find_setting, list_settings
 from postbackd.store.base import StoreRefused
 from postbackd.supervisor import CannotListen, Supervisor, listen
 
@@ -41,16 +41,18 @@ def serve(example: bool, settings: Settings) -> int:
         catalog = visit(settings, lambda session: _prepare(session, example), create=True)
         _note_address(settings, base)
         words = _describe_start(settings, base, _address_of(listening), catalog if example else None)
-        return Supervisor(listening, ["ingest", *_as_arguments(settings)]).run(lambda: _say(words))
+        role = Supervisor(listening, ["ingest", *_as_arguments(settings)], _as_environment(settings))
+        return role.run(lambda: _say(words))
 
 
-@click.command(hidden=True)
-@click.option(
-    "--inherit", metavar="FD,FD,FD", help="Listening socket, ready pipe and lifeline of the supervisor."
-)
+@click.command()
+@click.option("--inherit", metavar="FD,FD,FD", hidden=True)
 @takes_settings(*ALL_SETTINGS)
 def ingest(inherit: str | None, settings: Settings) -> None:
-    """Run the ingest role alone, in this process."""
+    """Run the ingest role alone, in this process, until Ctrl-C or SIGTERM.
+
+    Any number of them, on any number of machines, may share one PostgreSQL database (--store).
+    """
     try:
         if inherit is None:
             with _listen(settings) as listening:
@@ -76,12 +78,20 @@ def _address_of(listening: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+def _as_environment(settings: Settings) -> dict[str, str]:
+    """The secret settings: everybody on the machine can read a command line."""
+    secrets = {
+        setting.variable: getattr(settings, setting.name) for setting in list_settings() if setting.secret
+    }
+    return {variable: str(value) for variable, value in secrets.items() if value is not None}
+
+
 def _as_arguments(settings: Settings) -> list[str]:
-    """The settings as the command line of a role, so that it does not depend on the environment."""
+    """The other settings as the command line of a role, so that it does not depend on the environment."""
     arguments = []
     for name in ALL_SETTINGS:
         value = getattr(settings, name)
-        if value is not None:
+        if value is not None and not find_setting(name).secret:
             arguments += [f"--{name.replace('_', '-')}", str(value)]
     return arguments
 
@@ -104,7 +114,7 @@ def _note_address(settings: Settings, base: str) -> None:
 
 
 def _describe_start(settings: Settings, base: str, address: str, catalog: Catalog | None) -> str:
-    lines = [f"postbackd listens on {address}, data in {settings.data}; Ctrl-C stops it"]
+    lines = [f"postbackd listens on {address}, data in {settings.place}; Ctrl-C stops it"]
     example = find_example(catalog) if catalog is not None else None
     if example is not None:
         lines += ["", describe_example(example, base)]

@@ -16,10 +16,9 @@ import msgspec
 
 from postbackd.cli.options import now_ms
 from postbackd.core.model import Catalog, CatalogEntry, SigningKey
-from postbackd.runtime import LOCK_NAME, open_store
+from postbackd.runtime import LOCK_NAME, open_store, tend_store
 from postbackd.settings import Settings
 from postbackd.store.base import CatalogConflict, Store, StoreRefused, StoreUnavailable
-from postbackd.upkeep.checkpoints import keep_log_short
 
 T = TypeVar("T")
 
@@ -63,7 +62,7 @@ def visit(settings: Settings, work: Callable[[Session], Awaitable[T]], *, create
         raise click.ClickException(str(error)) from error
     except (StoreUnavailable, apsw.Error) as error:
         raise click.ClickException(
-            f"the database in {settings.data} did not answer ({error}); try again"
+            f"the database in {settings.place} did not answer ({error}); try again"
         ) from error
     except BrokenPipeError:  # not the data, but whoever read our output
         raise
@@ -75,7 +74,7 @@ async def _visit(settings: Settings, work: Callable[[Session], Awaitable[T]], cr
     patient = msgspec.structs.replace(settings, busy_timeout_ms=max(settings.busy_timeout_ms, PATIENCE_MS))
     store = await open_store(patient, create)
     # A purge writes more than a log should hold.  Beside a server that is the server's to copy.
-    tending = None if is_served(settings) else asyncio.create_task(keep_log_short(store))
+    tending = None if is_served(settings) else asyncio.create_task(tend_store(store))
     try:
         return await work(Session(store, settings))
     finally:

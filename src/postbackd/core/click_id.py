@@ -155,13 +155,21 @@ class KeyRing:
         return head >> 24, head & MAX_CAMPAIGN
 
 
+class MintStopped(Exception):
+    """The lease of the node number has ended: the next stamp could be another process's too."""
+
+
+_RESERVE = 60_000 << 12
+"""Stamps kept back, a minute of them: a request that was let in gets all it needs."""
+
+
 class StampMint:
     """Makes stamps: never the same twice, never going back, whatever the clock does.
 
     4,096 stamps fit a millisecond; a burst beyond that borrows from the next one.
     """
 
-    __slots__ = ("_last", "_node")
+    __slots__ = ("_last", "_node", "_until")
 
     def __init__(self, node: int, last: int = 0) -> None:
         """``last``: the largest stamp already stored, so that a clock set back cannot repeat one."""
@@ -169,16 +177,37 @@ class StampMint:
             raise ValueError(f"node must be 0..{MAX_NODE}, not {node}")
         self._node = node << 12
         self._last = self._key_of(last)
+        self._until = self._key_of(MAX_STAMP)
 
     @staticmethod
     def _key_of(stamp: int) -> int:
         """Milliseconds and sequence of a stamp, without its node."""
         return stamp >> 22 << 12 | stamp & 0xFFF
 
+    def lease(self, node: int, from_ms: int, until_ms: int) -> None:
+        """From now on use this node number, for stamps of ``from_ms`` and later, before ``until_ms``."""
+        if not 0 <= node <= MAX_NODE:
+            raise ValueError(f"node must be 0..{MAX_NODE}, not {node}")
+        if node << 12 != self._node:
+            self._node, self._last = node << 12, -1
+        self._last = max(self._last, ((from_ms - EPOCH_MS) << 12) - 1)
+        self._until = (until_ms - EPOCH_MS) << 12
+
+    def may_mint(self, now_ms: int) -> bool:
+        """Whether there are stamps left for a request of ``now_ms``, however many it needs."""
+        return max((now_ms - EPOCH_MS) << 12, self._last) < self._until - _RESERVE
+
+    @property
+    def next_ms(self) -> int:
+        """No stamp of this time or later has been minted."""
+        return (self._last >> 12) + 1 + EPOCH_MS
+
     def mint(self, now_ms: int) -> int:
-        """A new stamp for ``now_ms`` (milliseconds since 1970)."""
+        """A new stamp for ``now_ms`` (milliseconds since 1970).  Raises ``MintStopped``, see ``may_mint``."""
         key = (now_ms - EPOCH_MS) << 12
         if key <= self._last:
             key = self._last + 1
+        if key >= self._until:
+            raise MintStopped
         self._last = key
         return key >> 12 << 22 | self._node | key & 0xFFF

@@ -36,6 +36,7 @@ class FrontDoor:
         self._store = store
         self._snapshot = snapshot
         self._flow = Flow()
+        self._mint = mint
         self._batcher = Batcher(store, lambda: self._snapshot.rulebook, self._flow, queue_limit, batch_limit)
         self._postbacks = PostbackDesk(self._batcher, mint, self._flow)
         self._clicks = ClickDesk(self._batcher, store, mint, self._flow, random.random)
@@ -91,7 +92,7 @@ class FrontDoor:
             self._clicks.take(exchange, link, snapshot, query)
 
     def _may_enter(self, exchange: Exchange) -> bool:
-        if not self._batcher.available:
+        if not self._batcher.available or not self._mint.may_mint(now_ms()):
             exchange.reply(answers.UNAVAILABLE)
             self.refused("unavailable")
             return False
@@ -102,7 +103,7 @@ class FrontDoor:
         return True
 
     def _handle_health(self, exchange: Exchange, path: str) -> None:
-        ready = path == "/healthz" or self._batcher.available
+        ready = path == "/healthz" or (self._batcher.available and self._mint.may_mint(now_ms()))
         exchange.reply(answers.OK if ready else answers.UNAVAILABLE)
 
     def _not_found(self, exchange: Exchange) -> None:

@@ -355,7 +355,7 @@ class PostgresStore:
             "server version": checked["version_text"],
             "fsync": checked["fsync"],
             "full page writes": checked["full_page_writes"],
-            "synchronous commit": checked["synchronous_commit"],
+            "synchronous commit": "off" if checked["synchronous_commit"] == "off" else "on",
         }
 
     async def close(self) -> None:
