@@ -31,11 +31,12 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "doctor": ("doctor:doctor", "Check the installation and say what to do."),
     "keys": ("keys:keys", "Keys that sign click ids."),
     "purge": ("purge:purge", "Delete old clicks and log rows; conversions stay."),
+    "db": ("db:db", "The tables of a PostgreSQL database, and the way into it."),
     "completion": ("completion:completion", "Print the completion script of a shell."),
     "version": ("version:version", "Print the version."),
-    "ingest": ("serve:ingest", ""),
+    "ingest": ("serve:ingest", "Run the front door alone, one of many on a PostgreSQL database."),
 }
-"""Command -> where it is (module of this package and attribute), and its line in the help; no line: not listed."""
+"""Command -> where it is (module of this package and attribute), and its line in the help."""
 
 
 class Family(click.Group):
@@ -54,7 +55,7 @@ class Root(Family):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The commands in the order of ``COMMANDS``."""
-        return [name for name, (_, line) in COMMANDS.items() if line]
+        return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import the family of one command."""

@@ -1,0 +1,330 @@
+"""Copies the embedded database into a PostgreSQL database, and proves that both hold the same.
+
+Large tables go in chunks, a day or a month of stamps each.  A chunk is copied when the two databases do not agree on
+it: how many rows it has, and sums over every column.  So a copy that was interrupted goes on where it was, and so most
+of it can be done while a server still writes: run it once beside the server, then stop the server and run it again,
+which copies only what has changed.  What is copied of a chunk replaces what was there, in one transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import apsw
+import asyncpg
+
+from postbackd.core.buckets import bucket_of_stamp, bucket_of_text
+from postbackd.core.click_id import MAX_STAMP
+from postbackd.store.base import StoreRefused
+from postbackd.store.postgres_connection import check_server, connect, refusing
+from postbackd.store.postgres_partitions import TABLES as PARTITIONED
+from postbackd.store.postgres_partitions import make_partitions, partition_of
+from postbackd.store.postgres_schema import migrate
+from postbackd.store.sqlite_file import FILE_NAME
+from postbackd.store.sqlite_file import refusing as refusing_file
+
+_CLICK_COLUMNS = (
+    "click_id campaign offer kind source_click_id cost_micros country ip_prefix own_id "
+    "sub1 sub2 sub3 sub4 sub5 sub6 sub7 sub8 sub9 sub10"
+)
+_CONVERSION_COLUMNS = (
+    "click_id type transaction_id conversion_id network campaign offer status value_micros currency channels "
+    "status_time_ms"
+)
+_HISTORY_COLUMNS = (
+    "click_id request_id conversion_id status_from status_to status_word value_micros_from value_micros_to"
+)
+_POSTBACK_COLUMNS = (
+    "request_id network channel verdict reason click_id campaign conversion_id click_text type value currency "
+    "transaction_id status time found_in bytes parameters first_verdict first_reason"
+)
+
+
+class _Table(NamedTuple):
+    """A table as both databases have it."""
+
+    name: str
+    columns: Sequence[str]
+    numbers: Sequence[str]
+    """Columns that are added up to compare; of the others the lengths are."""
+    key: str = ""
+    """The stamp by which it is divided into chunks; empty: it goes as a whole."""
+    source: str = ""
+    """What the rows are read from, when that is more than the table of this name."""
+
+
+def _table(name: str, columns: str, texts: str = "", key: str = "", source: str = "") -> _Table:
+    names = columns.split()
+    return _Table(name, names, [column for column in names if column not in texts.split()], key, source)
+
+
+_HISTORY_WITH_CLICKS = (
+    "(SELECT k.click_id, h.request_id, h.conversion_id, h.status_from, h.status_to, h.status_word, "
+    "h.value_micros_from, h.value_micros_to "
+    "FROM conversion_history AS h JOIN temp.clicks_of_history AS k ON k.conversion_id = h.conversion_id)"
+)
+
+_LARGE = (
+    _table(
+        "clicks",
+        _CLICK_COLUMNS,
+        "source_click_id country ip_prefix own_id sub1 sub2 sub3 sub4 sub5 sub6 sub7 sub8 sub9 sub10",
+        "click_id",
+    ),
+    _table("conversions", _CONVERSION_COLUMNS, "type transaction_id currency", "click_id"),
+    _table("conversion_history", _HISTORY_COLUMNS, "status_word", "click_id", _HISTORY_WITH_CLICKS),
+    _table(
+        "postbacks",
+        _POSTBACK_COLUMNS,
+        "click_text type value currency transaction_id status time found_in",
+        "request_id",
+    ),
+)
+
+_WHOLE = (
+    _table("own_ids", "own_id click_id", "own_id"),
+    _table("waiting", "click_ref request_id", "click_ref"),
+    _table("pixel_conversions", "click_id type", "type"),
+    _table("refusals", "minute kind count", "kind"),
+    _table("response_times", "minute bucket count total_us"),
+)
+
+_CATALOG = (
+    _table("networks", "id name key preset currency dedup strict answer fields types statuses removed_ms"),
+    _table("sources", "id name preset fields removed_ms"),
+    _table("offers", "id name network url window_min_s window_max_s removed_ms"),
+    _table("campaigns", "id name slug source offers removed_ms"),
+    _table("signing_keys", "id secret active_from_ms retired"),
+)
+"""In the order in which they refer to each other.  Small, and copied every time."""
+
+NOTE_CLICKS_OF_HISTORY = """
+CREATE TEMP TABLE clicks_of_history AS
+SELECT conversion_id, click_id FROM conversions
+WHERE conversion_id IN (SELECT conversion_id FROM conversion_history)
+"""
+"""The click of each conversion that ever changed: the embedded database keeps it with the conversion alone."""
+
+RUNNING = """
+SELECT count(*) FROM nodes WHERE holder IS NOT NULL AND until_ms > (extract(epoch FROM now()) * 1000)::bigint
+"""
+"""How many servers run on the database, or have been killed on it a short time ago."""
+
+MONEY = (
+    "SELECT currency, CAST(sum(value_micros / 1000000) AS BIGINT), CAST(sum(value_micros % 1000000) AS BIGINT), "
+    "count(*) FROM conversions GROUP BY currency ORDER BY currency"
+)
+"""Totals of what was counted, by currency: whole units, millionths, conversions."""
+
+
+class Step(NamedTuple):
+    """A part of the copy that has been done."""
+
+    table: str
+    rows: int
+    copied: bool
+    """``False``: both databases agreed on it already."""
+
+
+class Mover:
+    """One copy, from a data directory into a database that has our tables."""
+
+    def __init__(self, source: apsw.Connection, target: asyncpg.Connection) -> None:
+        """Use ``open_mover``."""
+        self._source = source
+        self._target = target
+
+    def count(self) -> int:
+        """How many rows there are to look at."""
+        return sum(
+            int(self._source.execute(f"SELECT count(*) FROM {t.name}").get) for t in (*_LARGE, *_WHOLE)
+        )
+
+    async def prepare(self) -> None:
+        """Make the tables where there are none.
+
+        Raises ``StoreRefused`` when the database holds something else than an earlier copy, or is in use.
+        """
+        await check_server(self._target)
+        await migrate(self._target)
+        key = self._source.execute("SELECT value FROM settings WHERE name = 'privacy_key'").get
+        theirs = await self._target.fetchval("SELECT value FROM secrets WHERE name = 'privacy_key'")
+        used = await self._target.fetchval(
+            "SELECT EXISTS (SELECT 1 FROM networks) OR EXISTS (SELECT 1 FROM clicks) "
+            "OR EXISTS (SELECT 1 FROM postbacks)"
+        )
+        if used and theirs != key:
+            raise StoreRefused(
+                "the database in --to holds other data than a copy of this one; name an empty one"
+            )
+        if await self._target.fetchval(RUNNING):
+            raise StoreRefused(
+                "a server runs on the database in --to, or was killed on it; stop it before something is copied there"
+            )
+
+    async def copy(self) -> AsyncIterator[Step]:
+        """Copy what differs; yields each part when it is done."""
+        await self._copy_catalog()
+        self._source.execute(NOTE_CLICKS_OF_HISTORY)
+        for table in _LARGE:
+            for first, end in self._chunks(table):
+                yield await self._copy_chunk(table, first, end)
+            await self._target.execute(
+                f"DELETE FROM {table.name} WHERE {table.key} < $1", self._first(table) or MAX_STAMP
+            )
+        for table in _WHOLE:
+            yield await self._copy_chunk(table, 0, 0)
+
+    async def verify(self) -> Sequence[str]:
+        """What the two databases do not agree on, in words; empty when they hold the same."""
+        differences = []
+        for table in (*_LARGE, *_WHOLE):
+            ours = self._source.execute(f"SELECT count(*) FROM {table.name}").get
+            theirs = await self._target.fetchval(f"SELECT count(*) FROM {table.name}")
+            if ours != theirs:
+                differences.append(f"{table.name}: {ours} rows here, {theirs} there")
+        money = [tuple(row) for row in self._source.execute(MONEY)]
+        if money != [tuple(row) for row in await self._target.fetch(MONEY)]:
+            differences.append("conversions: the totals by currency differ")
+        return differences
+
+    def money(self) -> Sequence[tuple[str, int, int]]:
+        """(currency, millionths, conversions) of what was counted."""
+        return [(row[0], row[1] * 1_000_000 + row[2], row[3]) for row in self._source.execute(MONEY)]
+
+    async def close(self) -> None:
+        self._source.close()
+        await self._target.close()
+
+    # --- chunks --------------------------------------------------------------------------------------------------
+
+    def _first(self, table: _Table) -> int | None:
+        first: int | None = self._source.execute(f"SELECT min({table.key}) FROM {_source_of(table)}").get
+        return first
+
+    def _chunks(self, table: _Table) -> Iterator[tuple[int, int]]:
+        """The stamps of each part in which the source has rows, the upper one not included."""
+        following = self._first(table)
+        while following is not None:
+            partition = partition_of(table.name, following)
+            yield partition.first, partition.end
+            following = self._source.execute(
+                f"SELECT min({table.key}) FROM {_source_of(table)} WHERE {table.key} >= ?", (partition.end,)
+            ).get
+
+    async def _copy_chunk(self, table: _Table, first: int, end: int) -> Step:
+        where = f" WHERE {table.key} >= {first} AND {table.key} < {end}" if table.key else ""
+        ours: tuple[Any, ...] = tuple(
+            self._source.execute(_digest(table, _source_of(table), where, _SQLITE)).fetchall()[0]
+        )
+        theirs = await self._target.fetchrow(_digest(table, table.name, where, _POSTGRES))
+        assert theirs is not None
+        if ours == tuple(theirs):
+            return Step(table.name, ours[0], copied=False)
+        if table.name in PARTITIONED:
+            await make_partitions(self._target, [partition_of(table.name, first)])
+        rows = self._source.execute(f"SELECT {', '.join(table.columns)} FROM {_source_of(table)}{where}")
+        columns = [*table.columns, *_extra_columns(table)]
+        async with self._target.transaction():
+            await self._target.execute(f"DELETE FROM {table.name}{where}")
+            await self._target.copy_records_to_table(
+                table.name, records=(_with_bucket(table, row) for row in rows), columns=columns
+            )
+        return Step(table.name, ours[0], copied=True)
+
+    async def _copy_catalog(self) -> None:
+        async with self._target.transaction():
+            for table in reversed(_CATALOG):
+                await self._target.execute(f"DELETE FROM {table.name}")
+            for table in _CATALOG:
+                rows = self._source.execute(f"SELECT {', '.join(table.columns)} FROM {table.name}")
+                await self._target.copy_records_to_table(
+                    table.name, records=rows.fetchall(), columns=list(table.columns)
+                )
+                await self._target.execute(
+                    f"SELECT setval(pg_get_serial_sequence('{table.name}', 'id'), "
+                    f"(SELECT coalesce(max(id), 1) FROM {table.name}), (SELECT count(*) > 0 FROM {table.name}))"
+                )
+            await self._target.execute("DELETE FROM secrets")
+            await self._target.execute("DELETE FROM settings WHERE name <> 'opened'")
+            for name, value in self._source.execute(
+                "SELECT name, value FROM settings WHERE name <> 'opened'"
+            ):
+                into = "secrets" if isinstance(value, bytes) else "settings"
+                await self._target.execute(f"INSERT INTO {into} (name, value) VALUES ($1, $2)", name, value)
+
+
+async def open_mover(directory: Path, dsn: str) -> Mover:
+    """Ready to copy a data directory into a database.  Raises ``StoreRefused``."""
+    path = directory / FILE_NAME
+    if not path.exists():
+        raise StoreRefused(f"no database in {directory}; name the data directory of the server in --from")
+    with refusing_file(path):
+        source = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+        source.set_busy_timeout(10_000)
+        source.pragma("temp_store", "MEMORY")
+    with refusing(dsn):
+        target = await connect(dsn, {"jit": "off"})
+    return Mover(source, target)
+
+
+def _source_of(table: _Table) -> str:
+    return table.source or table.name
+
+
+class _Dialect(NamedTuple):
+    """How a database writes what the other writes differently."""
+
+    first_character: str
+    last_character: str
+
+
+_SQLITE = _Dialect("unicode({})", "unicode(substr({}, -1))")
+_POSTGRES = _Dialect("ascii({})", "ascii(right({}, 1))")
+
+
+def _digest(table: _Table, source: str, where: str, dialect: _Dialect) -> str:
+    """One row that tells two versions of a chunk apart: its size, and some sums a column.
+
+    Texts are told apart by their lengths and their ends: of those that can change at all (currency, transaction id) no
+    two are alike in all of that, but for names made on purpose, and the totals by currency are compared besides.
+    """
+    sums = [
+        f"CAST(coalesce(sum({term}), 0) AS BIGINT)"
+        for column in table.columns
+        for term in _terms(table, column, dialect)
+    ]
+    return f"SELECT count(*), {', '.join(sums)} FROM {source} AS t{where}"
+
+
+def _terms(table: _Table, column: str, dialect: _Dialect) -> Iterator[str]:
+    # A value in another row has another weight, and no sum over a billion rows leaves 64 bits.
+    weight = f" * (t.{table.key} % 1009)" if table.key else ""
+    name = f"t.{column}"
+    if column in table.numbers:
+        yield f"({name} / 1000000) % 1000000"
+        yield f"({name} % 1000000){weight}"
+    else:
+        yield f"length({name}){weight}"
+        yield f"coalesce({dialect.first_character.format(name)}, 0){weight}"
+        yield f"coalesce({dialect.last_character.format(name)}, 0){weight}"
+
+
+def _extra_columns(table: _Table) -> tuple[str, ...]:
+    return () if table.name in ("refusals", "response_times") else ("bucket",)
+
+
+def _with_bucket(table: _Table, row: tuple[Any, ...]) -> tuple[Any, ...]:
+    name = table.name
+    if name in ("refusals", "response_times"):
+        return row
+    if name == "own_ids":
+        return (*row, bucket_of_text(row[0]))
+    if name == "waiting":
+        ref = row[0]
+        return (*row, bucket_of_stamp(int(ref[1:])) if ref[0] == "#" else bucket_of_text(ref[1:]))
+    if name == "postbacks":
+        return (*row, bucket_of_stamp(row[0] if row[5] is None else row[5]))
+    return (*row, bucket_of_stamp(row[0]))
