@@ -24,6 +24,7 @@ from postbackd.core.click_id import StampMint
 from postbackd.ingest.batcher import now_ms
 from postbackd.ingest.catalog import Snapshot
 from postbackd.ingest.front_door import FrontDoor
+from postbackd.ingest.spool import Spool
 from postbackd.settings import Settings
 from postbackd.store.base import NodeLease, Store, StoreRefused, StoreUnavailable
 from postbackd.store.sqlite import SqliteStore
@@ -128,7 +129,8 @@ async def _ingest(
         lease = await store.claim_node(settings.node, now_ms())
         mint = StampMint(lease.node)
         mint.lease(lease.node, lease.from_ms, lease.until_ms)
-        door = FrontDoor(store, snapshot, mint, settings.queue_limit, settings.batch_limit)
+        spool = Spool(Path(settings.data), settings.spool_mb * 1_000_000) if settings.spool_mb else None
+        door = FrontDoor(store, snapshot, mint, settings.queue_limit, settings.batch_limit, spool)
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 50)

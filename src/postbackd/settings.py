@@ -84,6 +84,15 @@ class Settings(Struct, frozen=True, kw_only=True):
     batch_limit: Annotated[
         int, Meta(ge=1, le=100_000, description="Most requests that are committed in one transaction.")
     ] = 1024
+    spool_mb: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000,
+            description="Megabytes of requests that may be kept in the data directory while the database is away; "
+            "0 answers 503 instead.",
+        ),
+    ] = 1024
     checkpoint_pages: Annotated[
         int,
         Meta(

@@ -26,6 +26,7 @@ from postbackd.core.rulebook import Rulebook
 from postbackd.core.rules import judge
 from postbackd.ingest.batcher import Batcher, now_ms
 from postbackd.ingest.flow import Flow
+from postbackd.ingest.spool import Spool
 from postbackd.store.base import Outcome
 from postbackd.store.sqlite import SqliteStore
 from tests.ingest.shop import FILE_NAME
@@ -74,6 +75,14 @@ class Office:
         self.rulebook = Rulebook(await self.store.load_catalog())
         self.batcher = Batcher(self.store, lambda: self.rulebook, self.flow, *self._limits)
         self.click = await self.hear_click(self.make_click())
+
+    async def reopen(self) -> None:
+        """Go on with the data of an earlier one."""
+        self.store = await SqliteStore.open(self.directory, create=False, busy_timeout_ms=20)
+        self.rulebook = Rulebook(await self.store.load_catalog())
+
+    def batcher_with(self, spool: Spool) -> Batcher:
+        return Batcher(self.store, lambda: self.rulebook, self.flow, *self._limits, spool)
 
     def make_click(self) -> Click:
         return Click(self.mint.mint(now_ms()), 1, 1, 0)

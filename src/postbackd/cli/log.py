@@ -15,7 +15,7 @@ from postbackd.cli.session import Session, visit
 from postbackd.core.click_id import KeyRing
 from postbackd.core.diagnosis import Reason
 from postbackd.core.privacy import Masker
-from postbackd.core.verdicts import Verdict
+from postbackd.core.verdicts import FINAL, Verdict
 from postbackd.reports.log import describe_row, format_row
 from postbackd.reports.period import Period
 from postbackd.settings import Settings
@@ -31,9 +31,7 @@ _PAGE = 500
 
 @click.command()
 @click.option("--follow", "-f", is_flag=True, help="Show the last rows, then every new one until Ctrl-C.")
-@click.option(
-    "--verdict", type=click.Choice([verdict.word for verdict in Verdict]), help="Only this verdict."
-)
+@click.option("--verdict", type=click.Choice([verdict.word for verdict in FINAL]), help="Only this verdict.")
 @click.option(
     "--reason", type=click.Choice([reason.word for reason in Reason if reason]), help="Only this reason."
 )

@@ -14,7 +14,13 @@ class Verdict(IntEnum):
     HELD = 4
     UNMATCHED = 5
     REJECTED = 6
+    QUEUED = 7
+    """Kept on the disk until the database is back, which then says what becomes of it.  Never in the database."""
 
     @property
     def word(self) -> str:
         return self.name.lower()
+
+
+FINAL = tuple(verdict for verdict in Verdict if verdict is not Verdict.QUEUED)
+"""What the log can hold."""

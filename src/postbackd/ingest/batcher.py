@@ -2,7 +2,8 @@
 
 While one batch is being written the next one gathers, so the batch grows by itself under load.  What is answered
 before the commit has returned is nothing.  When the store fails, everybody in the batch is told that
-nothing is known (503), and nobody is let in until the store has proved that it can write again.
+nothing is known (503), and nobody is let in until the store has proved that it can write again.  When only the database
+is away, requests are kept in the spool instead, and answered ``queued``.
 """
 
 from __future__ import annotations
@@ -17,8 +18,11 @@ from typing import Protocol, TypeVar
 
 from postbackd.core.model import Click, Postback
 from postbackd.core.rulebook import Rulebook
+from postbackd.core.verdicts import Verdict
 from postbackd.ingest.flow import Flow
-from postbackd.store.base import Batch, Outcome, Store, StoreUnavailable
+from postbackd.ingest.overflow import Overflow
+from postbackd.ingest.spool import Spool, SpoolFull
+from postbackd.store.base import Batch, Outcome, Store, StoreAway, StoreUnavailable
 from postbackd.store.failpoints import pass_failpoint
 
 log = logging.getLogger("postbackd.ingest")
@@ -27,6 +31,9 @@ _T = TypeVar("_T")
 
 _RECOVERY_PAUSE_S = 0.25
 _FLOW_EVERY_S = 1.0
+
+
+_QUEUED = Outcome(Verdict.QUEUED)
 
 
 class Waiting(Protocol):
@@ -53,8 +60,15 @@ class Batcher:
     """The queue in front of the store and the one task that empties it."""
 
     def __init__(
-        self, store: Store, rulebook: Callable[[], Rulebook], flow: Flow, queue_limit: int, batch_limit: int
+        self,
+        store: Store,
+        rulebook: Callable[[], Rulebook],
+        flow: Flow,
+        queue_limit: int,
+        batch_limit: int,
+        spool: Spool | None = None,
     ) -> None:
+        """``spool``: where requests are kept while the database is away; without one they are refused then."""
         self._store = store
         self._rulebook = rulebook
         self._flow = flow
@@ -66,7 +80,14 @@ class Batcher:
         self._writing: asyncio.Task[None] | None = None
         self._recovering: asyncio.Task[None] | None = None
         self._flow_written = perf_counter()
+        self._overflow = None if spool is None else Overflow(spool, store, rulebook, batch_limit)
+        self._spool_failed = False
         self.available = True
+
+    @property
+    def away(self) -> bool:
+        """Whether the database is away and requests are kept in the spool."""
+        return self._overflow is not None and self._overflow.active
 
     @property
     def full(self) -> bool:
@@ -98,10 +119,18 @@ class Batcher:
         flow = self._due_flow()
         batch = Batch([click for click, _ in clicks], [postback for postback, _ in postbacks], flow)
         pass_failpoint("after_parse")
+        if self._overflow is not None and self._overflow.active:
+            self._flow.put_back(flow)
+            self._set_aside(self._overflow, clicks, postbacks)
+            return
         try:
             written = await self._store.write(batch, self._rulebook())
         except Exception as error:  # noqa: BLE001 - a fault of ours is no reason to leave senders without an answer
             self._flow.put_back(flow)
+            if self._overflow is not None and isinstance(error, StoreAway):
+                self._overflow.begin(error)
+                self._set_aside(self._overflow, clicks, postbacks)
+                return
             _tell_all(waiting.failed for _, waiting in (*clicks, *postbacks))
             self._stop_accepting(error)
             return
@@ -114,6 +143,27 @@ class Batcher:
             except Exception:
                 log.exception("an answer could not be given")
 
+    def _set_aside(
+        self,
+        overflow: Overflow,
+        clicks: Iterable[tuple[Click, ClickSink]],
+        postbacks: Iterable[tuple[Postback, PostbackSink]],
+    ) -> None:
+        """Keep requests in the spool.  Only the database knows which click has an own id, so those are refused."""
+        kept = [(click, sink) for click, sink in clicks if click.own_id is None]
+        _tell_all(sink.failed for click, sink in clicks if click.own_id is not None)
+        try:
+            overflow.keep([click for click, _ in kept], [postback for postback, _ in postbacks])
+        except (SpoolFull, OSError) as error:
+            if not self._spool_failed:
+                log.error("the spool cannot take more (%s); answering 503", error)  # noqa: TRY400 - a fault of the disk
+            self._spool_failed = True
+            _tell_all(sink.failed for _, sink in (*kept, *postbacks))
+            return
+        self._spool_failed = False
+        _tell_all(partial(sink.stored, click.stamp) for click, sink in kept)
+        _tell_all(partial(sink.settled, postback, _QUEUED) for postback, sink in postbacks)
+
     def _due_flow(self) -> list:  # type: ignore[type-arg]
         now = perf_counter()
         if now - self._flow_written < _FLOW_EVERY_S:
@@ -123,7 +173,7 @@ class Batcher:
 
     async def write_flow(self) -> None:
         """Write the counts even when no request comes along to carry them."""
-        if not self.available or perf_counter() - self._flow_written < _FLOW_EVERY_S:
+        if not self.available or self.away or perf_counter() - self._flow_written < _FLOW_EVERY_S:
             return
         flow = self._due_flow()
         if not flow:
@@ -132,7 +182,7 @@ class Batcher:
             await self._store.write(Batch(flow=flow), self._rulebook())
         except StoreUnavailable as error:
             self._flow.put_back(flow)
-            self._stop_accepting(error)
+            self.report_failure(error)
 
     def _stop_accepting(self, error: Exception) -> None:
         """Nothing may be written behind a write that failed: a sync that succeeds later would not cover it."""
@@ -153,7 +203,10 @@ class Batcher:
 
     def report_failure(self, error: StoreUnavailable) -> None:
         """Another part of ingest met a failing store."""
-        self._stop_accepting(error)
+        if self._overflow is not None and isinstance(error, StoreAway):
+            self._overflow.begin(error)
+        else:
+            self._stop_accepting(error)
 
     async def _recover(self) -> None:
         """Try until the store has proved that a write reaches the disk."""
@@ -181,6 +234,8 @@ class Batcher:
             self._recovering.cancel()
         self._flow_written = 0.0
         await self.write_flow()
+        if self._overflow is not None:
+            await self._overflow.stop()
 
 
 def _tell_all(answers: Iterable[Callable[[], None]]) -> None:

@@ -18,6 +18,7 @@ from postbackd.ingest.exchange import Exchange
 from postbackd.ingest.flow import Flow
 from postbackd.ingest.http import Connection
 from postbackd.ingest.postbacks import PostbackDesk
+from postbackd.ingest.spool import Spool
 from postbackd.store.base import Store, StoreUnavailable
 
 log = logging.getLogger("postbackd.ingest")
@@ -31,13 +32,21 @@ class FrontDoor:
     """Routes requests.  Implements ``http.Handler``."""
 
     def __init__(
-        self, store: Store, snapshot: Snapshot, mint: StampMint, queue_limit: int, batch_limit: int
+        self,
+        store: Store,
+        snapshot: Snapshot,
+        mint: StampMint,
+        queue_limit: int,
+        batch_limit: int,
+        spool: Spool | None = None,
     ) -> None:
         self._store = store
         self._snapshot = snapshot
         self._flow = Flow()
         self._mint = mint
-        self._batcher = Batcher(store, lambda: self._snapshot.rulebook, self._flow, queue_limit, batch_limit)
+        self._batcher = Batcher(
+            store, lambda: self._snapshot.rulebook, self._flow, queue_limit, batch_limit, spool
+        )
         self._postbacks = PostbackDesk(self._batcher, mint, self._flow)
         self._clicks = ClickDesk(self._batcher, store, mint, self._flow, random.random)
         self._server: asyncio.Server | None = None
@@ -128,7 +137,7 @@ class FrontDoor:
             ticks += 1
             try:
                 self._check_deadlines()
-                if self._batcher.available:
+                if self._batcher.available and not self._batcher.away:
                     if ticks % _CATALOG_EVERY_TICKS == 0:
                         await self._refresh()
                     await self._batcher.write_flow()

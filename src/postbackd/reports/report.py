@@ -27,7 +27,7 @@ from postbackd.core.histogram import percentile_us
 from postbackd.core.model import Channel
 from postbackd.core.money import MICROS, write_micros
 from postbackd.core.statuses import Status
-from postbackd.core.verdicts import Verdict
+from postbackd.core.verdicts import FINAL, Verdict
 from postbackd.reports.period import Period, write_moment
 from postbackd.store.base import Store
 from postbackd.store.queries import GROUPINGS, STATEMENTS
@@ -122,7 +122,7 @@ def summarise(
         "clicks": None if clicks is None else sum(row["count"] for row in clicks),
         "postbacks": {
             "total": total,
-            "by_verdict": {verdict.word: verdicts.get(verdict.word, 0) for verdict in Verdict},
+            "by_verdict": {verdict.word: verdicts.get(verdict.word, 0) for verdict in FINAL},
             "by_reason": _add_up(
                 (Reason(row["reason"]).word, row["count"]) for row in postbacks if row["reason"]
             ),

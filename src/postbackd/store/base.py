@@ -22,6 +22,10 @@ class StoreUnavailable(Exception):
     """The write or read failed or timed out.  What was asked may or may not have happened; asking again is safe."""
 
 
+class StoreAway(StoreUnavailable):
+    """The database cannot be used now, and nothing is wrong with this machine: requests may be kept on its disk."""
+
+
 class StoreRefused(Exception):
     """The store cannot be used until an operator acts: damaged, from a newer version, in use by another server."""
 
@@ -90,6 +94,10 @@ class Store(Protocol):
 
     async def rehearse(self, batch: Batch, rulebook: Rulebook) -> Written:
         """What ``write`` would answer now; nothing is stored."""
+        ...
+
+    async def find_missing(self, request_ids: Sequence[int]) -> set[int]:
+        """Which of these requests are not in the postback log, so that a batch can be written again safely."""
         ...
 
     async def load_postbacks(self, request_ids: Sequence[int]) -> Sequence[Postback]:

@@ -26,7 +26,7 @@ from postbackd.core.model import Catalog, CatalogEntry, Channel, Postback, Signi
 from postbackd.core.rulebook import Rulebook
 from postbackd.core.verdicts import Verdict
 from postbackd.store import catalog, postgres_nodes
-from postbackd.store.base import Batch, NodeLease, Outcome, StoreRefused, StoreUnavailable, Written
+from postbackd.store.base import Batch, NodeLease, Outcome, StoreAway, StoreRefused, Written
 from postbackd.store.failpoints import pass_failpoint
 from postbackd.store.postgres_connection import (
     AWAY,
@@ -91,6 +91,9 @@ POISONED = (
 _IN_THE_WAY = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 
 _MOST_TRIES = 8
+
+_QUESTION_TIMEOUT_S = 5.0
+"""For small questions on which a server waits."""
 
 _ASK_GENERATION_EVERY_S = 2.0
 """A node that hears of changes asks all the same, in case it did not hear one."""
@@ -218,7 +221,7 @@ class PostgresStore:
             except AWAY as error:
                 self._drop_writer()
                 raise unavailable(error) from error
-        raise StoreUnavailable("other nodes got in the way too often")
+        raise StoreAway("other nodes got in the way too often")
 
     async def _write_once(self, db: asyncpg.Connection, batch: Batch, rulebook: Rulebook) -> Written:
         await db.execute(BEGIN_ALONE if _has_to_run_alone(batch.postbacks) else BEGIN)
@@ -268,6 +271,15 @@ class PostgresStore:
                 self._drop_writer()
                 raise unavailable(error) from error
 
+    async def find_missing(self, request_ids: Sequence[int]) -> set[int]:
+        if not request_ids:
+            return set()
+        rows = await self._ask(
+            lambda db: db.fetch(FIND_OUTCOMES, request_ids, min(request_ids), max(request_ids)),
+            _QUESTION_TIMEOUT_S,
+        )
+        return set(request_ids) - {row[0] for row in rows}
+
     async def load_postbacks(self, request_ids: Sequence[int]) -> Sequence[Postback]:
         return await self._ask(lambda db: PostgresTransaction(db).find_postbacks(request_ids))
 
@@ -279,7 +291,7 @@ class PostgresStore:
                     await db.execute(TOUCH)
             except StoreRefused as error:
                 self._drop_writer()
-                raise StoreUnavailable(str(error)) from error
+                raise StoreAway(str(error)) from error
             except (asyncpg.PostgresError, *AWAY) as error:
                 self._drop_writer()
                 raise unavailable(error) from error
@@ -287,14 +299,18 @@ class PostgresStore:
     # --- catalog, questions, upkeep ------------------------------------------------------------------------------
 
     async def load_catalog(self, *, removed: bool = False) -> Catalog:
-        return await self._ask(lambda db: catalog.load_catalog(PostgresDatabase(db), removed=removed))
+        return await self._ask(
+            lambda db: catalog.load_catalog(PostgresDatabase(db), removed=removed), _QUESTION_TIMEOUT_S
+        )
 
     async def catalog_generation(self) -> int:
         if self._generation is None or monotonic() - self._generation_asked > _ASK_GENERATION_EVERY_S:
             self._generation_asked = monotonic()
             # What is heard while the question is under way makes its answer old.
             changes = self._changes_heard
-            asked = await self._ask(lambda db: catalog.generation(PostgresDatabase(db)))
+            asked = await self._ask(
+                lambda db: catalog.generation(PostgresDatabase(db)), self._write_timeout_s
+            )
             if changes != self._changes_heard:
                 return asked
             self._generation = asked
@@ -326,13 +342,19 @@ class PostgresStore:
         return int(await self._ask(lambda db: db.fetchval(LAST_STAMP, MAX_STAMP)) or 0)
 
     async def claim_node(self, wanted: int, now_ms: int) -> NodeLease:
-        return await self._ask(lambda db: postgres_nodes.claim_node(db, self._holder, now_ms))
+        return await self._ask(
+            lambda db: postgres_nodes.claim_node(db, self._holder, now_ms), _QUESTION_TIMEOUT_S
+        )
 
     async def renew_node(self, lease: NodeLease, now_ms: int) -> NodeLease:
-        return await self._ask(lambda db: postgres_nodes.renew_node(db, self._holder, lease, now_ms))
+        return await self._ask(
+            lambda db: postgres_nodes.renew_node(db, self._holder, lease, now_ms), _QUESTION_TIMEOUT_S
+        )
 
     async def release_node(self, lease: NodeLease, minted_ms: int) -> None:
-        await self._ask(lambda db: postgres_nodes.release_node(db, self._holder, lease, minted_ms))
+        await self._ask(
+            lambda db: postgres_nodes.release_node(db, self._holder, lease, minted_ms), _QUESTION_TIMEOUT_S
+        )
 
     async def query(self, name: str, /, **parameters: Any) -> list[dict[str, Any]]:
         return await self._ask(lambda db: ask(db, name, **parameters))
@@ -371,12 +393,19 @@ class PostgresStore:
         """For tests and tools that look at the database itself."""
         return await self._open_asker()
 
-    async def _ask(self, question: Callable[[asyncpg.Connection], Awaitable[_T]]) -> _T:
+    async def _ask(
+        self, question: Callable[[asyncpg.Connection], Awaitable[_T]], timeout_s: float | None = None
+    ) -> _T:
         async with self._asking:
             try:
-                return await question(await self._open_asker())
+                async with asyncio.timeout(timeout_s):
+                    return await question(await self._open_asker())
+            except TimeoutError as error:
+                if self._asker is not None:
+                    self._asker.terminate()
+                raise StoreAway(f"no answer within {timeout_s} s") from error
             except StoreRefused as error:
-                raise StoreUnavailable(str(error)) from error
+                raise StoreAway(str(error)) from error
             except (asyncpg.PostgresError, *AWAY) as error:
                 raise unavailable(error) from error
 

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 
-from postbackd.store.base import StoreRefused, StoreUnavailable
+from postbackd.store.base import StoreAway, StoreRefused
 from postbackd.store.catalog import ConstraintViolated
 from postbackd.store.queries import STATEMENTS
 
@@ -90,9 +90,9 @@ def refusing(dsn: str) -> Iterator[None]:
         ) from error
 
 
-def unavailable(error: Exception) -> StoreUnavailable:
+def unavailable(error: Exception) -> StoreAway:
     """A foreign error as the store's."""
-    return StoreUnavailable(_one_line(error))
+    return StoreAway(_one_line(error))
 
 
 def _one_line(error: Exception) -> str:

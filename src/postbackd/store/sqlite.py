@@ -24,7 +24,7 @@ from postbackd.core.click_id import MAX_STAMP, stamp_ms
 from postbackd.core.model import Catalog, CatalogEntry, Postback, SigningKey
 from postbackd.core.rulebook import Rulebook
 from postbackd.store import catalog
-from postbackd.store.base import Batch, NodeLease, StoreRefused, StoreUnavailable, Written
+from postbackd.store.base import Batch, NodeLease, StoreAway, StoreRefused, StoreUnavailable, Written
 from postbackd.store.checkpoint import Checkpoint
 from postbackd.store.failpoints import pass_failpoint
 from postbackd.store.log_sync import LogSync
@@ -42,7 +42,7 @@ from postbackd.store.sqlite_file import (
     unsafe_sync,
 )
 from postbackd.store.sqlite_purge import LAST_STAMP, purge
-from postbackd.store.sqlite_write import SqliteTransaction, find_postbacks
+from postbackd.store.sqlite_write import SqliteTransaction, find_missing, find_postbacks
 from postbackd.store.write import settle
 
 CHECKPOINT_PAGES = 32_768
@@ -177,7 +177,7 @@ class SqliteStore:
             pass_failpoint("after_commit")
         except apsw.BusyError as error:
             self._roll_back()
-            raise StoreUnavailable(f"another program keeps the database locked: {error}") from error
+            raise StoreAway(f"another program keeps the database locked: {error}") from error
         except _POISONED:
             self._roll_back()
             raise
@@ -215,6 +215,9 @@ class SqliteStore:
             raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
         finally:
             self._roll_back()
+
+    async def find_missing(self, request_ids: Sequence[int]) -> set[int]:
+        return self._ask(lambda: find_missing(self._db, request_ids))
 
     async def load_postbacks(self, request_ids: Sequence[int]) -> Sequence[Postback]:
         return self._ask(lambda: find_postbacks(self._db, request_ids))

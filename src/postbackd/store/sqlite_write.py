@@ -86,6 +86,10 @@ UPDATE postbacks SET first_verdict = coalesce(first_verdict, verdict), first_rea
 WHERE request_id = ?
 """  # A late match or a replay changed what became of a postback; what it was first is kept.
 
+FIND_REQUESTS = """
+SELECT p.request_id FROM carray(?) AS wanted CROSS JOIN postbacks AS p ON p.request_id = wanted.value
+"""  # Which requests are in the log.
+
 ADD_WAITING = "INSERT INTO waiting (click_ref, request_id) VALUES (?, ?) ON CONFLICT DO NOTHING"
 # An unmatched postback waits for its click.
 
@@ -265,6 +269,14 @@ def _click_row(click: Click) -> Row:
         click.stamp, click.campaign, click.offer, click.kind, click.source_click_id, click.cost_micros,
         click.country, click.ip_prefix, click.own_id, *subs,
     )  # fmt: skip
+
+
+def find_missing(db: apsw.Connection, request_ids: Sequence[int]) -> set[int]:
+    """Those of the requests that are not in the log."""
+    if not request_ids:
+        return set()
+    wanted = apsw.carray(array("q", request_ids))
+    return set(request_ids) - {request_id for (request_id,) in db.execute(FIND_REQUESTS, (wanted,))}
 
 
 def find_postbacks(db: apsw.Connection, request_ids: Sequence[int]) -> list[Postback]:

@@ -1,0 +1,104 @@
+"""While the database is away: requests go into the spool, and from there into the database, in order, when it is back.
+
+As long as the spool is not empty everything goes through it, so that no request overtakes an earlier one.  What was on
+its way when the database went away may have been committed: before a batch is written the log is asked for its
+requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+from msgspec.structs import replace
+
+from postbackd.core.model import Click, Postback
+from postbackd.core.rulebook import Rulebook
+from postbackd.ingest.spool import Spool
+from postbackd.store.base import Batch, Store, StoreUnavailable
+
+log = logging.getLogger("postbackd.ingest")
+
+_PAUSE_S = 0.25
+"""Between two tries to reach the database."""
+
+
+class Overflow:
+    """The spool and the task that empties it."""
+
+    def __init__(
+        self, spool: Spool, store: Store, rulebook: Callable[[], Rulebook], batch_limit: int
+    ) -> None:
+        self._spool = spool
+        self._store = store
+        self._rulebook = rulebook
+        self._batch_limit = batch_limit
+        self._draining: asyncio.Task[None] | None = None
+        if not spool.empty:
+            log.warning(
+                "%d bytes were left in the spool; writing them to the database first", spool.kept_bytes
+            )
+            self._draining = asyncio.get_running_loop().create_task(self._drain())
+
+    @property
+    def active(self) -> bool:
+        """Whether requests have to go through the spool."""
+        return self._draining is not None
+
+    def begin(self, error: Exception) -> None:
+        """From now on, until the spool is empty again."""
+        if self._draining is None:
+            log.error("the database is away (%s); keeping requests in the spool", error)
+            self._draining = asyncio.get_running_loop().create_task(self._drain())
+
+    def keep(self, clicks: Sequence[Click], postbacks: Sequence[Postback]) -> None:
+        """Synced to the disk when this returns.  Raises ``SpoolFull`` or ``OSError``."""
+        self._spool.keep(clicks, postbacks)
+
+    async def stop(self) -> None:
+        """What is left is written after the next start."""
+        if self._draining is not None:
+            self._draining.cancel()
+            await asyncio.wait([self._draining])
+        self._spool.close()
+
+    async def _drain(self) -> None:
+        said = ""
+        written = 0
+        try:
+            while True:
+                try:
+                    await self._store.recover()
+                    while (batch := self._spool.read(self._batch_limit)) is not None:
+                        written += await self._write(batch)
+                        self._spool.drop()
+                except Exception as error:  # noqa: BLE001 - whatever it is, the spool must not be given up
+                    said = _say_once(error, said)
+                else:
+                    log.warning("the database is back; %d requests have gone from the spool into it", written)
+                    return
+                await asyncio.sleep(_PAUSE_S)
+        finally:
+            self._draining = None
+
+    async def _write(self, batch: Batch) -> int:
+        """Write what is not in the database yet; returns how many requests the batch held."""
+        missing = await self._store.find_missing([p.request.request_id for p in batch.postbacks])
+        postbacks = [p for p in batch.postbacks if p.request.request_id in missing]
+        await self._store.write(replace(batch, postbacks=postbacks), self._rulebook())
+        return len(batch.clicks) + len(batch.postbacks)
+
+
+def _say_once(error: Exception, said: str) -> str:
+    """Log a lasting failure when it begins or changes; a fault of ours with its place."""
+    text = str(error)
+    if text != said:
+        expected = isinstance(error, StoreUnavailable)
+        log.log(
+            logging.WARNING if expected else logging.ERROR,
+            "the spool cannot be written to the database yet (%s)",
+            error,
+            exc_info=not expected,
+        )
+    return text
