@@ -60,11 +60,14 @@ async def _execute_sqlite(store: SqliteStore, sql: str) -> None:
     store.connection.execute(sql)
 
 
-def _postgres(version: int) -> Kind:
+def postgres_kind(version: int, address: str | None = None) -> Kind:
+    """PostgreSQL of one version; ``address``: the database to use, instead of an emptied one a directory."""
     addresses: dict[Path, str] = {}
 
     async def open_(directory: Path) -> Store:
-        if directory not in addresses:
+        if address is not None:
+            addresses[directory] = address
+        elif directory not in addresses:
             addresses[directory] = await asyncio.to_thread(emptied_database, version)
         return await PostgresStore.open(addresses[directory], create=True, write_timeout_s=10)
 
@@ -78,7 +81,7 @@ def _postgres(version: int) -> Kind:
 
 KINDS = (
     Kind("sqlite", _open_sqlite, _execute_sqlite, "UPDATE campaigns SET id = 16777215"),
-    *(_postgres(version) for version in VERSIONS),
+    *(postgres_kind(version) for version in VERSIONS),
 )
 
 

@@ -25,6 +25,9 @@ log = logging.getLogger("postbackd.ingest")
 
 _TICK_S = 0.25
 _CATALOG_EVERY_TICKS = 2
+_WAITING_EVERY_TICKS = 20
+_WAITING_MS = 60_000
+"""A click and its postback that did not see each other were committed within seconds."""
 _PIXEL = "/pixel.gif"
 
 
@@ -140,6 +143,8 @@ class FrontDoor:
                 if self._batcher.available and not self._batcher.away:
                     if ticks % _CATALOG_EVERY_TICKS == 0:
                         await self._refresh()
+                    if ticks % _WAITING_EVERY_TICKS == 0:
+                        await self._store.match_waiting(self._snapshot.rulebook, now_ms() - _WAITING_MS)
                     await self._batcher.write_flow()
             except StoreUnavailable as error:
                 self._batcher.report_failure(error)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 from msgspec.structs import replace
 
+from postbackd.core.click_id import MAX_STAMP, stamp_ms
 from postbackd.core.model import Click, Postback
 from postbackd.core.rulebook import Rulebook
 from postbackd.ingest.spool import Spool
@@ -64,15 +65,15 @@ class Overflow:
         self._spool.close()
 
     async def _drain(self) -> None:
+        """Until the spool is empty.  Nothing is awaited between finding it so and letting requests past it."""
         said = ""
         written = 0
         try:
             while True:
                 try:
                     await self._store.recover()
-                    while (batch := self._spool.read(self._batch_limit)) is not None:
-                        written += await self._write(batch)
-                        self._spool.drop()
+                    while count := await self._write_all():
+                        written += count
                 except Exception as error:  # noqa: BLE001 - whatever it is, the spool must not be given up
                     said = _say_once(error, said)
                 else:
@@ -82,12 +83,24 @@ class Overflow:
         finally:
             self._draining = None
 
-    async def _write(self, batch: Batch) -> int:
-        """Write what is not in the database yet; returns how many requests the batch held."""
+    async def _write_all(self) -> int:
+        """Write what is in the spool; returns how many requests that were."""
+        written = 0
+        oldest = MAX_STAMP
+        while (batch := self._spool.read(self._batch_limit)) is not None:
+            await self._write(batch)
+            self._spool.drop()
+            written += len(batch.clicks) + len(batch.postbacks)
+            oldest = min(oldest, *(postback.request.request_id for postback in batch.postbacks), oldest)
+        if written:  # another node may have brought the clicks of these at the same moment
+            await self._store.match_waiting(self._rulebook(), stamp_ms(oldest))
+        return written
+
+    async def _write(self, batch: Batch) -> None:
+        """Write what is not in the database yet."""
         missing = await self._store.find_missing([p.request.request_id for p in batch.postbacks])
         postbacks = [p for p in batch.postbacks if p.request.request_id in missing]
         await self._store.write(replace(batch, postbacks=postbacks), self._rulebook())
-        return len(batch.clicks) + len(batch.postbacks)
 
 
 def _say_once(error: Exception, said: str) -> str:

@@ -63,6 +63,8 @@ class Batch(Struct, frozen=True):
     clicks: Sequence[Click] = ()
     postbacks: Sequence[Postback] = ()
     flow: Sequence[FlowMinute] = ()
+    arrived: Sequence[str] = ()
+    """Clicks that are stored already, by what they are waited for (``store.write.stamp_ref``, ``own_ref``)."""
 
 
 class Outcome(Struct, frozen=True, gc=False):
@@ -94,6 +96,14 @@ class Store(Protocol):
 
     async def rehearse(self, batch: Batch, rulebook: Rulebook) -> Written:
         """What ``write`` would answer now; nothing is stored."""
+        ...
+
+    async def match_waiting(self, rulebook: Rulebook, since_ms: int) -> int:
+        """Match postbacks that wait for clicks which are there; returns for how many clicks any waited.
+
+        Where several processes write, a click and its postback may arrive at the same moment and not see each
+        other.  ``since_ms``: only postbacks that were received since.
+        """
         ...
 
     async def find_missing(self, request_ids: Sequence[int]) -> set[int]:

@@ -74,6 +74,20 @@ WHERE request_id = ANY ($1::bigint[]) AND request_id BETWEEN $2 AND $3
 """
 """What became of postbacks, by the log."""
 
+FIND_ARRIVED = """
+SELECT DISTINCT w.click_ref FROM waiting AS w
+WHERE w.request_id >= $1
+  AND CASE WHEN left(w.click_ref, 1) = '#'
+      THEN EXISTS (SELECT 1 FROM clicks AS c
+                   WHERE c.click_id = substr(w.click_ref, 2)::bigint AND c.bucket = w.bucket)
+      ELSE EXISTS (SELECT 1 FROM own_ids AS o WHERE o.own_id = substr(w.click_ref, 2) AND o.bucket = w.bucket)
+      END
+LIMIT $2
+"""
+"""Clicks that are there although postbacks wait for them."""
+
+_MOST_ARRIVED = 1000
+
 TOUCH = """
 INSERT INTO settings (name, value) VALUES ('opened', 1) ON CONFLICT (name) DO UPDATE SET value = settings.value + 1
 """
@@ -270,6 +284,14 @@ class PostgresStore:
             except (asyncpg.PostgresError, *AWAY) as error:
                 self._drop_writer()
                 raise unavailable(error) from error
+
+    async def match_waiting(self, rulebook: Rulebook, since_ms: int) -> int:
+        rows = await self._ask(
+            lambda db: db.fetch(FIND_ARRIVED, first_stamp_at(since_ms), _MOST_ARRIVED), _QUESTION_TIMEOUT_S
+        )
+        if rows:
+            await self.write(Batch(arrived=[ref for (ref,) in rows]), rulebook)
+        return len(rows)
 
     async def find_missing(self, request_ids: Sequence[int]) -> set[int]:
         if not request_ids:

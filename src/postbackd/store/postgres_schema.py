@@ -23,13 +23,11 @@ from postbackd.store.failpoints import pass_failpoint
 LOCK_SCHEMA = "SELECT pg_advisory_xact_lock(8101000)"
 """Held by whoever changes the schema, until its transaction ends."""
 
-HAS_SCHEMA = "SELECT to_regclass('schema_migrations') IS NOT NULL"
-"""Whether any migration has been applied."""
-
-HAS_TABLES = """
-SELECT EXISTS (SELECT 1 FROM pg_class WHERE relkind IN ('r', 'p') AND relnamespace = current_schema()::regnamespace)
+FIND_TABLES = """
+SELECT to_regclass('schema_migrations') IS NOT NULL,
+       EXISTS (SELECT 1 FROM pg_class WHERE relkind IN ('r', 'p') AND relnamespace = current_schema()::regnamespace)
 """
-"""Whether there is any table, ours or not."""
+"""Whether any migration has been applied, and whether there is any table, ours or not."""
 
 MAKE_LIST = """
 CREATE TABLE schema_migrations (
@@ -91,8 +89,9 @@ class SchemaState(NamedTuple):
 async def read_state(db: asyncpg.Connection) -> SchemaState:
     """What has been applied and what is to come.  Raises ``StoreRefused`` when this program cannot use the database."""
     known = {migration.number: migration for migration in migrations()}
-    if not await db.fetchval(HAS_SCHEMA):
-        if await db.fetchval(HAS_TABLES):
+    ours, any_table = await db.fetchrow(FIND_TABLES)
+    if not ours:
+        if any_table:
             raise StoreRefused("the database holds tables of another program; name an empty one in --store")
         return SchemaState((), migrations())
     applied = [tuple(row) for row in await db.fetch(APPLIED)]

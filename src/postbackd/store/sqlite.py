@@ -216,6 +216,9 @@ class SqliteStore:
         finally:
             self._roll_back()
 
+    async def match_waiting(self, rulebook: Rulebook, since_ms: int) -> int:
+        return 0  # one writer at a time: each sees what was there before
+
     async def find_missing(self, request_ids: Sequence[int]) -> set[int]:
         return self._ask(lambda: find_missing(self._db, request_ids))
 

@@ -87,7 +87,8 @@ async def settle(tx: Transaction, batch: Batch, rulebook: Rulebook) -> Written:
     postbacks: Sequence[Postback] = batch.postbacks
     if batch.clicks:
         stored = await _write_clicks(tx, batch.clicks)
-        late = await _late_postbacks(tx, batch.clicks, rulebook)
+    if batch.clicks or batch.arrived:
+        late = await _late_postbacks(tx, batch, rulebook)
         if late:
             postbacks = [*late, *postbacks]
     if not postbacks:
@@ -121,9 +122,10 @@ async def _write_clicks(tx: Transaction, clicks: Sequence[Click]) -> Sequence[in
     return stored
 
 
-async def _late_postbacks(tx: Transaction, clicks: Sequence[Click], rulebook: Rulebook) -> Sequence[Postback]:
+async def _late_postbacks(tx: Transaction, batch: Batch, rulebook: Rulebook) -> Sequence[Postback]:
     """Postbacks that arrived before their click did, judged again by today's settings."""
-    refs = [own_ref(click.own_id) if click.own_id else stamp_ref(click.stamp) for click in clicks]
+    refs = [own_ref(click.own_id) if click.own_id else stamp_ref(click.stamp) for click in batch.clicks]
+    refs += batch.arrived
     waiting = await tx.take_waiting(refs)
     judged = (rulebook.judge_again(postback) for postback in waiting)
     return [postback for postback in judged if postback is not None]
