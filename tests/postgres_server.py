@@ -23,6 +23,7 @@ from urllib.parse import quote
 
 import asyncpg
 
+from postbackd.store import citus
 from postbackd.store.postgres import PostgresStore
 
 ADDRESS = os.environ.get("POSTBACKD_TEST_POSTGRES")
@@ -50,16 +51,20 @@ def find_programs() -> dict[int, Path]:
 class PostgresServer:
     """One running server with a superuser ``postbackd``."""
 
-    def __init__(self, programs: Path, options: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, programs: Path, options: dict[str, str] | None = None, disk: Path | None = None
+    ) -> None:
+        """``disk``: an empty folder for its data, when they shall not lie beside its socket."""
         self.directory = Path(tempfile.mkdtemp(prefix="pb-pg-", dir="/tmp"))
         self._owner = _owner()
         self._programs = self._reachable(programs)
         self._options = options or {}
         self.process: subprocess.Popen[bytes] | None = None
         self.port = 5432
+        self.cluster = (disk or self.directory) / "cluster"
         if self._owner is not None:
-            os.chown(self.directory, self._owner.pw_uid, self._owner.pw_gid)
-        self.cluster = self.directory / "cluster"
+            for path in {self.directory, self.cluster.parent}:
+                os.chown(path, self._owner.pw_uid, self._owner.pw_gid)
         self._run(
             "initdb", "--auth", "trust", "--username", "postbackd", "--encoding", "UTF8", "--locale", "C",
             "--no-sync", "--pgdata", str(self.cluster),
@@ -80,7 +85,7 @@ class PostgresServer:
             shutil.copytree(libraries, self.directory / libraries.name)
         return copy / programs.name
 
-    def _run(self, program: str, *arguments: str) -> None:
+    def _run(self, program: str, *arguments: str) -> str:
         done = subprocess.run(
             [str(self._programs / program), *arguments],
             cwd=self.directory,
@@ -90,6 +95,7 @@ class PostgresServer:
         )
         if done.returncode:
             raise RuntimeError(f"{program} failed: {done.stderr.strip()}")
+        return str(done.stdout)
 
     def _as_owner(self) -> dict[str, object]:
         if self._owner is None:
@@ -147,6 +153,10 @@ class PostgresServer:
     def execute(self, sql: str, database: str = "postgres") -> None:
         asyncio.run(_execute(self.address(database), sql))
 
+    def ask(self, sql: str, database: str = "postgres") -> str:
+        """What ``psql`` prints: no heading, columns separated by ``|``."""
+        return self._run("psql", "-XqAt", "-v", "ON_ERROR_STOP=1", "-h", str(self.directory), "-U", "postbackd", "-c", sql, database)
+
 
 async def _execute(address: str, sql: str) -> None:
     db = await asyncpg.connect(address)
@@ -195,7 +205,7 @@ _TABLES = (
 _EMPTY = ";".join(
     [f"DELETE FROM {table}" for table in _TABLES]
     + [
-        f"ALTER TABLE {table} ALTER COLUMN id RESTART"
+        f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), 1, false)"
         for table in ("campaigns", "offers", "sources", "networks", "signing_keys")
     ]
 )
@@ -204,8 +214,13 @@ _EMPTY = ";".join(
 def emptied_database(version: int) -> str:
     """The address of a database with our tables and nothing in them; one a version, for one test after another."""
     address = _shared_database(version)
-    asyncio.run(_execute(address, _EMPTY))
+    empty(address)
     return address
+
+
+def empty(address: str) -> None:
+    """Delete every row of our tables, as if they had just been made."""
+    asyncio.run(_execute(address, _EMPTY))
 
 
 def _owner() -> pwd.struct_passwd | None:

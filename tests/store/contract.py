@@ -31,6 +31,7 @@ from postbackd.core.statuses import Status
 from postbackd.store.base import Batch, Outcome, Store, Written
 from postbackd.store.postgres import PostgresStore
 from postbackd.store.sqlite import SqliteStore
+from tests.citus_server import emptied_distributed_database
 from tests.postgres_server import VERSIONS, emptied_database
 
 T = TypeVar("T")
@@ -60,7 +61,9 @@ async def _execute_sqlite(store: SqliteStore, sql: str) -> None:
     store.connection.execute(sql)
 
 
-def postgres_kind(version: int, address: str | None = None) -> Kind:
+def postgres_kind(
+    version: int, address: str | None = None, emptied: Callable[[int], str] = emptied_database
+) -> Kind:
     """PostgreSQL of one version; ``address``: the database to use, instead of an emptied one a directory."""
     addresses: dict[Path, str] = {}
 
@@ -68,20 +71,29 @@ def postgres_kind(version: int, address: str | None = None) -> Kind:
         if address is not None:
             addresses[directory] = address
         elif directory not in addresses:
-            addresses[directory] = await asyncio.to_thread(emptied_database, version)
+            addresses[directory] = await asyncio.to_thread(emptied, version)
         return await PostgresStore.open(addresses[directory], create=True, write_timeout_s=10)
 
     async def execute(store: PostgresStore, sql: str) -> None:
         await (await store.connection()).execute(sql)
 
     return Kind(
-        f"postgres{version}", open_, execute, "ALTER TABLE campaigns ALTER COLUMN id RESTART WITH 16777216"
+        f"postgres{version}",
+        open_,
+        execute,
+        "SELECT setval(pg_get_serial_sequence('campaigns', 'id'), 16777215)",
     )
+
+
+def citus_kind(version: int) -> Kind:
+    """PostgreSQL whose tables are distributed."""
+    return postgres_kind(version, emptied=emptied_distributed_database)._replace(name="citus")
 
 
 KINDS = (
     Kind("sqlite", _open_sqlite, _execute_sqlite, "UPDATE campaigns SET id = 16777215"),
     *(postgres_kind(version) for version in VERSIONS),
+    *(citus_kind(version) for version in VERSIONS[:1]),
 )
 
 

@@ -107,8 +107,8 @@ class Breaking:
 
 def break_at(world: World, statement: str, *, done: bool) -> None:
     store = store_of(world)
-    db = world.run(store._open_writer())
-    store._writer = Breaking(db, statement, done=done)
+    db = world.run(store._writers[0].open())
+    store._writers[0]._db = Breaking(db, statement, done=done)
 
 
 @pytest.mark.parametrize("done", [True, False], ids=["committed", "not committed"])
@@ -138,7 +138,7 @@ def test_a_session_that_the_server_ends_is_opened_again_and_nothing_is_lost(
 ) -> None:
     click = world.click()
     for n in range(3):
-        pid = world.run(store_of(world)._open_writer()).get_server_pid()
+        pid = world.run(store_of(world)._writers[0].open()).get_server_pid()
         sql(address, f"SELECT pg_terminate_backend({pid}, 5000)")
         assert world.send(click, f"txid=T{n}").verdict == "accepted"
     assert len(world.conversions(click)) == 3
@@ -147,7 +147,7 @@ def test_a_session_that_the_server_ends_is_opened_again_and_nothing_is_lost(
 def test_a_write_that_takes_too_long_is_given_up_and_its_session_is_ended(world: World, address: str) -> None:
     click = world.click()
     world.send(click, "txid=first")
-    store_of(world)._write_timeout_s = 0.3
+    store_of(world)._writers[0].timeout_s = 0.3
 
     async def blocked() -> float:
         other = await asyncpg.connect(address)
@@ -161,7 +161,7 @@ def test_a_write_that_takes_too_long_is_given_up_and_its_session_is_ended(world:
         return took
 
     assert world.run(blocked()) < 2
-    store_of(world)._write_timeout_s = 5
+    store_of(world)._writers[0].timeout_s = 5
     world.run(world.store.recover())
     assert world.send(click, "txid=T").verdict == "accepted"
     assert len(world.conversions(click)) == 2
@@ -169,7 +169,7 @@ def test_a_write_that_takes_too_long_is_given_up_and_its_session_is_ended(world:
 
 def test_transactions_that_got_in_each_others_way_are_tried_again(world: World) -> None:
     click = world.click()
-    store = store_of(world)
+    store = store_of(world)._writers[0]
     write_once = store._write_once
     failures = iter([asyncpg.DeadlockDetectedError("deadlock"), asyncpg.SerializationError("serialization")])
 
@@ -213,7 +213,7 @@ def test_a_real_deadlock_of_two_nodes_is_survived(world: World, address: str) ->
             await db.close()
         return [words(outcome).verdict for outcome in written.outcomes]
 
-    store_of(world)._write_timeout_s = 20
+    store_of(world)._writers[0].timeout_s = 20
     assert world.run(meet()) == ["updated", "updated"]
 
 
@@ -550,7 +550,7 @@ def test_commits_wait_for_the_disk_whatever_the_default_of_the_server_is(address
     async def look(store: PostgresStore) -> list[str]:
         return [
             await db.fetchval("SHOW synchronous_commit")
-            for db in (await store._open_writer(), await store.connection())
+            for db in (await store._writers[0].open(), await store.connection())
         ]
 
     assert on(address, look) == ["on", "on"]

@@ -75,6 +75,22 @@ def migrate(dry_run: bool, settings: Settings) -> None:
 
 
 @db.command()
+@takes_store
+def distribute(settings: Settings) -> None:
+    """Spread the tables over the machines of a Citus cluster; restart the servers afterwards.
+
+    Rows that are there are moved, and nobody can write meanwhile.
+    """
+    from postbackd.store.citus import distribute as spread
+
+    names = _on_database(settings, spread)
+    for name in names:
+        click.echo(f"distributed  {name}")
+    if not names:
+        click.echo("the tables are distributed already")
+
+
+@db.command()
 @click.option(
     "--from", "source", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Data directory."
 )

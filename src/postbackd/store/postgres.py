@@ -1,12 +1,7 @@
-"""The store on a PostgreSQL server: any number of nodes write to one database, each a batch in one transaction.
+"""The store on a PostgreSQL server: any number of nodes write to one database; nothing is kept in a node.
 
-Nothing is kept in a node.  Where two nodes meet, the database decides: the unique key of the conversions waits for
-whoever was first, a conversion that a repeat may change is locked, and a batch with pixel postbacks runs alone, because
-what it decides depends on conversions that are not there (``BEGIN_ALONE``).
-
-A batch is tried again when the server says that two transactions got in each other's way, when a partition is missing,
-and when the connection breaks.  In the last case the old transaction is ended first, and the log is asked whether it
-had been committed: the request ids tell.
+On one server a batch is one transaction (``postgres_writer``).  Where Citus has spread the tables over several, a batch
+is divided by shard, and the parts are written at the same time.
 """
 
 from __future__ import annotations
@@ -22,16 +17,13 @@ from typing import Any, TypeVar
 import asyncpg
 
 from postbackd.core.click_id import MAX_STAMP, first_stamp_at
-from postbackd.core.model import Catalog, CatalogEntry, Channel, Postback, SigningKey
+from postbackd.core.model import Catalog, CatalogEntry, Postback, SigningKey
 from postbackd.core.rulebook import Rulebook
-from postbackd.core.verdicts import Verdict
-from postbackd.store import catalog, postgres_nodes
+from postbackd.store import catalog, citus, postgres_nodes
 from postbackd.store.base import Batch, NodeLease, Outcome, StoreAway, StoreRefused, Written
-from postbackd.store.failpoints import pass_failpoint
 from postbackd.store.postgres_connection import (
     AWAY,
     CATALOG_CHANNEL,
-    WRITING,
     PostgresDatabase,
     ask,
     check_server,
@@ -49,62 +41,27 @@ from postbackd.store.postgres_partitions import (
 from postbackd.store.postgres_purge import LAST_STAMP, purge
 from postbackd.store.postgres_schema import migrate, read_state
 from postbackd.store.postgres_write import PostgresTransaction
-from postbackd.store.split import write_in_parts
-from postbackd.store.write import settle
+from postbackd.store.postgres_writer import FIND_OUTCOMES, Writer
 
 _T = TypeVar("_T")
 
-BEGIN = "BEGIN; SELECT pg_advisory_xact_lock_shared(8101004)"
-"""Begin a transaction that runs beside others; waits for one that has to run alone."""
-
-BEGIN_ALONE = "BEGIN; SELECT pg_advisory_xact_lock(8101004)"
-"""Begin a transaction that nobody else writes beside."""
-
-END_SESSION = """
-SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE pid = $1 AND backend_start = $2
-"""
-"""End a session that we have lost, and wait until it has ended: what it was doing is done or undone then."""
-
-SESSION = "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
-"""Who we are, so that we can be ended."""
-
-FIND_OUTCOMES = """
-SELECT request_id, verdict, reason, conversion_id FROM postbacks
-WHERE request_id = ANY ($1::bigint[]) AND request_id BETWEEN $2 AND $3
-"""
-"""What became of postbacks, by the log."""
-
 FIND_ARRIVED = """
-SELECT DISTINCT w.click_ref FROM waiting AS w
+SELECT w.click_ref FROM waiting AS w
+JOIN clicks AS c ON c.bucket = w.bucket
+ AND c.click_id = CASE WHEN left(w.click_ref, 1) = '#' THEN substr(w.click_ref, 2)::bigint END
 WHERE w.request_id >= $1
-  AND CASE WHEN left(w.click_ref, 1) = '#'
-      THEN EXISTS (SELECT 1 FROM clicks AS c
-                   WHERE c.click_id = substr(w.click_ref, 2)::bigint AND c.bucket = w.bucket)
-      ELSE EXISTS (SELECT 1 FROM own_ids AS o WHERE o.own_id = substr(w.click_ref, 2) AND o.bucket = w.bucket)
-      END
+UNION
+SELECT w.click_ref FROM waiting AS w
+JOIN own_ids AS o ON o.bucket = w.bucket AND o.own_id = substr(w.click_ref, 2)
+WHERE w.request_id >= $1 AND left(w.click_ref, 1) = '='
 LIMIT $2
 """
 """Clicks that are there although postbacks wait for them."""
 
 _MOST_ARRIVED = 1000
 
-TOUCH = """
-INSERT INTO settings (name, value) VALUES ('opened', 1) ON CONFLICT (name) DO UPDATE SET value = settings.value + 1
-"""
-"""A small write, to prove that writing works."""
-
-POISONED = (
-    asyncpg.DataError,
-    asyncpg.IntegrityConstraintViolationError,
-    OverflowError,
-    TypeError,
-    ValueError,  # what asyncpg cannot encode
-)
-"""What a row that cannot be stored raises; everything else concerns the database itself."""
-
-_IN_THE_WAY = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
-
-_MOST_TRIES = 8
+_WRITERS = 8
+"""Connections over which the parts of a batch are written, where the tables are distributed."""
 
 _QUESTION_TIMEOUT_S = 5.0
 """For small questions on which a server waits."""
@@ -120,12 +77,10 @@ class PostgresStore:
         """Use ``PostgresStore.open``."""
         self._dsn = dsn
         self._write_timeout_s = write_timeout_s
-        self._writer: asyncpg.Connection | None = None
-        self._session: tuple[int, Any] | None = None
-        """The session of the writer, or of the one that was lost last."""
+        self._writers: Sequence[Writer] = ()
+        self._shards: Sequence[int] | None = None
+        """The shard of each bucket, where the tables are distributed."""
         self._asker: asyncpg.Connection | None = None
-        self._turn = asyncio.Lock()
-        """Held by whoever writes."""
         self._asking = asyncio.Lock()
         """Held by whoever uses the connection for questions and upkeep."""
         self._holder = f"{socket.gethostname()}:{os.getpid()}:{token_hex(4)}"
@@ -159,26 +114,15 @@ class PostgresStore:
         if create:
             await migrate(db)
             await catalog.initialise(PostgresDatabase(db))
+        self._shards = await citus.read_shards(db)
+        kind, count = (PostgresTransaction, 1) if self._shards is None else (citus.CitusTransaction, _WRITERS)
+        self._writers = [
+            Writer(self._dsn, self._write_timeout_s, kind, self._make_partitions) for _ in range(count)
+        ]
+        if create:
             await self.tend()
 
     # --- connections -------------------------------------------------------------------------------------------
-
-    async def _open_writer(self) -> asyncpg.Connection:
-        if self._writer is None or self._writer.is_closed():
-            db = await connect(self._dsn, WRITING)
-            try:
-                checked = await check_server(db)
-                await make_durable(db, checked["synchronous_commit"])
-                if self._session is not None:
-                    await db.fetchval(END_SESSION, *self._session)
-                session = await db.fetchrow(SESSION)
-                assert session is not None
-                self._session = tuple(session)
-            except BaseException:
-                db.terminate()
-                raise
-            self._writer = db
-        return self._writer
 
     async def _open_asker(self) -> asyncpg.Connection:
         if self._asker is None or self._asker.is_closed():
@@ -198,91 +142,56 @@ class PostgresStore:
         self._changes_heard += 1
         self._generation = None
 
-    def _drop_writer(self) -> None:
-        if self._writer is not None:
-            self._writer.terminate()
-            self._writer = None
-
     # --- writing -----------------------------------------------------------------------------------------------
 
     async def write(self, batch: Batch, rulebook: Rulebook) -> Written:
-        async with self._turn:
-            return await write_in_parts(lambda part: self._write_whole(part, rulebook), batch, POISONED)
+        if self._shards is None:
+            return await self._writers[0].write(batch, rulebook)
+        return await self._write_by_shard(batch, rulebook, self._shards)
 
-    async def _write_whole(self, batch: Batch, rulebook: Rulebook) -> Written:
-        deadline = monotonic() + self._write_timeout_s
-        lost = False
-        for _ in range(_MOST_TRIES):
-            try:
-                async with asyncio.timeout(deadline - monotonic()):
-                    db = await self._open_writer()
-                    if lost and (written := await _find_written(db, batch)):
-                        return written
-                    return await self._write_once(db, batch, rulebook)
-            except _IN_THE_WAY:
-                continue
-            except asyncpg.CheckViolationError as error:
-                if error.constraint_name is not None:
-                    raise
-                await self._make_partitions(batch)
-            except (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, ConnectionError) as error:
-                if isinstance(error, ValueError):  # what asyncpg cannot encode is an InterfaceError too
-                    raise
-                self._drop_writer()
-                if lost:
-                    raise unavailable(error) from error
-                lost = True
-            except AWAY as error:
-                self._drop_writer()
-                raise unavailable(error) from error
-        raise StoreAway("other nodes got in the way too often")
+    async def _write_by_shard(self, batch: Batch, rulebook: Rulebook, shards: Sequence[int]) -> Written:
+        """The clicks first, because a postback with a caller's own id may lie on another shard than its click."""
+        clicks, postbacks = citus.parts_of(batch, shards)
+        stored: list[int] = [0] * len(batch.clicks)
+        outcomes: dict[int, Outcome] = {}
+        parts = [Batch([batch.clicks[index] for index in part]) for part in clicks.values()]
+        for part, written in zip(clicks.values(), await self._write_together(parts, rulebook), strict=True):
+            for index, stamp in zip(part, written.clicks, strict=True):
+                stored[index] = stamp
+        parts = [Batch(postbacks=[batch.postbacks[index] for index in part]) for part in postbacks.values()]
+        for part, written in zip(
+            postbacks.values(), await self._write_together(parts, rulebook), strict=True
+        ):
+            outcomes |= zip(part, written.outcomes, strict=True)
+        if batch.flow or batch.arrived:
+            await self._writers[0].write(Batch(flow=batch.flow, arrived=batch.arrived), rulebook)
+        return Written(stored, [outcomes[index] for index in range(len(outcomes))])
 
-    async def _write_once(self, db: asyncpg.Connection, batch: Batch, rulebook: Rulebook) -> Written:
-        await db.execute(BEGIN_ALONE if _has_to_run_alone(batch.postbacks) else BEGIN)
-        try:
-            tx = PostgresTransaction(db)
-            written = await settle(tx, batch, rulebook)
-            if batch.flow:
-                await tx.add_flow(batch.flow)
-            pass_failpoint("before_commit")
-            await db.execute("COMMIT")
-            pass_failpoint("after_commit")
-        except BaseException as error:
-            await self._roll_back(error)
-            raise
+    async def _write_together(self, parts: Sequence[Batch], rulebook: Rulebook) -> Sequence[Written]:
+        """Write the parts at the same time.  Raises what the first one that failed raised, when all have ended."""
+        writing = (
+            self._writers[number % len(self._writers)].write(part, rulebook)
+            for number, part in enumerate(parts)
+        )
+        ended = await asyncio.gather(*writing, return_exceptions=True)
+        written = [part for part in ended if isinstance(part, Written)]
+        for failed in ended:
+            if isinstance(failed, BaseException):
+                raise failed
         return written
 
-    async def _roll_back(self, error: BaseException) -> None:
-        """Leave the connection as if nothing had happened, or leave the connection."""
-        db = self._writer
-        if db is None or db.is_closed():
-            return
-        try:
-            if not isinstance(error, (asyncpg.PostgresError, *POISONED)):
-                raise ConnectionAbortedError  # nobody knows what it is waiting for
-            await db.execute("ROLLBACK")
-        except AWAY:
-            self._drop_writer()
+    async def rehearse(self, batch: Batch, rulebook: Rulebook) -> Written:
+        return await self._writers[0].rehearse(batch, rulebook)
+
+    async def recover(self) -> None:
+        for writer in self._writers:
+            await writer.prove()
 
     async def _make_partitions(self, batch: Batch) -> None:
         async with self._asking:
             try:
                 await make_partitions(await self._open_asker(), partitions_of(batch))
             except asyncpg.PostgresError as error:
-                raise unavailable(error) from error
-
-    async def rehearse(self, batch: Batch, rulebook: Rulebook) -> Written:
-        async with self._turn:
-            await self._make_partitions(batch)
-            try:
-                db = await self._open_writer()
-                await db.execute(BEGIN_ALONE)
-                try:
-                    return await settle(PostgresTransaction(db), batch, rulebook)
-                finally:
-                    await db.execute("ROLLBACK")
-            except (asyncpg.PostgresError, *AWAY) as error:
-                self._drop_writer()
                 raise unavailable(error) from error
 
     async def match_waiting(self, rulebook: Rulebook, since_ms: int) -> int:
@@ -304,19 +213,6 @@ class PostgresStore:
 
     async def load_postbacks(self, request_ids: Sequence[int]) -> Sequence[Postback]:
         return await self._ask(lambda db: PostgresTransaction(db).find_postbacks(request_ids))
-
-    async def recover(self) -> None:
-        async with self._turn:
-            try:
-                async with asyncio.timeout(self._write_timeout_s):
-                    db = await self._open_writer()
-                    await db.execute(TOUCH)
-            except StoreRefused as error:
-                self._drop_writer()
-                raise StoreAway(str(error)) from error
-            except (asyncpg.PostgresError, *AWAY) as error:
-                self._drop_writer()
-                raise unavailable(error) from error
 
     # --- catalog, questions, upkeep ------------------------------------------------------------------------------
 
@@ -382,7 +278,8 @@ class PostgresStore:
         return await self._ask(lambda db: ask(db, name, **parameters))
 
     async def purge(self, before_ms: int, limit: int) -> int:
-        return await self._ask(lambda db: purge(db, first_stamp_at(before_ms), limit))
+        alone = self._shards is not None
+        return await self._ask(lambda db: purge(db, first_stamp_at(before_ms), limit, alone=alone))
 
     async def tend(self) -> None:
         """Make the partitions of the next days, and end what an interrupted purge began."""
@@ -403,13 +300,14 @@ class PostgresStore:
         }
 
     async def close(self) -> None:
-        for db in (self._writer, self._asker):
-            if db is not None and not db.is_closed():
-                try:
-                    await db.close(timeout=2)
-                except AWAY:
-                    db.terminate()
-        self._writer = self._asker = None
+        for writer in self._writers:
+            await writer.close()
+        db, self._asker = self._asker, None
+        if db is not None and not db.is_closed():
+            try:
+                await db.close(timeout=2)
+            except AWAY:
+                db.terminate()
 
     async def connection(self) -> asyncpg.Connection:
         """For tests and tools that look at the database itself."""
@@ -430,29 +328,3 @@ class PostgresStore:
                 raise StoreAway(str(error)) from error
             except (asyncpg.PostgresError, *AWAY) as error:
                 raise unavailable(error) from error
-
-
-def _has_to_run_alone(postbacks: Sequence[Postback]) -> bool:
-    """A pixel without transaction id is another view of a conversion that S2S may be bringing at this moment."""
-    return any(
-        postback.request.channel == Channel.PIXEL and not postback.transaction_id for postback in postbacks
-    )
-
-
-async def _find_written(db: asyncpg.Connection, batch: Batch) -> Written | None:
-    """The answers to a batch that was committed although nobody heard of it; ``None`` when it was not.
-
-    A batch of clicks alone can be written again in any case.
-    """
-    if not batch.postbacks:
-        return None
-    requests = [postback.request.request_id for postback in batch.postbacks]
-    new = {postback.request.request_id for postback in batch.postbacks if not postback.replay}
-    rows = await db.fetch(FIND_OUTCOMES, requests, min(requests), max(requests))
-    found = {row[0]: Outcome(Verdict(row[1]), row[2], row[3]) for row in rows}
-    if not new or not new <= found.keys():
-        return None
-    own_ids = [click.own_id for click in batch.clicks if click.own_id]
-    holders = await PostgresTransaction(db).find_own_ids(own_ids) if own_ids else {}
-    stored = [holders[click.own_id] if click.own_id else click.stamp for click in batch.clicks]
-    return Written(stored, [found[request_id] for request_id in requests])

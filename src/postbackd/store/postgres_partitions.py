@@ -108,9 +108,13 @@ def _read_bound(bound: str) -> tuple[int, int]:
     return int(first), int(end)
 
 
-async def drop_partition(db: asyncpg.Connection, partition: Partition) -> None:
-    """Take a partition out of its table without stopping anybody, then drop it.  Outside of a transaction."""
-    await db.execute(f"ALTER TABLE {partition.table} DETACH PARTITION {partition.name} CONCURRENTLY")
+async def drop_partition(db: asyncpg.Connection, partition: Partition, *, alone: bool) -> None:
+    """Take a partition out of its table without stopping anybody, then drop it.  Outside of a transaction.
+
+    ``alone``: the others have to wait a moment, because Citus cannot do it beside them.
+    """
+    how = "" if alone else "CONCURRENTLY"
+    await db.execute(f"ALTER TABLE {partition.table} DETACH PARTITION {partition.name} {how}")
     await _drop_detached(db)
 
 

@@ -38,10 +38,11 @@ DELETE FROM {table} WHERE {key} IN (SELECT {key} FROM {table} WHERE {key} < $1 O
 _KEYS = {"clicks": "click_id", "postbacks": "request_id"}
 
 
-async def purge(db: asyncpg.Connection, before: int, limit: int) -> int:
+async def purge(db: asyncpg.Connection, before: int, limit: int, *, alone: bool) -> int:
     """Delete clicks and log rows with a stamp below ``before``; returns how many rows of these went.
 
     A day that lies before it as a whole goes at once, the oldest first; of the last day ``limit`` rows of each go.
+    ``alone``: see ``drop_partition``.
     """
     async with db.transaction():
         await db.execute(KEEP_SETTING, "last_stamp", await db.fetchval(LAST_STAMP, (1 << 63) - 1) or 0)
@@ -53,7 +54,7 @@ async def purge(db: asyncpg.Connection, before: int, limit: int) -> int:
             if partition.end <= before:
                 rows: int = await db.fetchval(COUNT.format(name=partition.name))
                 pass_failpoint("mid_purge")
-                await drop_partition(db, partition)
+                await drop_partition(db, partition, alone=alone)
                 if rows:
                     return rows
     deleted = 0

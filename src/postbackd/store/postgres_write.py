@@ -21,7 +21,7 @@ from postbackd.store.base import FlowMinute
 from postbackd.store.write import Key, Row, StoredClick
 
 
-class _Insert:
+class Insert:
     """A statement that inserts any number of rows, each column an array."""
 
     def __init__(self, table: str, columns: str, on_conflict: str = "") -> None:
@@ -29,21 +29,52 @@ class _Insert:
         pairs = [column.split() for column in columns.split(",")]
         names = ", ".join(name for name, _ in pairs)
         arrays = ", ".join(f"${number}::{type_}[]" for number, (_, type_) in enumerate(pairs, 1))
-        self._columns = len(pairs)
-        self.sql = f"INSERT INTO {table} ({names}) SELECT * FROM unnest({arrays}) {on_conflict}"
+        self.table = table
+        self._types = [type_ for _, type_ in pairs]
+        self._begin = f"INSERT INTO {table} ({names})"
+        self._end = on_conflict
+        self.sql = f"{self._begin} SELECT * FROM unnest({arrays}) {on_conflict}"
 
     async def run(self, db: asyncpg.Connection, rows: Sequence[Row]) -> int:
         """Insert the rows; returns how many went in."""
         if not rows:
             return 0
-        assert len(rows[0]) == self._columns
-        tag: str = await db.execute(self.sql, *zip(*rows, strict=True))
-        return int(tag.rpartition(" ")[2])
+        assert len(rows[0]) == len(self._types)
+        return _count(await db.execute(self.sql, *zip(*rows, strict=True)))
+
+    async def run_values(self, db: asyncpg.Connection, rows: Sequence[Row]) -> int:
+        """As ``run``, in statements that name their rows; some hundred rows each, of a few sizes."""
+        inserted = 0
+        start = 0
+        while start < len(rows):
+            size = next(size for size in _VALUES_SIZES if size <= len(rows) - start)
+            values = [value for row in rows[start : start + size] for value in row]
+            inserted += _count(await db.execute(self.values_sql(size), *values))
+            start += size
+        return inserted
+
+    def values_sql(self, size: int) -> str:
+        """The statement for so many rows."""
+        width = len(self._types)
+        lines = (
+            ", ".join(f"${line * width + column}::{type_}" for column, type_ in enumerate(self._types, 1))
+            for line in range(size)
+        )
+        return f"{self._begin} VALUES ({'), ('.join(lines)}) {self._end}"
+
+
+_VALUES_SIZES = (256, 64, 16, 4, 1)
+"""Of a few sizes, so that each statement is prepared once."""
+
+
+def _count(tag: str) -> int:
+    """``INSERT 0 57``."""
+    return int(tag.rpartition(" ")[2])
 
 
 # Every statement has a name and a sentence.
 
-ADD_CLICKS = _Insert(
+ADD_CLICKS = Insert(
     "clicks",
     "click_id bigint, bucket smallint, campaign integer, offer integer, kind smallint, source_click_id text, "
     "cost_micros bigint, country text, ip_prefix text, own_id text, "
@@ -53,7 +84,7 @@ ADD_CLICKS = _Insert(
 )
 """Visits; one that a server registers again under an id of ours is there already."""
 
-CLAIM_OWN_IDS = _Insert(
+CLAIM_OWN_IDS = Insert(
     "own_ids", "own_id text, bucket smallint, click_id bigint", "ON CONFLICT (own_id, bucket) DO NOTHING"
 )
 """The first click to claim an own id keeps it."""
@@ -74,7 +105,7 @@ WHERE c.click_id BETWEEN $3 AND $4
 PURGED_BEFORE = "SELECT value FROM settings WHERE name = 'purged_before'"
 """The horizon up to which clicks have been purged."""
 
-ADD_CONVERSIONS = _Insert(
+ADD_CONVERSIONS = Insert(
     "conversions",
     "click_id bigint, type text, transaction_id text, conversion_id bigint, network integer, campaign integer, "
     "offer integer, status smallint, value_micros bigint, currency text, channels smallint, status_time_ms bigint, "
@@ -119,7 +150,7 @@ WHERE click_id = $2 AND type = $3 AND transaction_id = $4 AND bucket = $5
 """
 """Give the pixel's conversion the transaction id that the S2S postback names."""
 
-ADD_HISTORY = _Insert(
+ADD_HISTORY = Insert(
     "conversion_history",
     "click_id bigint, request_id bigint, conversion_id bigint, status_from smallint, status_to smallint, "
     "status_word text, value_micros_from bigint, value_micros_to bigint, bucket smallint",
@@ -127,7 +158,7 @@ ADD_HISTORY = _Insert(
 )
 """Changes of conversions."""
 
-ADD_POSTBACKS = _Insert(
+ADD_POSTBACKS = Insert(
     "postbacks",
     "request_id bigint, network integer, channel smallint, verdict smallint, reason smallint, click_id bigint, "
     "campaign integer, conversion_id bigint, click_text text, type text, value text, currency text, "
@@ -147,7 +178,7 @@ WHERE p.request_id = w.request_id AND p.request_id BETWEEN $7 AND $8
 """
 """A late match or a replay changed what became of postbacks; what it was first is kept."""
 
-ADD_WAITING = _Insert(
+ADD_WAITING = Insert(
     "waiting",
     "click_ref text, request_id bigint, bucket smallint",
     "ON CONFLICT (click_ref, request_id, bucket) DO NOTHING",
@@ -168,7 +199,7 @@ ORDER BY p.request_id
 """
 """Rows of the postback log, as they can be judged again."""
 
-ADD_PIXEL_CONVERSIONS = _Insert(
+ADD_PIXEL_CONVERSIONS = Insert(
     "pixel_conversions",
     "click_id bigint, type text, bucket smallint",
     "ON CONFLICT (click_id, type, bucket) DO NOTHING",
@@ -184,14 +215,14 @@ WHERE t.click_id = w.click_id AND t.type = w.type AND t.bucket = w.bucket RETURN
 """
 """S2S speaks of conversions that the pixel brought."""
 
-ADD_REFUSALS = _Insert(
+ADD_REFUSALS = Insert(
     "refusals",
     "minute bigint, kind text, count bigint",
     "ON CONFLICT (minute, kind) DO UPDATE SET count = refusals.count + excluded.count",
 )
 """Requests refused at the front door."""
 
-ADD_RESPONSE_TIMES = _Insert(
+ADD_RESPONSE_TIMES = Insert(
     "response_times",
     "minute bigint, bucket integer, count bigint, total_us bigint",
     "ON CONFLICT (minute, bucket) DO UPDATE "
@@ -209,13 +240,19 @@ class PostgresTransaction:
         self._db = db
         self._pixel: bool | None = None
         """Whether the pixel brought anything; ``None``: not known, has to be asked."""
+        self._buckets: set[int] = set()
+        """Those in which clicks were looked for."""
+
+    async def insert(self, statement: Insert, rows: Sequence[Row]) -> int:
+        """Insert the rows; returns how many went in."""
+        return await statement.run(self._db, rows)
 
     async def add_clicks(self, clicks: Sequence[Click]) -> None:
-        await ADD_CLICKS.run(self._db, sorted(map(_click_row, clicks), key=itemgetter(0)))
+        await self.insert(ADD_CLICKS, sorted(map(_click_row, clicks), key=itemgetter(0)))
 
     async def claim_own_ids(self, own_ids: Mapping[str, int]) -> Mapping[str, int]:
         rows = sorted((own_id, bucket_of_text(own_id), stamp) for own_id, stamp in own_ids.items())
-        await CLAIM_OWN_IDS.run(self._db, rows)
+        await self.insert(CLAIM_OWN_IDS, rows)
         return await self.find_own_ids(list(own_ids))
 
     async def find_own_ids(self, own_ids: Sequence[str]) -> Mapping[str, int]:
@@ -233,7 +270,7 @@ class PostgresTransaction:
 
     async def add_conversions(self, rows: Sequence[Row]) -> int:
         ordered = sorted(rows, key=_KEY)  # of equal keys the first stays the first
-        return await ADD_CONVERSIONS.run(self._db, [(*row, bucket_of_stamp(row[0])) for row in ordered])
+        return await self.insert(ADD_CONVERSIONS, [(*row, bucket_of_stamp(row[0])) for row in ordered])
 
     async def find_conversions(self, keys: Sequence[Key]) -> Mapping[Key, Conversion]:
         return await self._conversions(FIND_CONVERSIONS, keys)
@@ -269,11 +306,11 @@ class PostgresTransaction:
         await self._db.execute(CHANGE_CONVERSIONS, *columns, columns[0][0], columns[0][-1])
 
     async def add_history(self, rows: Sequence[Row]) -> None:
-        await ADD_HISTORY.run(self._db, [(*row, bucket_of_stamp(row[0])) for row in rows])
+        await self.insert(ADD_HISTORY, [(*row, bucket_of_stamp(row[0])) for row in rows])
 
     async def add_postbacks(self, rows: Sequence[Row]) -> None:
-        await ADD_POSTBACKS.run(
-            self._db, [(*row, bucket_of_stamp(row[0] if row[5] is None else row[5])) for row in rows]
+        await self.insert(
+            ADD_POSTBACKS, [(*row, bucket_of_stamp(row[0] if row[5] is None else row[5])) for row in rows]
         )
 
     async def change_postbacks(self, rows: Sequence[Row]) -> None:
@@ -281,12 +318,16 @@ class PostgresTransaction:
         await self._db.execute(CHANGE_POSTBACKS, *zip(*ordered, strict=True), ordered[0][5], ordered[-1][5])
 
     async def add_waiting(self, rows: Sequence[tuple[str, int]]) -> None:
-        await ADD_WAITING.run(self._db, sorted((*row, _bucket_of_ref(row[0])) for row in rows))
+        await self.insert(ADD_WAITING, sorted((*row, bucket_of_ref(row[0])) for row in rows))
 
     async def take_waiting(self, click_refs: Sequence[str]) -> Sequence[Postback]:
         refs = sorted(click_refs)
-        taken = await self._db.fetch(TAKE_WAITING, refs, [_bucket_of_ref(ref) for ref in refs])
-        found = await self._find_postbacks([request_id for (request_id,) in taken])
+        taken = await self._db.fetch(TAKE_WAITING, refs, [bucket_of_ref(ref) for ref in refs])
+        return await self.read_waiting([request_id for (request_id,) in taken])
+
+    async def read_waiting(self, request_ids: Sequence[int]) -> Sequence[Postback]:
+        """Those of the postbacks that are unmatched still, oldest first."""
+        found = await self._find_postbacks(request_ids)
         return [_read_postback(row) for row in found if row[-1] == Verdict.UNMATCHED]
 
     async def find_postbacks(self, request_ids: Sequence[int]) -> list[Postback]:
@@ -303,8 +344,8 @@ class PostgresTransaction:
     async def add_pixel_conversions(self, keys: Sequence[tuple[int, str]]) -> None:
         if keys:
             self._pixel = True
-            await ADD_PIXEL_CONVERSIONS.run(
-                self._db, sorted({(*key, bucket_of_stamp(key[0])) for key in keys})
+            await self.insert(
+                ADD_PIXEL_CONVERSIONS, sorted({(*key, bucket_of_stamp(key[0])) for key in keys})
             )
 
     async def has_pixel_conversions(self) -> bool:
@@ -332,13 +373,13 @@ class PostgresTransaction:
     async def add_flow(self, minutes: Sequence[FlowMinute]) -> None:
         """Add what the front door counted."""
         refusals = [(flow.minute, kind, count) for flow in minutes for kind, count in flow.refusals.items()]
-        await ADD_REFUSALS.run(self._db, sorted(refusals))
+        await self.insert(ADD_REFUSALS, sorted(refusals))
         times = [
             (flow.minute, bucket, *counted)
             for flow in minutes
             for bucket, counted in flow.response_times.items()
         ]
-        await ADD_RESPONSE_TIMES.run(self._db, sorted(times))
+        await self.insert(ADD_RESPONSE_TIMES, sorted(times))
 
 
 _KEY = itemgetter(0, 1, 2)
@@ -348,7 +389,7 @@ def _buckets(stamps: Iterable[int]) -> list[int]:
     return [bucket_of_stamp(stamp) for stamp in stamps]
 
 
-def _bucket_of_ref(click_ref: str) -> int:
+def bucket_of_ref(click_ref: str) -> int:
     """The bucket of a click by what it is waited for by, see ``store.write.stamp_ref``."""
     return bucket_of_stamp(int(click_ref[1:])) if click_ref[0] == "#" else bucket_of_text(click_ref[1:])
 

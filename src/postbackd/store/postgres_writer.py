@@ -1,0 +1,239 @@
+"""One session that writes batches to a PostgreSQL database, each in one transaction.
+
+Where two sessions meet, the database decides: the unique key of the conversions waits for whoever was first, a
+conversion that a repeat may change is locked, and a batch with pixel postbacks runs alone, because what it decides
+depends on conversions that are not there (``BEGIN_ALONE``).
+
+A batch is tried again when the server says that two transactions got in each other's way, when a partition is missing,
+and when the connection breaks.  In the last case the old session is ended first, and the log is asked whether it had
+committed: the request ids tell.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from time import monotonic
+from typing import Any
+
+import asyncpg
+
+from postbackd.core.model import Channel, Postback
+from postbackd.core.rulebook import Rulebook
+from postbackd.core.verdicts import Verdict
+from postbackd.store.base import Batch, Outcome, StoreAway, StoreRefused, Written
+from postbackd.store.failpoints import pass_failpoint
+from postbackd.store.postgres_connection import (
+    AWAY,
+    WRITING,
+    check_server,
+    connect,
+    make_durable,
+    unavailable,
+)
+from postbackd.store.postgres_write import PostgresTransaction
+from postbackd.store.split import write_in_parts
+from postbackd.store.write import settle
+
+BEGIN = "BEGIN; SELECT pg_advisory_xact_lock_shared(8101004)"
+"""Begin a transaction that runs beside others; waits for one that has to run alone."""
+
+BEGIN_ALONE = "BEGIN; SELECT pg_advisory_xact_lock(8101004)"
+"""Begin a transaction that nobody else writes beside."""
+
+SESSION = "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
+"""Who we are, so that we can be ended."""
+
+END_SESSION = """
+SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE pid = $1 AND backend_start = $2
+"""
+"""End a session that we have lost, and wait until it has ended: what it was doing is done or undone then."""
+
+FIND_OUTCOMES = """
+SELECT request_id, verdict, reason, conversion_id FROM postbacks
+WHERE request_id = ANY ($1::bigint[]) AND request_id BETWEEN $2 AND $3
+"""
+"""What became of postbacks, by the log."""
+
+TOUCH = """
+INSERT INTO settings (name, value) VALUES ('opened', 1) ON CONFLICT (name) DO UPDATE SET value = settings.value + 1
+"""
+"""A small write, to prove that writing works."""
+
+POISONED = (
+    asyncpg.DataError,
+    asyncpg.IntegrityConstraintViolationError,
+    OverflowError,
+    TypeError,
+    ValueError,  # what asyncpg cannot encode
+)
+"""What a row that cannot be stored raises; everything else concerns the database itself."""
+
+_IN_THE_WAY = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+
+_MOST_TRIES = 8
+
+_BROKEN = (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, ConnectionError)
+
+
+class Writer:
+    """A connection that is opened when it is needed, and what is written on it."""
+
+    def __init__(
+        self,
+        dsn: str,
+        timeout_s: float,
+        transaction: type[PostgresTransaction],
+        make_partitions: Callable[[Batch], Awaitable[None]],
+    ) -> None:
+        """``timeout_s``: how long a batch may take.  ``make_partitions``: makes those that a batch needs."""
+        self.timeout_s = timeout_s
+        self._dsn = dsn
+        self._transaction = transaction
+        self._make_partitions = make_partitions
+        self._db: asyncpg.Connection | None = None
+        self._session: tuple[int, Any] | None = None
+        """The session of the connection, or of the one that was lost last."""
+        self._turn = asyncio.Lock()
+
+    async def write(self, batch: Batch, rulebook: Rulebook) -> Written:
+        """See ``store.base.Store.write``.  Raises ``StoreAway``."""
+        async with self._turn:
+            return await write_in_parts(lambda part: self._write_whole(part, rulebook), batch, POISONED)
+
+    async def rehearse(self, batch: Batch, rulebook: Rulebook) -> Written:
+        """See ``store.base.Store.rehearse``.  Raises ``StoreAway``."""
+        async with self._turn:
+            await self._make_partitions(batch)
+            try:
+                db = await self.open()
+                await db.execute(BEGIN_ALONE)
+                try:
+                    return await settle(self._transaction(db), batch, rulebook)
+                finally:
+                    await db.execute("ROLLBACK")
+            except (StoreRefused, asyncpg.PostgresError, *AWAY) as error:
+                self._drop()
+                raise unavailable(error) from error
+
+    async def prove(self) -> None:
+        """Prove that a write reaches the disk of the server.  Raises ``StoreAway`` while it does not."""
+        async with self._turn:
+            try:
+                async with asyncio.timeout(self.timeout_s):
+                    db = await self.open()
+                    await db.execute(TOUCH)
+            except (StoreRefused, asyncpg.PostgresError, *AWAY) as error:
+                self._drop()
+                raise unavailable(error) from error
+
+    async def open(self) -> asyncpg.Connection:
+        """The connection; a new one has ended the session of the one that was lost before it."""
+        if self._db is None or self._db.is_closed():
+            db = await connect(self._dsn, WRITING)
+            try:
+                checked = await check_server(db)
+                await make_durable(db, checked["synchronous_commit"])
+                if self._session is not None:
+                    await db.fetchval(END_SESSION, *self._session)
+                session = await db.fetchrow(SESSION)
+                assert session is not None
+                self._session = tuple(session)
+            except BaseException:
+                db.terminate()
+                raise
+            self._db = db
+        return self._db
+
+    async def close(self) -> None:
+        db, self._db = self._db, None
+        if db is not None and not db.is_closed():
+            try:
+                await db.close(timeout=2)
+            except AWAY:
+                db.terminate()
+
+    def _drop(self) -> None:
+        if self._db is not None:
+            self._db.terminate()
+            self._db = None
+
+    async def _write_whole(self, batch: Batch, rulebook: Rulebook) -> Written:
+        deadline = monotonic() + self.timeout_s
+        lost = False
+        for _ in range(_MOST_TRIES):
+            try:
+                async with asyncio.timeout(deadline - monotonic()):
+                    db = await self.open()
+                    if lost and (written := await self._find_written(db, batch)):
+                        return written
+                    return await self._write_once(db, batch, rulebook)
+            except _IN_THE_WAY:
+                continue
+            except asyncpg.CheckViolationError as error:
+                if error.constraint_name is not None:
+                    raise
+                await self._make_partitions(batch)
+            except _BROKEN as error:
+                if isinstance(error, ValueError):  # what asyncpg cannot encode is an InterfaceError too
+                    raise
+                self._drop()
+                if lost:
+                    raise unavailable(error) from error
+                lost = True
+            except (StoreRefused, *AWAY) as error:
+                self._drop()
+                raise unavailable(error) from error
+        raise StoreAway("other nodes got in the way too often")
+
+    async def _write_once(self, db: asyncpg.Connection, batch: Batch, rulebook: Rulebook) -> Written:
+        await db.execute(BEGIN_ALONE if _has_to_run_alone(batch.postbacks) else BEGIN)
+        try:
+            tx = self._transaction(db)
+            written = await settle(tx, batch, rulebook)
+            if batch.flow:
+                await tx.add_flow(batch.flow)
+            pass_failpoint("before_commit")
+            await db.execute("COMMIT")
+            pass_failpoint("after_commit")
+        except BaseException as error:
+            await self._roll_back(error)
+            raise
+        return written
+
+    async def _roll_back(self, error: BaseException) -> None:
+        """Leave the connection as if nothing had happened, or leave the connection."""
+        db = self._db
+        if db is None or db.is_closed():
+            return
+        try:
+            if not isinstance(error, (asyncpg.PostgresError, *POISONED)):
+                raise ConnectionAbortedError  # nobody knows what it is waiting for
+            await db.execute("ROLLBACK")
+        except AWAY:
+            self._drop()
+
+    async def _find_written(self, db: asyncpg.Connection, batch: Batch) -> Written | None:
+        """The answers to a batch that was committed although nobody heard of it; ``None`` when it was not.
+
+        A batch of clicks alone can be written again in any case.
+        """
+        if not batch.postbacks:
+            return None
+        requests = [postback.request.request_id for postback in batch.postbacks]
+        new = {postback.request.request_id for postback in batch.postbacks if not postback.replay}
+        rows = await db.fetch(FIND_OUTCOMES, requests, min(requests), max(requests))
+        found = {row[0]: Outcome(Verdict(row[1]), row[2], row[3]) for row in rows}
+        if not new or not new <= found.keys():
+            return None
+        own_ids = [click.own_id for click in batch.clicks if click.own_id]
+        holders = await self._transaction(db).find_own_ids(own_ids) if own_ids else {}
+        stored = [holders[click.own_id] if click.own_id else click.stamp for click in batch.clicks]
+        return Written(stored, [found[request_id] for request_id in requests])
+
+
+def _has_to_run_alone(postbacks: Sequence[Postback]) -> bool:
+    """A pixel without transaction id is another view of a conversion that S2S may be bringing at this moment."""
+    return any(
+        postback.request.channel == Channel.PIXEL and not postback.transaction_id for postback in postbacks
+    )

@@ -1,0 +1,199 @@
+"""What the statements for a distributed database must keep to, and how a batch is divided.
+
+Citus itself is not in Debian.  The contract runs on stand-ins for its functions, which record the distribution
+(``tests.citus_server``), and on a real cluster when ``POSTBACKD_TEST_POSTGRES`` names one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from postbackd.core.buckets import BUCKETS, bucket_of_stamp, bucket_of_text
+from postbackd.core.click_id import StampMint
+from postbackd.store import citus, postgres_purge, postgres_write, postgres_writer
+from postbackd.store.base import Batch, StoreRefused
+from postbackd.store.postgres import FIND_ARRIVED, PostgresStore
+from postbackd.store.postgres_schema import migrations
+from postbackd.store.postgres_write import Insert
+from tests.postgres_server import VERSIONS, new_database
+from tests.store.contract import World, citus_kind
+from tests.store.test_postgres import on, sql
+
+needs_server = pytest.mark.skipif(not VERSIONS, reason="no PostgreSQL 15 or newer was found")
+
+
+def collect() -> dict[str, str]:
+    """Every statement that can run on distributed tables, by its name."""
+    found: dict[str, str] = {"FIND_ARRIVED": FIND_ARRIVED}
+    for module in (citus, postgres_purge, postgres_writer):
+        found |= {
+            name: value for name, value in vars(module).items() if name.isupper() and isinstance(value, str)
+        }
+    for name, value in vars(postgres_write).items():
+        if isinstance(value, Insert):
+            found[name] = value.values_sql(2)
+        elif name in ("FIND_OWN_IDS", "PURGED_BEFORE", "FIND_POSTBACKS"):
+            found[name] = value
+    return found
+
+
+STATEMENTS = collect()
+
+ALL_SHARDS = {
+    "CHANGE_POSTBACK": "a replay does not know the bucket in which its row lies",
+    "FIND_OUTCOMES": "asked only after a connection broke, and when the spool is emptied",
+    "FIND_POSTBACKS": "replays, and postbacks that waited for their click",
+    "FIND_ARRIVED": "every few seconds, over what waits",
+    "LAST_STAMP": "once a start",
+    "PURGE_ROWS": "a purge",
+    "COUNT": "a purge",
+}
+"""Statements that go to every shard, and why that is right."""
+
+
+def touches(statement: str) -> list[str]:
+    return [table for table in citus.DISTRIBUTED if re.search(rf"\b{table}\b", statement)]
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_a_statement_goes_to_one_shard_or_says_why_not(name: str) -> None:
+    statement = STATEMENTS[name]
+    if not touches(statement) or name in ("HAS_CITUS", "IS_DISTRIBUTED", "SHARD_OF_BUCKETS"):
+        return
+    assert name in ALL_SHARDS or re.search(r"\bbucket\b", statement), statement
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_a_statement_uses_nothing_that_a_distributed_database_refuses_or_is_slow_at(name: str) -> None:
+    statement = " ".join(STATEMENTS[name].split())
+    if not touches(statement):
+        return
+    assert "unnest" not in statement
+    assert "xmax" not in statement
+    assert "SKIP LOCKED" not in statement
+    assert not statement.startswith("WITH")
+    if statement.startswith("INSERT"):
+        assert " VALUES (" in statement
+        assert "SELECT" not in statement
+    conflict = re.search(r"ON CONFLICT \(([^)]*)\)", statement)
+    if conflict:
+        assert "bucket" in conflict[1]
+    if "FOR UPDATE" in statement:
+        assert "bucket = $" in statement
+
+
+def test_the_linter_finds_what_it_is_for() -> None:
+    slow = postgres_write.ADD_CONVERSIONS.sql
+    assert "unnest" in slow
+    assert touches(slow) == ["conversions"]
+    assert "FOR UPDATE" in postgres_write.LOCK_CONVERSIONS
+    assert "bucket = $" not in postgres_write.LOCK_CONVERSIONS
+
+
+def test_every_unique_key_of_a_distributed_table_holds_the_bucket() -> None:
+    schema = " ".join(migration.sql for migration in migrations())
+    for table in citus.DISTRIBUTED:
+        (body,) = re.findall(rf"CREATE TABLE {table} \((.*?)\n\)", schema, re.DOTALL)
+        keys = re.findall(r"(?:PRIMARY KEY|UNIQUE) \(([^)]*)\)", body)
+        assert keys, table
+        assert all("bucket" in key for key in keys), table
+    assert not re.findall(r"CREATE UNIQUE INDEX \w+ ON (?:" + "|".join(citus.DISTRIBUTED) + r")\b", schema)
+
+
+# --- buckets -----------------------------------------------------------------------------------------------------
+
+
+def test_buckets_never_change() -> None:
+    stamps = (0, 1, 1 << 22, (1 << 63) - 1, 722104798412800123)
+    assert [bucket_of_stamp(stamp) for stamp in stamps] == [0, 1, 1, 1022, 123]
+    assert [bucket_of_text(text) for text in ("", "mine", "ü")] == [0, 915, 469]
+
+
+@pytest.mark.parametrize("a_millisecond", [1, 7, 500])
+def test_stamps_go_evenly_round_the_buckets_alone_and_in_bursts(a_millisecond: int) -> None:
+    mint = StampMint(3)
+    counts = [0] * BUCKETS
+    for number in range(BUCKETS * a_millisecond):
+        counts[bucket_of_stamp(mint.mint(1_750_000_000_000 + number // a_millisecond))] += 1
+    assert set(counts) == {a_millisecond}
+
+
+@needs_server
+def test_the_database_computes_the_same_bucket() -> None:
+    stamps = [StampMint(n).mint(1_750_000_000_000 + n * 37) for n in range(50)]
+    rows = sql(
+        new_database(VERSIONS[0]),
+        f"SELECT s, ((s >> 22) + s) & 1023 FROM unnest(ARRAY{stamps}::bigint[]) AS s",
+    )
+    assert [(stamp, bucket_of_stamp(stamp)) for stamp in stamps] == rows
+
+
+# --- a batch in parts --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    if not VERSIONS:
+        pytest.skip("no PostgreSQL 15 or newer was found")
+    made = World(citus_kind(VERSIONS[0]), tmp_path)
+    yield made
+    made.close()
+
+
+def test_a_batch_is_divided_by_shard_and_keeps_its_order(world: World) -> None:
+    shards = [bucket % 32 for bucket in range(BUCKETS)]
+    clicks = [world.make_click(age_s=n % 7) for n in range(200)]
+    postbacks = [world.make(click, "txid=T") for click in clicks for _ in range(2)]
+    of_clicks, of_postbacks = citus.parts_of(Batch(clicks, postbacks), shards)
+    assert len(of_clicks) == 32
+    assert sorted(index for part in of_postbacks.values() for index in part) == list(range(400))
+    for shard, part in of_postbacks.items():
+        assert part == sorted(part)
+        assert {shards[bucket_of_stamp(clicks[index // 2].stamp)] for index in part} == {shard}
+
+
+def test_a_large_batch_over_many_shards_is_answered_in_its_order(world: World) -> None:
+    clicks = [world.make_click(age_s=n % 7) for n in range(300)]
+    postbacks = [world.make(click, f"txid={n}") for n, click in enumerate(clicks)]
+    unknown = [world.make("nothing") for _ in range(5)]
+    written = world.write(
+        clicks, [*postbacks, *unknown, *[world.make(click, "txid=0") for click in clicks[:3]]]
+    )
+    assert list(written.clicks) == [click.stamp for click in clicks]
+    said = [outcome.verdict.word for outcome in written.outcomes]
+    assert said == ["accepted"] * 300 + ["unmatched"] * 5 + ["duplicate"] + ["accepted"] * 2
+    assert [outcome.conversion_id for outcome in written.outcomes[:300]] == [
+        postback.request.request_id for postback in postbacks
+    ]
+
+
+def test_tables_are_distributed_together_and_the_catalog_is_everywhere(world: World) -> None:
+    store = world.store
+    assert isinstance(store, PostgresStore)
+    recorded = world.run(_recorded(store))
+    assert {name for name, kind, _, _ in recorded if kind == "reference"} == set(citus.REFERENCE)
+    spread = {name: (column, group) for name, kind, column, group in recorded if kind == "distributed"}
+    assert set(spread) == set(citus.DISTRIBUTED)
+    assert spread.pop("clicks") == ("bucket", "default")
+    assert set(spread.values()) == {("bucket", "clicks")}
+
+
+async def _recorded(store: PostgresStore) -> list[tuple[str, str, str, str]]:
+    db = await store.connection()
+    rows = await db.fetch("SELECT relation, kind, dist_column, colocated FROM stub_distribution")
+    return [tuple(row) for row in rows]
+
+
+@needs_server
+def test_without_the_extension_distributing_is_refused_with_the_next_step() -> None:
+    address = new_database(VERSIONS[0])
+
+    async def spread(store: PostgresStore) -> None:
+        with pytest.raises(StoreRefused, match="CREATE EXTENSION citus"):
+            await citus.distribute(await store.connection())
+
+    on(address, spread)
