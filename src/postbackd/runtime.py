@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic
 
 import msgspec
 
@@ -26,7 +27,7 @@ from postbackd.ingest.catalog import Snapshot
 from postbackd.ingest.front_door import FrontDoor
 from postbackd.ingest.spool import Spool
 from postbackd.settings import Settings
-from postbackd.store.base import NodeLease, Store, StoreRefused, StoreUnavailable
+from postbackd.store.base import NodeLease, Store, StoreNotReached, StoreRefused, StoreUnavailable
 from postbackd.store.sqlite import SqliteStore
 from postbackd.store.sqlite_file import unsafe_sync
 from postbackd.upkeep.checkpoints import keep_log_short
@@ -36,6 +37,11 @@ from postbackd.upkeep.partitions import keep_partitions_ahead
 log = logging.getLogger("postbackd.runtime")
 
 LOCK_NAME = "postbackd.lock"
+
+_TRY_EVERY_S = 0.5
+
+_PATIENCE_S = 10.0
+"""How long a role that a supervisor started waits for its database; then it ends, and says why."""
 
 
 async def open_store(settings: Settings, create: bool) -> Store:
@@ -121,7 +127,9 @@ async def _ingest(
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     if lifeline is not None:
         loop.add_reader(lifeline, stop.set)
-    store = await open_store(settings, create=True)
+    store = await _open_patiently(settings, stop, None if lifeline is None else _PATIENCE_S)
+    if store is None:
+        return
     try:
         if settings.sync == "beside" and isinstance(store, SqliteStore):
             store.sync_beside()
@@ -148,6 +156,29 @@ async def _ingest(
         await _release_node(store, lease, mint)
     finally:
         await store.close()
+
+
+async def _open_patiently(settings: Settings, stop: asyncio.Event, patience_s: float | None) -> Store | None:
+    """The store, as soon as its database can be reached; ``None`` when told to stop before.
+
+    ``patience_s``: how long to try; ``None``: for ever.  Raises ``StoreRefused``.
+    """
+    deadline = None if patience_s is None else monotonic() + patience_s
+    said = ""
+    while not stop.is_set():
+        try:
+            return await open_store(settings, create=True)
+        except StoreNotReached as error:
+            if deadline is not None and monotonic() > deadline:
+                raise
+            if str(error) != said:
+                log.warning("%s; trying again", error)
+            said = str(error)
+        try:
+            await asyncio.wait_for(stop.wait(), _TRY_EVERY_S)
+        except TimeoutError:
+            continue
+    return None
 
 
 async def _release_node(store: Store, lease: NodeLease, mint: StampMint) -> None:

@@ -17,15 +17,20 @@ from typing import Any
 
 import pytest
 
+from tests.postgres_server import VERSIONS, new_database
+
 DEADLINE_S = 30
 
 
 class Server:
     """``postbackd serve --example`` in a process of its own."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, store: str | None = None) -> None:
+        """``store``: the address of a PostgreSQL database to use instead of the embedded one."""
         self.data = data
         self.environ = {**os.environ, "POSTBACKD_DATA": str(data), "PYTHONUNBUFFERED": "1"}
+        if store is not None:
+            self.environ["POSTBACKD_STORE"] = store
         command = [sys.executable, "-m", "postbackd", "serve", "--example", "--listen", "127.0.0.1:0"]
         self.process = subprocess.Popen(
             command, env=self.environ, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -89,9 +94,14 @@ class Server:
         return code
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    running = Server(tmp_path_factory.mktemp("serve") / "data")
+STORES = [pytest.param(None, id="sqlite"), *(pytest.param(v, id=f"postgres{v}") for v in VERSIONS[:1])]
+
+
+@pytest.fixture(scope="module", params=STORES)
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    version: int | None = request.param
+    store = None if version is None else new_database(version)
+    running = Server(tmp_path_factory.mktemp("serve") / "data", store)
     yield running
     if running.process.poll() is None:
         running.stop()

@@ -108,6 +108,7 @@ async def _prepare(session: Session, example: bool) -> Catalog:
 def _note_address(settings: Settings, base: str) -> None:
     """Leave the address in the lock file, for commands that print URLs."""
     try:
+        Path(settings.data).mkdir(parents=True, exist_ok=True, mode=0o700)
         (Path(settings.data) / LOCK_NAME).write_text(f"{base}\n", "ascii")
     except (OSError, UnicodeEncodeError) as error:
         logging.getLogger(__name__).info("the address was not noted: %s", error)

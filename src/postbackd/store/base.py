@@ -30,6 +30,10 @@ class StoreRefused(Exception):
     """The store cannot be used until an operator acts: damaged, from a newer version, in use by another server."""
 
 
+class StoreNotReached(StoreRefused):
+    """The database cannot be reached; it may be later."""
+
+
 class CatalogConflict(Exception):
     """A catalog change contradicts what is stored (name taken, still referenced); says what to do."""
 

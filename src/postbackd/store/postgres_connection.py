@@ -12,7 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 
-from postbackd.store.base import StoreAway, StoreRefused
+from postbackd.store.base import StoreAway, StoreNotReached, StoreRefused
 from postbackd.store.catalog import ConstraintViolated
 from postbackd.store.queries import STATEMENTS
 
@@ -81,7 +81,7 @@ def refusing(dsn: str) -> Iterator[None]:
     try:
         yield
     except AWAY as error:
-        raise StoreRefused(
+        raise StoreNotReached(
             f"cannot reach {mask_password(dsn)} ({_one_line(error)}); start the server or mend --store"
         ) from error
     except (ValueError, asyncpg.PostgresError) as error:
