@@ -38,6 +38,9 @@ log = logging.getLogger("postbackd.runtime")
 
 LOCK_NAME = "postbackd.lock"
 
+_WRITE_TIMEOUT_S = 1.5
+"""After which a database is called away, and requests are kept elsewhere."""
+
 _TRY_EVERY_S = 0.5
 
 _PATIENCE_S = 10.0
@@ -47,7 +50,8 @@ _PATIENCE_S = 10.0
 async def open_store(settings: Settings, create: bool) -> Store:
     """The store that the settings name.  Raises ``StoreRefused`` with one line that says what to do."""
     if settings.store is not None:
-        return await _open_postgres(settings.store, create)
+        patience_s = max(_WRITE_TIMEOUT_S, settings.busy_timeout_ms / 1000)
+        return await _open_postgres(settings.store, create, patience_s)
     return await SqliteStore.open(
         Path(settings.data),
         create=create,
@@ -56,14 +60,14 @@ async def open_store(settings: Settings, create: bool) -> Store:
     )
 
 
-async def _open_postgres(address: str, create: bool) -> Store:
+async def _open_postgres(address: str, create: bool, write_timeout_s: float) -> Store:
     try:
         from postbackd.store.postgres import PostgresStore
     except ImportError as error:
         raise StoreRefused(
             f"a PostgreSQL store needs asyncpg ({error}); pip install 'postbackd[postgres]'"
         ) from error
-    return await PostgresStore.open(address, create=create)
+    return await PostgresStore.open(address, create=create, write_timeout_s=write_timeout_s)
 
 
 async def tend_store(store: Store) -> None:
@@ -137,7 +141,7 @@ async def _ingest(
         lease = await store.claim_node(settings.node, now_ms())
         mint = StampMint(lease.node)
         mint.lease(lease.node, lease.from_ms, lease.until_ms)
-        spool = Spool(Path(settings.data), settings.spool_mb * 1_000_000) if settings.spool_mb else None
+        spool = _open_spool(settings)
         door = FrontDoor(store, snapshot, mint, settings.queue_limit, settings.batch_limit, spool)
         gc.collect()
         gc.freeze()
@@ -156,6 +160,18 @@ async def _ingest(
         await _release_node(store, lease, mint)
     finally:
         await store.close()
+
+
+def _open_spool(settings: Settings) -> Spool | None:
+    """Raises ``StoreRefused``."""
+    if not settings.spool_mb:
+        return None
+    try:
+        return Spool(Path(settings.data), settings.spool_mb * 1_000_000)
+    except OSError as error:
+        raise StoreRefused(
+            f"cannot use the spool in {settings.data}: {error.strerror}; check its owner, or set --spool-mb 0"
+        ) from error
 
 
 async def _open_patiently(settings: Settings, stop: asyncio.Event, patience_s: float | None) -> Store | None:

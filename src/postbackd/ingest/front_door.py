@@ -144,7 +144,7 @@ class FrontDoor:
                     if ticks % _CATALOG_EVERY_TICKS == 0:
                         await self._refresh()
                     if ticks % _WAITING_EVERY_TICKS == 0:
-                        await self._store.match_waiting(self._snapshot.rulebook, now_ms() - _WAITING_MS)
+                        await self._match_waiting()
                     await self._batcher.write_flow()
             except StoreUnavailable as error:
                 self._batcher.report_failure(error)
@@ -166,6 +166,12 @@ class FrontDoor:
             log.exception("the new catalog cannot be used; going on with the old one")
         else:
             log.info("catalog generation %d", self._snapshot.generation)
+
+    async def _match_waiting(self) -> None:
+        try:
+            await self._store.match_waiting(self._snapshot.rulebook, now_ms() - _WAITING_MS)
+        except StoreUnavailable as error:  # no request depends on it; the next round looks again
+            log.info("waiting postbacks were not looked at (%s)", error)
 
     async def stop(self) -> None:
         """Accept nothing new, answer what was asked, close."""

@@ -18,9 +18,10 @@ LOCK_NODES = "SELECT pg_advisory_xact_lock(8101002)"
 
 FREE_NODE = """
 SELECT g, coalesce(f.until_ms, 0) FROM generate_series(0, 1023) AS g LEFT JOIN nodes AS f ON f.node = g
-WHERE f.holder IS NULL OR f.until_ms <= $1 ORDER BY g LIMIT 1
+WHERE f.holder IS NULL OR f.until_ms <= $1 ORDER BY coalesce(f.until_ms, 0) > $1, g LIMIT 1
 """
-"""The lowest number that nobody holds, or whose holder's time is over, and up to when stamps of it may exist."""
+"""The lowest number that nobody holds, or whose holder's time is over, and up to when stamps of it may exist; one that
+a clock which was ahead has used up for some time is the last choice."""
 
 TAKE_NODE = """
 INSERT INTO nodes (node, holder, until_ms) VALUES ($1, $2, $3)

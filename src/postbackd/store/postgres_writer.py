@@ -174,14 +174,14 @@ class Writer:
                 if error.constraint_name is not None:
                     raise
                 await self._make_partitions(batch)
+            except POISONED:  # what asyncpg cannot encode is among the next, too
+                raise
             except _BROKEN as error:
-                if isinstance(error, ValueError):  # what asyncpg cannot encode is an InterfaceError too
-                    raise
                 self._drop()
                 if lost:
                     raise unavailable(error) from error
                 lost = True
-            except (StoreRefused, *AWAY) as error:
+            except (StoreRefused, asyncpg.PostgresError, *AWAY) as error:
                 self._drop()
                 raise unavailable(error) from error
         raise StoreAway("other nodes got in the way too often")
