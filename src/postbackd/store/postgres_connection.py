@@ -47,6 +47,7 @@ AWAY = (
     TimeoutError,
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,  # "connection is closed"
+    asyncpg.InternalClientError,  # a connection that ends in the middle of something
     asyncpg.OperatorInterventionError,  # shutdown, crash, a cancelled statement
     asyncpg.InsufficientResourcesError,  # disk full, out of memory, too many connections
     asyncpg.InvalidTransactionStateError,  # a server that only reads

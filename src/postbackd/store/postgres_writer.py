@@ -73,7 +73,12 @@ _IN_THE_WAY = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 
 _MOST_TRIES = 8
 
-_BROKEN = (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, ConnectionError)
+_BROKEN = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    ConnectionError,
+)
 
 
 class Writer:
