@@ -601,3 +601,21 @@ def test_stamps_of_the_distant_future_find_their_partition() -> None:
     for table in TABLES:
         assert partition_of(table, MAX_STAMP).end > MAX_STAMP - (40 << 22) * DAY_MS
     assert stamp_ms(MAX_STAMP) > 0
+
+
+def test_a_server_of_the_version_before_goes_on_beside_a_migration(world: World, address: str) -> None:
+    click = world.click()
+    world.send(click, "txid=before")
+    newest = postgres_schema.migrations()[-1].number
+    for table in ("clicks", "conversions", "postbacks", "waiting", "networks"):
+        sql(address, f"ALTER TABLE {table} ADD COLUMN added text")
+    sql(
+        address,
+        f"INSERT INTO schema_migrations (number, name, checksum, needs) VALUES ({newest + 1}, 'x', 'y', {newest})",
+    )
+    later = world.click()
+    said = [world.send(c, f"txid={n}").verdict for n, c in enumerate((click, later, click))]
+    assert said == ["accepted"] * 3
+    assert world.send(click, "txid=before").verdict == "duplicate"
+    assert len(world.query("log")) == 5
+    assert len(world.run(world.store.load_catalog()).networks) == 4
