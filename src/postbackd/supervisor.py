@@ -3,6 +3,8 @@
 The socket is bound once and handed to each role process, so that a restart (SIGHUP) refuses nobody: connections wait in
 the kernel's queue while the old process finishes and the new one starts.  A role that dies is started again.  When
 the supervisor itself dies, the roles see the end of their lifeline pipe and stop.
+
+A service manager hears what happens (``service_manager``); its watchdog gets a ping only while the front door answers.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+
+from postbackd.service_manager import ServiceManager, Watch, is_answered
 
 _BACKLOG = 4096
 _STOP_TIMEOUT_S = 15.0
@@ -59,6 +63,7 @@ class Supervisor:
         self, listening: socket.socket, arguments: Sequence[str], environment: Mapping[str, str]
     ) -> None:
         """``arguments``: the role's command line after ``python -m postbackd``; ``environment``: added to ours."""
+        self._manager = ServiceManager(os.environ)
         self._environment = {**os.environ, **environment}
         self._listening = listening
         self._arguments = arguments
@@ -73,19 +78,34 @@ class Supervisor:
         if not self._start():
             return 1
         ready()
+        self._manager.tell_ready()
+        watch = Watch(self._manager, lambda limit_s: is_answered(self._listening, limit_s), time.monotonic())
         while True:
-            number = signal.sigwait(SIGNALS)
-            if number in (signal.SIGTERM, signal.SIGINT):
+            received = signal.sigtimedwait(SIGNALS, watch.pause_s(time.monotonic()))
+            if received is None:
+                watch.look(time.monotonic)
+            elif received.si_signo in (signal.SIGTERM, signal.SIGINT):
+                self._manager.tell_stopping()
                 return self._stop()
-            if number == signal.SIGHUP:
-                self._stop()
-            elif self._alive():
-                continue
-            elif self._dies_too_often():
-                sys.stderr.write("postbackd: the ingest process keeps dying; giving up\n")
+            elif not self._went_on(received.si_signo):
                 return 1
-            if not self._start():
-                return 1
+
+    def _went_on(self, number: int) -> bool:
+        """After SIGHUP a new role process serves, and after SIGCHLD too if the old one has ended; else ``False``."""
+        if number == signal.SIGHUP:
+            self._manager.tell_reloading()
+            self._stop()
+        elif self._alive():
+            return True
+        elif self._dies_too_often():
+            sys.stderr.write("postbackd: the ingest process keeps dying; giving up\n")
+            return False
+        else:
+            self._manager.tell_status("the ingest process has died; starting another")
+        if not self._start():
+            return False
+        self._manager.tell_ready()
+        return True
 
     def _start(self) -> bool:
         """Start the role and wait until it says that it is ready."""

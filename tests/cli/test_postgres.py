@@ -73,6 +73,24 @@ def start() -> Iterator[Start]:
             node.stop()
 
 
+Serve = Callable[..., Server]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Starts ``postbackd serve``; all that still run are stopped at the end."""
+    servers: list[Server] = []
+
+    def starting(data: Path, store: str | None = None) -> Server:
+        servers.append(Server(data, store))
+        return servers[-1]
+
+    yield starting
+    for server in servers:
+        if server.process.poll() is None:
+            server.stop()
+
+
 def until(condition: Callable[[], bool]) -> None:
     """Ask until it is so; a watchdog ends the test run's patience."""
     over = threading.Event()
@@ -86,9 +104,9 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 def test_two_nodes_on_one_database_count_once_and_mint_different_ids(
-    tmp_path: Path, address: str, start: Start
+    tmp_path: Path, address: str, start: Start, serve: Serve
 ) -> None:
-    first = Server(tmp_path / "first", address)
+    first = serve(tmp_path / "first", address)
     second = start(tmp_path / "second", address, first.words)
     second.wait()
     click_id = first.click()
@@ -102,8 +120,8 @@ def test_two_nodes_on_one_database_count_once_and_mint_different_ids(
     assert first.stop() == 0
 
 
-def test_one_data_directory_serves_one_node(tmp_path: Path, address: str, start: Start) -> None:
-    first = Server(tmp_path / "data", address)
+def test_one_data_directory_serves_one_node(tmp_path: Path, address: str, start: Start, serve: Serve) -> None:
+    first = serve(tmp_path / "data", address)
     second = start(tmp_path / "data", address, first.words)
     _, errors = second.process.communicate(timeout=DEADLINE_S)
     assert second.process.returncode == 1
@@ -111,9 +129,9 @@ def test_one_data_directory_serves_one_node(tmp_path: Path, address: str, start:
     first.stop()
 
 
-def test_the_password_is_in_no_command_line(tmp_path: Path) -> None:
+def test_the_password_is_in_no_command_line(tmp_path: Path, serve: Serve) -> None:
     store = new_database(VERSIONS[0]).replace("postbackd@", "postbackd:geheim@")
-    server = Server(tmp_path / "data", store)
+    server = serve(tmp_path / "data", store)
     lines = [path.read_bytes() for path in _command_lines(server.process.pid)]
     assert len(lines) == 2
     assert not any(b"geheim" in line for line in lines)
@@ -126,11 +144,13 @@ def _command_lines(pid: int) -> list[Path]:
     return [Path(f"/proc/{process}/cmdline") for process in (pid, *children)]
 
 
-def test_while_the_database_is_away_requests_are_queued_and_counted_when_it_is_back(tmp_path: Path) -> None:
+def test_while_the_database_is_away_requests_are_queued_and_counted_when_it_is_back(
+    tmp_path: Path, serve: Serve
+) -> None:
     postgres = PostgresServer(find_programs()[VERSIONS[0]])
     try:
         postgres.execute("CREATE DATABASE track")
-        server = Server(tmp_path / "data", postgres.address("track"))
+        server = serve(tmp_path / "data", postgres.address("track"))
         before = server.click()
         postgres.stop(signal.SIGKILL)
         queued = server.postback(f"click_id={before}&txid=A&value=5")
@@ -149,11 +169,11 @@ def test_while_the_database_is_away_requests_are_queued_and_counted_when_it_is_b
         postgres.remove()
 
 
-def test_a_node_waits_for_its_database_at_the_start(tmp_path: Path, start: Start) -> None:
+def test_a_node_waits_for_its_database_at_the_start(tmp_path: Path, start: Start, serve: Serve) -> None:
     postgres = PostgresServer(find_programs()[VERSIONS[0]])
     try:
         postgres.execute("CREATE DATABASE track")
-        first = Server(tmp_path / "first", postgres.address("track"))
+        first = serve(tmp_path / "first", postgres.address("track"))
         first.stop()
         postgres.stop()
         node = start(tmp_path / "second", postgres.address("track"), first.words)
@@ -213,8 +233,8 @@ def test_distributing_without_citus_says_what_to_do(run: Run, address: str) -> N
     assert "CREATE EXTENSION citus" in run("db", "distribute", "--store", address, code=1).err
 
 
-def test_a_database_is_copied_and_goes_on_there(tmp_path: Path, run: Run, address: str) -> None:
-    server = Server(tmp_path / "data")
+def test_a_database_is_copied_and_goes_on_there(tmp_path: Path, run: Run, address: str, serve: Serve) -> None:
+    server = serve(tmp_path / "data")
     click_id = server.click()
     first = server.postback(f"click_id={click_id}&txid=A&value=12.50")
     copied = run("db", "copy", "--from", str(tmp_path / "data"), "--to", address)
@@ -225,15 +245,17 @@ def test_a_database_is_copied_and_goes_on_there(tmp_path: Path, run: Run, addres
     result = run("db", "copy", "--from", str(tmp_path / "data"), "--to", address, "--json").json
     assert result["differences"] == []
     assert result["money"] == [{"currency": "USD", "value": "20.00", "conversions": 2}]
-    moved = Server(tmp_path / "moved", address)
+    moved = serve(tmp_path / "moved", address)
     again = moved.postback(f"click_id={click_id}&txid=A&value=12.50")
     assert (again["verdict"], again["conversion"]) == ("duplicate", first["conversion"])
     moved.stop()
 
 
-def test_copying_from_nothing_and_to_nowhere_is_refused(tmp_path: Path, run: Run, address: str) -> None:
+def test_copying_from_nothing_and_to_nowhere_is_refused(
+    tmp_path: Path, run: Run, address: str, serve: Serve
+) -> None:
     assert "no database in" in run("db", "copy", "--from", str(tmp_path / "no"), "--to", address, code=1).err
-    server = Server(tmp_path / "data")
+    server = serve(tmp_path / "data")
     server.stop()
     nowhere = "postgresql://postbackd@127.0.0.1:1/track"
     assert "cannot reach" in run("db", "copy", "--from", str(tmp_path / "data"), "--to", nowhere, code=1).err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import socket
@@ -15,6 +16,7 @@ from postbackd.cli.options import takes_settings
 from postbackd.cli.session import Session, is_served, visit
 from postbackd.core.model import Catalog
 from postbackd.runtime import LOCK_NAME, run_ingest
+from postbackd.service_manager import ServiceManager, tell_while_serving
 from postbackd.settings import Settings, find_setting, list_settings
 from postbackd.store.base import StoreRefused
 from postbackd.supervisor import CannotListen, Supervisor, listen
@@ -57,7 +59,8 @@ def ingest(inherit: str | None, settings: Settings) -> None:
         if inherit is None:
             with _listen(settings) as listening:
                 words = f"postbackd listens on {_address_of(listening)}"
-                run_ingest(settings, listening, lambda: _say(words), None)
+                manager = ServiceManager(os.environ)
+                run_ingest(settings, listening, lambda: _announce(words, manager), None)
         else:
             descriptor, ready, lifeline = (int(number) for number in inherit.split(","))
             with socket.socket(fileno=descriptor) as listening:
@@ -120,6 +123,11 @@ def _describe_start(settings: Settings, base: str, address: str, catalog: Catalo
     if example is not None:
         lines += ["", describe_example(example, base)]
     return "\n".join(lines)
+
+
+def _announce(words: str, manager: ServiceManager) -> None:
+    _say(words)
+    tell_while_serving(manager, asyncio.get_running_loop().call_later)
 
 
 def _say(words: str) -> None:

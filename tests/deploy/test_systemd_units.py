@@ -1,0 +1,205 @@
+"""What can be said of the units without a running systemd, and that the program can do without what they forbid."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.deploy.tools import DEPLOY, need, run, shipped
+from tests.trust.server import Server, clean_environment, wait_until
+
+UNITS = DEPLOY / "systemd"
+SERVICES = ("postbackd.service", "postbackd-ingest@.service")
+MOST_EXPOSED = 1.5
+"""Of 10; what ``systemd-analyze security`` calls OK ends at 4.9.  What is left is the network, which is the purpose."""
+
+
+def lay(directory: Path) -> Path:
+    """The units as they are installed, with a program that exists here."""
+    program = directory / "postbackd"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    for path in sorted(UNITS.iterdir()):
+        text = path.read_text().replace("/opt/postbackd/.venv/bin/postbackd", str(program))
+        (directory / path.name).write_text(text)
+    return directory
+
+
+def settings(unit: str) -> dict[str, list[str]]:
+    """Every setting of a unit, in its order."""
+    found: dict[str, list[str]] = {}
+    for line in (UNITS / unit).read_text().splitlines():
+        name, equals, value = line.partition("=")
+        if equals and not line.startswith("#"):
+            found.setdefault(name, []).append(value)
+    return found
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("postbackd.service",),
+        ("postbackd.service", "postbackd.socket"),
+        ("postbackd-ingest@8080.service",),
+    ],
+    ids=lambda names: names[-1],
+)
+def test_systemd_finds_nothing_to_complain_of_in_the_units(names: tuple[str, ...], tmp_path: Path) -> None:
+    directory = lay(tmp_path)
+    done = run(need("systemd-analyze"), "verify", *(str(directory / name) for name in names))
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_systemd_would_have_complained_of_a_setting_that_it_does_not_know(tmp_path: Path) -> None:
+    """The control of the test above."""
+    directory = lay(tmp_path)
+    unit = directory / "postbackd.service"
+    unit.write_text(unit.read_text().replace("ProtectSystem=strict", "ProtectSystems=strict"))
+    done = run(need("systemd-analyze"), "verify", str(unit))
+    assert "ProtectSystems" in done.stdout
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_the_services_are_hardly_exposed(name: str, tmp_path: Path) -> None:
+    unit = lay(tmp_path) / name.replace("@.", "@8080.")
+    if not unit.exists():
+        unit.write_text((tmp_path / name).read_text())
+    done = run(
+        need("systemd-analyze"), "security", "--offline=yes", f"--threshold={int(MOST_EXPOSED * 10)}", str(unit)
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    (level,) = re.findall(r"exposure level for \S+: ([\d.]+)", done.stdout)
+    assert float(level) <= MOST_EXPOSED
+
+
+def test_the_user_of_the_units_is_made_by_the_shipped_file(tmp_path: Path) -> None:
+    (tmp_path / "etc").mkdir()
+    done = run(need("systemd-sysusers"), f"--root={tmp_path}", str(UNITS / "sysusers.conf"))
+    assert done.returncode == 0, done.stdout
+    (line,) = [
+        line for line in (tmp_path / "etc/passwd").read_text().splitlines() if line.startswith("postbackd:")
+    ]
+    assert line.endswith(":/var/lib/postbackd:/usr/sbin/nologin")
+    for name in SERVICES:
+        assert settings(name)["User"] == ["postbackd"]
+
+
+def test_a_start_is_awaited_a_silence_ends_and_a_crash_is_mended() -> None:
+    for name in SERVICES:
+        unit = settings(name)
+        assert unit["Type"] == ["notify"]
+        assert int(unit["WatchdogSec"][0]) == 60
+        assert unit["Restart"] == ["always"]
+        assert unit["StartLimitIntervalSec"] == ["0"]
+        assert int(unit["TimeoutStopSec"][0]) > 15
+
+
+def test_nothing_secret_stands_in_a_unit_and_the_example_is_no_usable_secret() -> None:
+    for path in sorted(UNITS.iterdir()):
+        for address in re.findall(r"postgresql://\S+", path.read_text()):
+            assert ":CHANGE-ME@" in address, path.name
+    example = (UNITS / "postbackd.env.example").read_text()
+    assert "-m 600" in example
+    assert [line for line in example.splitlines() if line and not line.startswith("#")] == []
+
+
+def test_the_settings_that_the_files_name_exist() -> None:
+    from postbackd.settings import list_settings
+
+    known = {setting.variable for setting in list_settings()}
+    for path in shipped():
+        assert set(re.findall(r"\bPOSTBACKD_[A-Z_]+\b", path.read_text())) <= known, path.name
+
+
+def test_the_environment_file_is_enough_to_start_the_program(tmp_path: Path) -> None:
+    """``ExecStart`` names no setting: the two of the unit come from its environment."""
+    assert settings("postbackd.service")["ExecStart"][0].endswith("/postbackd serve")
+    assert settings("postbackd-ingest@.service")["ExecStart"][0].endswith("/postbackd ingest")
+    data, address = re.findall(
+        r"POSTBACKD_(?:DATA|LISTEN)=(\S+)", settings("postbackd.service")["Environment"][0]
+    )
+    assert (data, address) == ("%S/postbackd", "127.0.0.1:8080")
+
+
+# --- the socket unit ----------------------------------------------------------------------------------------
+
+
+def test_a_socket_that_systemd_holds_is_served_and_survives_the_server(tmp_path: Path) -> None:
+    """As with postbackd.socket: a connection made while no server runs is answered by the next one."""
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        server = start_on(held, tmp_path)
+        try:
+            assert ask(held) == b"HTTP/1.1 200 OK"
+        finally:
+            server.terminate()
+            assert server.wait(30) == 0
+        with socket.create_connection(held.getsockname(), timeout=30) as waiting:
+            waiting.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            server = start_on(held, tmp_path)
+            try:
+                assert waiting.recv(15) == b"HTTP/1.1 200 OK"
+            finally:
+                server.terminate()
+                assert server.wait(30) == 0
+
+
+def start_on(held: socket.socket, directory: Path) -> subprocess.Popen[bytes]:
+    """Start the server as systemd does: the socket is descriptor 3, and the variables name the process itself."""
+    program = (
+        "import os, sys; held = int(sys.argv.pop(1)); os.dup2(held, 3, inheritable=True);"
+        "os.environ.update(LISTEN_FDS='1', LISTEN_PID=str(os.getpid()));"
+        "os.execv(sys.executable, [sys.executable, '-m', 'postbackd', *sys.argv[1:]])"
+    )
+    command = [sys.executable, "-c", program, str(held.fileno()), "serve", "--data", str(directory / "data")]
+    return subprocess.Popen(
+        command, pass_fds=(held.fileno(),), env=clean_environment(), stdout=subprocess.DEVNULL
+    )
+
+
+def ask(held: socket.socket) -> bytes:
+    with socket.create_connection(held.getsockname(), timeout=30) as asking:
+        asking.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        return asking.recv(15)
+
+
+# --- what the sandbox forbids -------------------------------------------------------------------------------
+
+
+def test_the_program_writes_nothing_outside_its_data_directory(tmp_path: Path) -> None:
+    """``ProtectSystem=strict`` and ``ProtectHome``: what it holds open for writing lies in its own directory."""
+    with Server(tmp_path / "data") as server:
+        for pid in (server.pid, *server.ingest_pids()):
+            for path in opened_for_writing(pid):
+                assert path.is_relative_to(tmp_path), path
+
+
+def opened_for_writing(pid: int) -> list[Path]:
+    """The files, not the pipes, sockets and devices."""
+    found = []
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        flags = int(Path(f"/proc/{pid}/fdinfo/{link.name}").read_text().split()[3], 8)
+        if flags & (os.O_WRONLY | os.O_RDWR) and link.readlink().is_file():
+            found.append(link.readlink())
+    return found
+
+
+def test_the_program_maps_no_memory_that_can_be_written_and_executed(tmp_path: Path) -> None:
+    """``MemoryDenyWriteExecute``."""
+    with Server(tmp_path / "data") as server:
+        wait_until(server.ingest_pids, 20, "the ingest process")
+        for pid in (server.pid, *server.ingest_pids()):
+            assert [
+                line for line in Path(f"/proc/{pid}/maps").read_text().splitlines() if " rwx" in line
+            ] == []
+
+
+def test_every_shipped_file_has_its_row_in_the_readme() -> None:
+    text = (DEPLOY / "README.md").read_text()
+    for path in shipped():
+        assert re.search(rf"^\|.*`{re.escape(str(path.relative_to(DEPLOY)))}`", text, re.MULTILINE), path.name
