@@ -13,14 +13,30 @@ import signal
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from bench.machine import NotRun, describe, require_two_cores
-from bench.parts import PARTS, Run
+from bench.parts import PARTS
 from bench.results import Results, judge, write_markdown
+from bench.run import Run, Sizes
 
-_FULL_S, _QUICK_S = 8.0, 3.0
-_FULL_CLICKS, _QUICK_CLICKS = 1_000_000, 200_000
+_FULL = Sizes(
+    seconds=8.0,
+    clicks=1_000_000,
+    levels=(1_000_000, 10_000_000),
+    postgres_level=5_000_000,
+    purged_rows=5_000_000,
+    drop_seconds=60.0,
+)
+_QUICK = Sizes(
+    seconds=3.0,
+    clicks=200_000,
+    levels=(1_000_000,),
+    postgres_level=1_000_000,
+    purged_rows=1_000_000,
+    drop_seconds=10.0,
+)
 
 
 def _parse() -> argparse.Namespace:
@@ -37,6 +53,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "--hundred-million", action="store_true", help="100 million stored conversions too (40 GB)"
     )
+    parser.add_argument(
+        "--fifty-million", action="store_true", help="50 million stored conversions on PostgreSQL (30 GB)"
+    )
     parser.add_argument("--seed", type=int, default=2026, help="every random choice follows from it")
     parser.add_argument(
         "--work-dir", type=Path, default=Path("/var/tmp"), help="on the disk to measure (default: /var/tmp)"
@@ -44,10 +63,15 @@ def _parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _levels(given: argparse.Namespace) -> tuple[int, ...]:
-    if given.quick:
-        return (1_000_000,)
-    return (1_000_000, 10_000_000, 100_000_000) if given.hundred_million else (1_000_000, 10_000_000)
+def _sizes(given: argparse.Namespace) -> Sizes:
+    sizes = _QUICK if given.quick else _FULL
+    if given.seconds:
+        sizes = replace(sizes, seconds=given.seconds)
+    if given.hundred_million:
+        sizes = replace(sizes, levels=(*_FULL.levels, 100_000_000))
+    if given.fifty_million:
+        sizes = replace(sizes, postgres_level=50_000_000, purged_rows=_FULL.purged_rows)
+    return sizes
 
 
 def _choose(only: str) -> list[str]:
@@ -82,10 +106,9 @@ def main() -> int:
     # The database's own user has to reach its directory below.
     directory.chmod(0o755)
     try:
-        seconds = given.seconds or (_QUICK_S if given.quick else _FULL_S)
-        results = Results(machine=describe(directory), seconds=seconds, random_seed=given.seed)
-        clicks = _QUICK_CLICKS if given.quick else _FULL_CLICKS
-        run = Run(directory, seconds, clicks, _levels(given), results)
+        sizes = _sizes(given)
+        results = Results(machine=describe(directory), seconds=sizes.seconds, random_seed=given.seed)
+        run = Run(directory, sizes, results)
         _measure(run, parts)
     finally:
         shutil.rmtree(directory, ignore_errors=True)

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -69,11 +70,18 @@ class Paced:
     """How late the generator itself was, when it had a free connection."""
 
 
-def open_loop(port: int, segment: Segment, rate: float, connections: int, seconds: float) -> Paced:
-    """Requests at a fixed rate, whether the server keeps up or not."""
+def open_loop(
+    port: int, segment: Segment, rate: float, connections: int, seconds: float, timeline: Path | None = None
+) -> Paced:
+    """Requests at a fixed rate, whether the server keeps up or not.
+
+    ``timeline``: where to leave what ``Timeline`` reads.
+    """
     command = [sys.executable, "-m", "bench.openloop", "--port", str(port), "--file", str(segment.file)]
     command += ["--first", str(segment.first), "--rate", str(rate), "--connections", str(connections)]
     command += ["--seconds", str(seconds)]
+    if timeline:
+        command += ["--timeline", str(timeline)]
     seen = _run(command, seconds)
     load = Load(
         requests=seen["ok"],
@@ -84,6 +92,24 @@ def open_loop(port: int, segment: Segment, rate: float, connections: int, second
         max_ms=seen["max_ms"],
     )
     return Paced(rate=rate, load=load, sent=seen["sent"], late_p99_ms=seen["late_p99_ms"])
+
+
+class Timeline:
+    """When each request of an open loop was due, by ``time.monotonic``, and how long it took, in seconds."""
+
+    def __init__(self, file: Path) -> None:
+        """Read what ``open_loop`` left."""
+        pairs = (line.split() for line in file.read_text().splitlines())
+        self._requests = [(float(due), float(latency)) for due, latency in pairs]
+
+    def between(self, begin: float, end: float) -> list[float]:
+        """The latencies, in order of size, of the requests that were due between two moments."""
+        return sorted(latency for due, latency in self._requests if begin <= due <= end)
+
+    def after(self, seconds: float) -> list[float]:
+        """The latencies, in order of size, of the requests that were due later than so long after the first."""
+        begin = min(due for due, _latency in self._requests) + seconds
+        return self.between(begin, inf)
 
 
 def _run(command: list[str], seconds: float) -> dict[str, Any]:

@@ -65,6 +65,8 @@ class OpenLoop:
         for number in self._connections:
             self._epoll.register(number, select.EPOLLIN)
         self.latencies: list[float] = []
+        self.due: list[float] = []
+        """When each of the answered requests was due, on the machine's monotonic clock."""
         self.lateness: list[float] = []
         self.ok = 0
 
@@ -110,6 +112,7 @@ class OpenLoop:
 
     def _finish(self, connection: Connection) -> None:
         self.latencies.append(time.perf_counter() - connection.due)
+        self.due.append(connection.due)
         self.ok += connection.buffer.startswith((b"HTTP/1.1 2", b"HTTP/1.1 3"))
         connection.buffer = b""
         if self._waiting:
@@ -139,10 +142,14 @@ def main() -> None:
     parser.add_argument("--rate", type=float, required=True, help="requests a second")
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=8)
+    parser.add_argument("--timeline", type=Path, help="write when each was due, and how long it took, in s")
     given = parser.parse_args()
     requests = _load(given.file, given.first, int(given.rate * given.seconds), given.port)
     loop = OpenLoop(requests, given.port, given.rate, given.connections)
     seconds = loop.run()
+    if given.timeline:
+        pairs = zip(loop.due, loop.latencies, strict=True)
+        given.timeline.write_text("".join(f"{due:.6f} {latency:.6f}\n" for due, latency in pairs))
     latencies, lateness = sorted(loop.latencies), sorted(loop.lateness)
     figures = {
         "sent": len(requests),

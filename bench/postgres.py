@@ -1,4 +1,4 @@
-"""A private PostgreSQL with Debian's default settings, on a socket of its own, for the peer."""
+"""A private PostgreSQL with Debian's default settings, on a socket of its own: for postbackd and for the peer."""
 
 from __future__ import annotations
 
@@ -6,20 +6,22 @@ import os
 import pwd
 import signal
 import subprocess
+from collections.abc import Set
 from pathlib import Path
+from urllib.parse import quote
 
-from bench.machine import NotRun, Server, require
+from bench.machine import SERVER_CORE, NotRun, Server, require
 
 DATABASE = "bench"
 
 
 class Postgres:
-    """A cluster in a directory; all its processes run on the server's core.
+    """A cluster in a directory; all its processes run on one core, the server's if no other is named.
 
     Nothing is tuned: ``fsync`` and ``synchronous_commit`` stay on, as the package has them.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, core: int = SERVER_CORE) -> None:
         self._programs = _find_programs()
         self._user = _other_user()
         self._directory = directory
@@ -35,6 +37,7 @@ class Postgres:
             directory.parent / "postgres.log",
             user=self._user,
             stop_signal=signal.SIGINT,
+            core=core,
         )
         self._server.wait_until((directory / ".s.PGSQL.5432").exists)
         self._server.wait_until(self._is_ready)
@@ -44,6 +47,11 @@ class Postgres:
     def url(self) -> str:
         """For SQLAlchemy, with psycopg."""
         return f"postgresql+psycopg://bench@/{DATABASE}?host={self._directory}"
+
+    @property
+    def address(self) -> str:
+        """For ``postbackd --store``."""
+        return f"postgresql://bench@/{DATABASE}?host={quote(str(self._directory), safe='')}"
 
     @property
     def version(self) -> str:
@@ -66,6 +74,23 @@ class Postgres:
         if result.returncode:
             raise NotRun(f"PostgreSQL refused: {result.stderr.strip()}")
         return result.stdout.strip()
+
+    def number(self, statement: str) -> int:
+        """The whole number that one statement returns."""
+        return int(self.psql(statement))
+
+    def settle(self) -> None:
+        """Do now what would otherwise be done during a measurement."""
+        self.psql("VACUUM ANALYZE")
+        self.psql("CHECKPOINT")
+
+    def run_on(self, cores: Set[int]) -> None:
+        """From now on all its processes run on these cores."""
+        self._server.run_on(cores)
+
+    def cpu_s(self) -> float:
+        """Processor time of all its processes, in seconds."""
+        return self._server.cpu_s()
 
     def stop(self) -> None:
         self._server.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -49,9 +50,10 @@ class Results:
     """Parts that could not be measured, and why."""
 
     def rate(self, what: str, connections: int, subject: str) -> float | None:
-        """Requests a second of a row, ``None`` when it was not run."""
+        """Requests a second of a row, ``None`` when it was not run.  A version after the subject does not matter."""
         for row in self.rows:
-            if row.what == what and row.connections == connections and row.subject.startswith(subject):
+            same = row.subject == subject or row.subject.startswith(f"{subject} ")
+            if same and row.what == what and row.connections == connections:
                 return row.load.per_second if row.load else None
         return None
 
@@ -73,8 +75,16 @@ class Results:
         }
 
 
+NGINX = "nginx, return 200"
+POSTBACKD = "postbackd"
+POSTBACKD_POSTGRES = "postbackd, PostgreSQL"
+PEER_SQLITE = "FastAPI + SQLAlchemy, SQLite"
+PEER_POSTGRES = "FastAPI + SQLAlchemy, PostgreSQL"
+"""Subjects; the name of one on PostgreSQL goes on with a space and the version."""
+
 NEW_RECENT = "new conversions, recent ids"
 NEW_UNIFORM = "new conversions, uniform ids"
+NEW_OLD = "new conversions, ids of stored conversions"
 DUPLICATES = "duplicates"
 REDIRECTS = "click redirect"
 CONNECTIONS = (64, 512)
@@ -83,36 +93,67 @@ HALF_LOAD_P99 = "half_load_p99_ms"
 RESIDENT = "resident_at_0_load_mb"
 HELP = "help_ms"
 DISTRIBUTIONS = "runtime_distributions"
+POSTGRES_LEVEL = "postgres_level_conversions"
+DROP_RATIO = "postgres_drop_p99_ratio"
+NODE_SHARE = 0.3
+"""Of a core, for each node that is compared."""
+NODES = tuple(
+    f"{POSTBACKD_POSTGRES}, {count} with {NODE_SHARE:g} of a core" for count in ("one node", "two nodes")
+)
+"""Subjects of the part that compares them."""
+NODES_IDLE = "nodes_least_idle_percent"
+NODES_LEAST_IDLE_PERCENT = 10
+"""Of each core: with less left the machine could have been the limit, not the nodes."""
+
+_IN_LINES = {NGINX: "nginx", POSTBACKD: "postbackd on SQLite"}
+"""What some subjects are called in a line to pass."""
 
 
-def stored_before(conversions: int) -> str:
+def stored_before(conversions: int, what: str = NEW_RECENT) -> str:
     """The name of the rows on a database that holds so many conversions already."""
-    return f"{NEW_RECENT}, {conversions // 1_000_000} M stored"
+    return f"{what}, {conversions / 1e6:g} M stored"
 
 
 def judge(results: Results) -> list[Line]:
     """The lines to pass, as ratios within one run."""
-    lines = []
-    for connections in CONNECTIONS:
-        ours = results.rate(NEW_RECENT, connections, "postbackd")
-        for peer, factor in (
-            ("nginx", 0.30),
-            ("FastAPI + SQLAlchemy, SQLite", 20),
-            ("FastAPI + SQLAlchemy, Post", 20),
-        ):
-            theirs = results.rate(NEW_RECENT, connections, peer)
-            name = f"new conversions / {peer.replace('Post', 'PostgreSQL')}, {connections} connections"
-            lines.append(_at_least(name, _ratio(ours, theirs), factor))
-    empty = results.rate(NEW_RECENT, 64, "postbackd")
-    full = results.rate(stored_before(10_000_000), 64, "postbackd")
-    lines.append(_at_least("10 M stored / empty", _ratio(full, empty), 0.8))
     figures = results.figures
-    lines.append(_below("p99 at half load", figures.get(HALF_LOAD_P99), 10, "ms"))
-    lines.append(_below("resident at 0 load", figures.get(RESIDENT), 80, "MB"))
-    lines.append(_below("postbackd --help", figures.get(HELP), 150, "ms"))
+    full = results.rate(stored_before(10_000_000), 64, POSTBACKD)
     count = figures.get(DISTRIBUTIONS)
-    lines.append(Line("runtime distributions", "<= 18", count, "", None if count is None else count <= 18))
-    return lines
+    return [
+        *_judge_speed(results, POSTBACKD, "", ((NGINX, 0.30), (PEER_SQLITE, 20), (PEER_POSTGRES, 20))),
+        _at_least("10 M stored / empty", _ratio(full, results.rate(NEW_RECENT, 64, POSTBACKD)), 0.8),
+        _below("p99 at half load", figures.get(HALF_LOAD_P99), 10, "ms"),
+        _below("resident at 0 load", figures.get(RESIDENT), 80, "MB"),
+        _below("postbackd --help", figures.get(HELP), 150, "ms"),
+        Line("runtime distributions", "<= 18", count, "", None if count is None else count <= 18),
+        *_judge_speed(results, POSTBACKD_POSTGRES, "PostgreSQL: ", ((POSTBACKD, 0.5), (PEER_POSTGRES, 8))),
+        *_judge_postgres(results),
+    ]
+
+
+def _judge_speed(
+    results: Results, subject: str, begin: str, peers: Sequence[tuple[str, float]]
+) -> Iterator[Line]:
+    """New conversions beside those of others."""
+    for connections in CONNECTIONS:
+        ours = results.rate(NEW_RECENT, connections, subject)
+        for peer, factor in peers:
+            ratio = _ratio(ours, results.rate(NEW_RECENT, connections, peer))
+            other = _IN_LINES.get(peer, peer)
+            yield _at_least(f"{begin}new conversions / {other}, {connections} connections", ratio, factor)
+
+
+def _judge_postgres(results: Results) -> Iterator[Line]:
+    """What else PostgreSQL is for: more nodes, more rows, days that are dropped."""
+    figures = results.figures
+    one, two = (results.rate(NEW_RECENT, 128, name) for name in NODES)
+    sound = figures.get(NODES_IDLE, 0) >= NODES_LEAST_IDLE_PERCENT
+    yield _at_least("PostgreSQL: two nodes / one", _ratio(two, one) if sound else None, 1.3)
+    level = int(figures.get(POSTGRES_LEVEL, 50_000_000))
+    full = results.rate(stored_before(level), 64, POSTBACKD_POSTGRES)
+    empty = results.rate(NEW_RECENT, 64, POSTBACKD_POSTGRES)
+    yield _at_least(f"PostgreSQL: {level / 1e6:g} M stored / empty", _ratio(full, empty), 0.8)
+    yield _below("PostgreSQL: p99 while a day is dropped / before", figures.get(DROP_RATIO), 2, "")
 
 
 def _ratio(ours: float | None, theirs: float | None) -> float | None:
@@ -124,7 +165,9 @@ def _at_least(name: str, measured: float | None, wanted: float) -> Line:
 
 
 def _below(name: str, measured: float | None, wanted: float, unit: str) -> Line:
-    return Line(name, f"< {wanted:g} {unit}", measured, unit, None if measured is None else measured < wanted)
+    return Line(
+        name, f"< {wanted:g} {unit}".strip(), measured, unit, None if measured is None else measured < wanted
+    )
 
 
 def write_markdown(results: Results) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import shutil
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -69,56 +70,81 @@ FROM n
 
 
 @dataclass(frozen=True)
+class Population:
+    """Clicks spread evenly over some days: number 0 is the oldest."""
+
+    start_ms: int
+    """Milliseconds since 1970 of the oldest."""
+    days: int
+    rows: int
+
+    @property
+    def span_ms(self) -> int:
+        return self.days * DAY_MS
+
+    def ms(self, number: int) -> int:
+        """When a click was made, in milliseconds since 1970."""
+        return self.start_ms + number * self.span_ms // self.rows
+
+    def stamp(self, number: int) -> int:
+        """The stamp of a click: the same arithmetic as in the statements."""
+        return first_stamp_at(self.ms(number)) | NODE << 12 | number & 4095
+
+    def first_at(self, ms: int) -> int:
+        """The number of the first click made at ``ms`` or later; beyond the last one when there is none."""
+        return -((self.start_ms - ms) * self.rows // self.span_ms)
+
+
+@dataclass(frozen=True)
 class Seeded:
-    """A filled data directory, and how to write the ids of its recent clicks."""
+    """A filled data directory, and how to write the ids of its clicks."""
 
     data: Path
     keys: KeyRing
     slugs: tuple[str, ...]
-    start_ms: int
-    """Milliseconds since 1970 of the oldest recent click."""
-    clicks: int
-    history: int
+    recent: Population
+    history: Population
+    """The three weeks before, each click with a conversion."""
 
     @property
     def database(self) -> Path:
         return self.data / FILE_NAME
 
-    def click_id(self, number: int) -> str:
-        """The id of the recent click with this number, 0 the oldest."""
-        stamp = _stamp(self.start_ms, number, RECENT_DAYS * DAY_MS, self.clicks)
-        return self.keys.write(stamp, number % CAMPAIGNS + 1)
-
-    def click_ms(self, number: int) -> int:
-        """When the recent click with this number was made, in milliseconds since 1970."""
-        return self.start_ms + number * RECENT_DAYS * DAY_MS // self.clicks
+    def click_id(self, population: Population, number: int) -> str:
+        """The id of a click of one of the populations."""
+        return self.keys.write(population.stamp(number), number % CAMPAIGNS + 1)
 
 
-def seed(data: Path, clicks: int, conversions: int) -> Seeded:
-    """Make a new data directory with ``clicks`` recent clicks and ``conversions`` older conversions."""
+def seed(data: Path, clicks: int, conversions: int, catalog: Path | None = None) -> Seeded:
+    """Make a new data directory with ``clicks`` recent clicks and ``conversions`` older conversions.
+
+    ``catalog``: where to leave a copy of it as it was before there were any rows, with the same signing keys.
+    """
     keys, slugs = asyncio.run(_make_catalog(data))
+    if catalog is not None:
+        shutil.copytree(data, catalog)
     # A minute back: nothing lies in the future while the benchmark runs.
     end_ms = int(time.time() * 1000) - 60_000
-    start_ms = end_ms - RECENT_DAYS * DAY_MS
+    recent = Population(end_ms - RECENT_DAYS * DAY_MS, RECENT_DAYS, clicks)
+    history = Population(recent.start_ms - HISTORY_DAYS * DAY_MS, HISTORY_DAYS, conversions)
     db = apsw.Connection(str(data / FILE_NAME))
     # Only here: the rows can be made again, and the file is synced as a whole at the end.
     db.pragma("synchronous", "OFF")
     db.pragma("cache_size", -524_288)
     try:
-        history_ms = start_ms - HISTORY_DAYS * DAY_MS
         for sql in (_ADD_RECENT, _ADD_CONVERSIONS, _ADD_LOG):
-            _fill(db, sql, history_ms, HISTORY_DAYS * DAY_MS, conversions)
-        _fill(db, _ADD_RECENT, start_ms, RECENT_DAYS * DAY_MS, clicks)
+            _fill(db, sql, history)
+        _fill(db, _ADD_RECENT, recent)
         db.pragma("synchronous", "FULL")
         db.pragma("wal_checkpoint(TRUNCATE)")
     finally:
         db.close()
-    return Seeded(data, keys, slugs, start_ms, clicks, conversions)
+    return Seeded(data, keys, slugs, recent, history)
 
 
 def day_of(seeded: Seeded, days: int) -> str:
     """The UTC date, as ``YYYY-MM-DD``, before which the first ``days`` days of history lie."""
-    ms = seeded.start_ms - HISTORY_DAYS * DAY_MS + days * DAY_MS
+    ms = seeded.history.start_ms + days * DAY_MS
     # The history begins in the middle of a day: rounded up, the first day is a whole one.
     return datetime.fromtimestamp((ms + DAY_MS - 1) // DAY_MS * DAY_MS / 1000, UTC).date().isoformat()
 
@@ -141,11 +167,12 @@ async def _make_catalog(data: Path) -> tuple[KeyRing, tuple[str, ...]]:
         await store.close()
 
 
-def _fill(db: apsw.Connection, sql: str, start_ms: int, span_ms: int, rows: int) -> None:
-    """Run one of the statements above for ``rows`` rows, a million a transaction."""
+def _fill(db: apsw.Connection, sql: str, population: Population) -> None:
+    """Run one of the statements above for the rows of a population, a million a transaction."""
+    rows = population.rows
     given = {
-        "start": first_stamp_at(start_ms) >> 22,
-        "span": span_ms,
+        "start": first_stamp_at(population.start_ms) >> 22,
+        "span": population.span_ms,
         "rows": rows,
         "node": NODE,
         "campaigns": CAMPAIGNS,
@@ -155,11 +182,6 @@ def _fill(db: apsw.Connection, sql: str, start_ms: int, span_ms: int, rows: int)
     for first in range(0, rows, _ROWS_A_TRANSACTION):
         with db:
             db.execute(sql, {**given, "first": first, "last": min(rows, first + _ROWS_A_TRANSACTION)})
-
-
-def _stamp(start_ms: int, number: int, span_ms: int, rows: int) -> int:
-    """The same arithmetic as in the statements above."""
-    return first_stamp_at(start_ms + number * span_ms // rows) | NODE << 12 | number & 4095
 
 
 def main() -> None:
@@ -172,8 +194,9 @@ def main() -> None:
     began = time.monotonic()
     seeded = seed(given.data, given.clicks, given.conversions)
     megabytes = seeded.database.stat().st_size / 1e6
-    print(f"{seeded.clicks} recent clicks, {seeded.history} conversions, {megabytes:.0f} MB", end=" ")
-    print(f"in {time.monotonic() - began:.0f} s; newest click: {seeded.click_id(seeded.clicks - 1)}")
+    print(f"{given.clicks} recent clicks, {given.conversions} conversions, {megabytes:.0f} MB", end=" ")
+    newest = seeded.click_id(seeded.recent, given.clicks - 1)
+    print(f"in {time.monotonic() - began:.0f} s; newest click: {newest}")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from itertools import count
 from pathlib import Path
 
 from bench.load import Segment
-from bench.seed import CAMPAIGNS, NETWORK_KEY, RECENT_DAYS, Seeded
+from bench.seed import CAMPAIGNS, NETWORK_KEY, RECENT_DAYS, Population, Seeded
 
 MEAN_AGE_DAYS = 1.0
 """Of the exponential ages: half of the conversions follow their click within 17 hours."""
@@ -64,21 +64,27 @@ class StreamWriter:
         self._transactions = count(1)
 
     def postbacks(
-        self, name: str, lines: int, ages: Callable[[random.Random, int], Callable[[], int]]
+        self,
+        name: str,
+        lines: int,
+        ages: Callable[[random.Random, int], Callable[[], int]],
+        population: Population | None = None,
     ) -> Stream:
-        """Postbacks for recent clicks, each with a transaction id and a value of its own."""
-        return self._write(name, lines, self._postback_targets(ages(self._chance, self._seeded.clicks)))
+        """Postbacks for recent clicks (or another population), each with a transaction id and a value of its own."""
+        clicks = population or self._seeded.recent
+        return self._write(name, lines, self._postback_targets(clicks, ages(self._chance, clicks.rows)))
 
     def clicks(self, name: str, lines: int) -> Stream:
         """Clicks on the campaigns, as a traffic source sends them."""
         return self._write(name, lines, self._click_targets())
 
-    def _postback_targets(self, draw: Callable[[], int]) -> Iterator[str]:
-        click_id, chance = self._seeded.click_id, self._chance.random
+    def _postback_targets(self, clicks: Population, draw: Callable[[], int]) -> Iterator[str]:
+        chance = self._chance.random
         for number in self._transactions:
             cents = 100 + int(chance() * 9900)
             value = f"{cents // 100}.{cents % 100:02d}"
-            yield f"/p/{NETWORK_KEY}?click_id={click_id(draw())}&value={value}&currency=USD&txid=o{number:09x}"
+            click_id = self._seeded.click_id(clicks, draw())
+            yield f"/p/{NETWORK_KEY}?click_id={click_id}&value={value}&currency=USD&txid=o{number:09x}"
 
     def _click_targets(self) -> Iterator[str]:
         chance, slugs = self._chance, self._seeded.slugs

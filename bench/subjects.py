@@ -15,6 +15,7 @@ import apsw
 
 from bench.machine import HOST, NotRun, Server, answers, free_port, require
 from bench.postgres import Postgres
+from bench.results import NGINX, PEER_POSTGRES, PEER_SQLITE, POSTBACKD, POSTBACKD_POSTGRES
 from bench.seed import CAMPAIGNS, NETWORK_KEY, Seeded
 from postbackd.core.verdicts import Verdict
 
@@ -78,7 +79,7 @@ class Subject(Protocol):
 class Nginx:
     """The ceiling: parses the request and answers, nothing else."""
 
-    name = "nginx, return 200"
+    name = NGINX
 
     def __init__(self, directory: Path) -> None:
         program = require("nginx", "nginx-light")
@@ -108,7 +109,7 @@ class Nginx:
 class Postbackd:
     """postbackd as ``postbackd serve`` starts it, on a seeded data directory."""
 
-    name = "postbackd"
+    name = POSTBACKD
 
     def __init__(self, seeded: Seeded, log: Path) -> None:
         self._seeded = seeded
@@ -125,6 +126,45 @@ class Postbackd:
 
     def stop(self) -> None:
         self._server.stop()
+
+
+class PostbackdPostgres:
+    """postbackd as ``postbackd serve --store`` starts it, on a database that is started and stopped elsewhere."""
+
+    def __init__(self, postgres: Postgres, data: Path, log: Path) -> None:
+        """``data``: the directory of the node; there is none yet."""
+        self._postgres = postgres
+        self.name = f"{POSTBACKD_POSTGRES} {postgres.version}"
+        self.port = free_port()
+        self._server = start_node("serve", postgres, data, self.port, log)
+
+    def stored(self) -> Stored:
+        return count_on_postgres(self._postgres)
+
+    def cpu_s(self) -> float:
+        """Processor time of postbackd alone, in seconds."""
+        return self._server.cpu_s()
+
+    def stop(self) -> None:
+        self._server.stop()
+
+
+def start_node(command: str, postgres: Postgres, data: Path, port: int, log: Path) -> Server:
+    """A node on a database, ready: ``serve``, or ``ingest`` alone."""
+    options = ["--store", postgres.address, "--data", str(data), "--listen", f"{HOST}:{port}"]
+    server = Server([*command_line(), command, *options], log)
+    server.wait_until(lambda: answers(port, "/readyz"))
+    return server
+
+
+def count_on_postgres(postgres: Postgres) -> Stored:
+    """Count the rows from outside."""
+    statement = (
+        "SELECT (SELECT count(*) FROM conversions), (SELECT count(*) FROM postbacks WHERE verdict = {}),"
+        " (SELECT count(*) FROM postbacks), (SELECT count(*) FROM clicks)"
+    )
+    row = postgres.psql(statement.format(int(Verdict.ACCEPTED)))
+    return Stored(*(int(number) for number in row.split("|")))
 
 
 def command_line() -> list[str]:
@@ -189,7 +229,7 @@ class FastapiSqlite(_Peer):
             db.execute("INSERT INTO networks (id, name, key) VALUES (1, 'network', ?)", (NETWORK_KEY,))
             db.executemany("INSERT INTO clicks VALUES (?, ?, ?, ?)", csv.reader(rows))
         db.close()
-        super().__init__("FastAPI + SQLAlchemy, SQLite", url, directory / "peer.log")
+        super().__init__(PEER_SQLITE, url, directory / "peer.log")
 
     def stored(self) -> Stored:
         db = sqlite3.connect(self._database)
@@ -211,7 +251,7 @@ class FastapiPostgres(_Peer):
             )
             self._postgres.psql("COPY clicks FROM STDIN (FORMAT csv)", standard_input=clicks)
             self._postgres.psql("VACUUM ANALYZE")
-            name = f"FastAPI + SQLAlchemy, PostgreSQL {self._postgres.version}"
+            name = f"{PEER_POSTGRES} {self._postgres.version}"
             super().__init__(name, self._postgres.url, directory.parent / "peer.log")
         except BaseException:
             self._postgres.stop()
@@ -248,8 +288,8 @@ def _create_schema(url: str) -> None:
 def write_peer_clicks(file: Path, seeded: Seeded) -> None:
     """The recent clicks of a seeded directory as the peer's rows: id, campaign, offer, milliseconds since 1970."""
     with file.open("w") as output:
-        for number in range(seeded.clicks):
-            click_id, ms = seeded.click_id(number), seeded.click_ms(number)
+        for number in range(seeded.recent.rows):
+            click_id, ms = seeded.click_id(seeded.recent, number), seeded.recent.ms(number)
             output.write(f"{click_id},{number % CAMPAIGNS + 1},1,{ms}\n")
 
 

@@ -23,7 +23,6 @@ from urllib.parse import quote
 
 import asyncpg
 
-from postbackd.store import citus
 from postbackd.store.postgres import PostgresStore
 
 ADDRESS = os.environ.get("POSTBACKD_TEST_POSTGRES")
@@ -65,7 +64,7 @@ class PostgresServer:
         if self._owner is not None:
             for path in {self.directory, self.cluster.parent}:
                 os.chown(path, self._owner.pw_uid, self._owner.pw_gid)
-        self._run(
+        self.run(
             "initdb", "--auth", "trust", "--username", "postbackd", "--encoding", "UTF8", "--locale", "C",
             "--no-sync", "--pgdata", str(self.cluster),
         )  # fmt: skip
@@ -85,19 +84,21 @@ class PostgresServer:
             shutil.copytree(libraries, self.directory / libraries.name)
         return copy / programs.name
 
-    def _run(self, program: str, *arguments: str) -> str:
+    def run(self, program: str, *arguments: str) -> str:
+        """What one of PostgreSQL's programs prints.  Raises ``RuntimeError`` with what it complains about."""
         done = subprocess.run(
             [str(self._programs / program), *arguments],
             cwd=self.directory,
             capture_output=True,
             text=True,
-            **self._as_owner(),  # type: ignore[call-overload]
+            **self.as_owner(),  # type: ignore[call-overload]
         )
         if done.returncode:
             raise RuntimeError(f"{program} failed: {done.stderr.strip()}")
         return str(done.stdout)
 
-    def _as_owner(self) -> dict[str, object]:
+    def as_owner(self) -> dict[str, object]:
+        """Arguments for ``subprocess``: PostgreSQL's programs refuse to run as root."""
         if self._owner is None:
             return {}
         return {"user": self._owner.pw_uid, "group": self._owner.pw_gid, "extra_groups": []}
@@ -110,7 +111,7 @@ class PostgresServer:
         with (self.directory / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 command, cwd=self.directory, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True, **self._as_owner(),  # type: ignore[call-overload]
+                start_new_session=True, **self.as_owner(),  # type: ignore[call-overload]
             )  # fmt: skip
         deadline = time.monotonic() + _START_TIMEOUT_S
         while not self._answers():
@@ -155,7 +156,19 @@ class PostgresServer:
 
     def ask(self, sql: str, database: str = "postgres") -> str:
         """What ``psql`` prints: no heading, columns separated by ``|``."""
-        return self._run("psql", "-XqAt", "-v", "ON_ERROR_STOP=1", "-h", str(self.directory), "-U", "postbackd", "-c", sql, database)
+        return self.run(
+            "psql",
+            "-XqAt",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-h",
+            str(self.directory),
+            "-U",
+            "postbackd",
+            "-c",
+            sql,
+            database,
+        )
 
 
 async def _execute(address: str, sql: str) -> None:
@@ -178,10 +191,21 @@ def server(version: int) -> PostgresServer:
 
 def new_database(version: int) -> str:
     """The address of a database without any table."""
-    running = server(version)
+    running = _with_plain_user(version)
     name = f"test_{time.monotonic_ns()}"
-    running.execute(f"CREATE DATABASE {name}")
-    return running.address(name)
+    running.execute(f"CREATE DATABASE {name} OWNER {_PLAIN_USER}")
+    return running.address(name).replace("//postbackd@", f"//{_PLAIN_USER}@")
+
+
+_PLAIN_USER = "owner"
+"""Owns the databases of the tests and has no other right, as the program is run."""
+
+
+@cache
+def _with_plain_user(version: int) -> PostgresServer:
+    running = server(version)
+    running.execute(f"CREATE ROLE {_PLAIN_USER} LOGIN")
+    return running
 
 
 @cache

@@ -21,17 +21,16 @@ from time import monotonic
 
 import msgspec
 
-from postbackd.core.click_id import StampMint
 from postbackd.ingest.batcher import now_ms
 from postbackd.ingest.catalog import Snapshot
 from postbackd.ingest.front_door import FrontDoor
-from postbackd.ingest.spool import Spool
+from postbackd.ingest.spool import Spool, SpoolOfAnother
 from postbackd.settings import Settings
-from postbackd.store.base import NodeLease, Store, StoreNotReached, StoreRefused, StoreUnavailable
+from postbackd.store.base import Store, StoreNotReached, StoreRefused
 from postbackd.store.sqlite import SqliteStore
 from postbackd.store.sqlite_file import unsafe_sync
 from postbackd.upkeep.checkpoints import keep_log_short
-from postbackd.upkeep.nodes import keep_node
+from postbackd.upkeep.nodes import NodeNumber
 from postbackd.upkeep.partitions import keep_partitions_ahead
 
 log = logging.getLogger("postbackd.runtime")
@@ -41,17 +40,24 @@ LOCK_NAME = "postbackd.lock"
 _WRITE_TIMEOUT_S = 1.5
 """After which a database is called away, and requests are kept elsewhere."""
 
+_QUESTION_TIMEOUT_S = 10.0
+
 _TRY_EVERY_S = 0.5
 
 _PATIENCE_S = 10.0
 """How long a role that a supervisor started waits for its database; then it ends, and says why."""
 
 
-async def open_store(settings: Settings, create: bool) -> Store:
-    """The store that the settings name.  Raises ``StoreRefused`` with one line that says what to do."""
+async def open_store(settings: Settings, create: bool, *, serving: bool = False) -> Store:
+    """The store that the settings name.  Raises ``StoreRefused`` with one line that says what to do.
+
+    ``serving``: requests wait for its answers, so that none may take long.
+    """
     if settings.store is not None:
         patience_s = max(_WRITE_TIMEOUT_S, settings.busy_timeout_ms / 1000)
-        return await _open_postgres(settings.store, create, patience_s)
+        return await _open_postgres(
+            settings.store, create, patience_s, _QUESTION_TIMEOUT_S if serving else None
+        )
     return await SqliteStore.open(
         Path(settings.data),
         create=create,
@@ -60,14 +66,18 @@ async def open_store(settings: Settings, create: bool) -> Store:
     )
 
 
-async def _open_postgres(address: str, create: bool, write_timeout_s: float) -> Store:
+async def _open_postgres(
+    address: str, create: bool, write_timeout_s: float, question_timeout_s: float | None
+) -> Store:
     try:
         from postbackd.store.postgres import PostgresStore
     except ImportError as error:
         raise StoreRefused(
             f"a PostgreSQL store needs asyncpg ({error}); pip install 'postbackd[postgres]'"
         ) from error
-    return await PostgresStore.open(address, create=create, write_timeout_s=write_timeout_s)
+    return await PostgresStore.open(
+        address, create=create, write_timeout_s=write_timeout_s, question_timeout_s=question_timeout_s
+    )
 
 
 async def tend_store(store: Store) -> None:
@@ -138,36 +148,39 @@ async def _ingest(
         if settings.sync == "beside" and isinstance(store, SqliteStore):
             store.sync_beside()
         snapshot = Snapshot(await store.load_catalog())
-        lease = await store.claim_node(settings.node, now_ms())
-        mint = StampMint(lease.node)
-        mint.lease(lease.node, lease.from_ms, lease.until_ms)
-        spool = _open_spool(settings)
-        door = FrontDoor(store, snapshot, mint, settings.queue_limit, settings.batch_limit, spool)
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(50_000, 20, 50)
-        await door.start(listening)
-        tasks = [
-            loop.create_task(work)
-            for work in (door.tend(), tend_store(store), keep_node(store, mint, lease, now_ms))
-        ]
-        ready()
-        await stop.wait()
-        await door.stop()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await _release_node(store, lease, mint)
+        spool = _open_spool(settings, snapshot)
+        node = NodeNumber(store)
+        await node.claim(settings.node, now_ms())
+        try:
+            door = FrontDoor(store, snapshot, node.mint, settings.queue_limit, settings.batch_limit, spool)
+            gc.collect()
+            gc.freeze()
+            gc.set_threshold(50_000, 20, 50)
+            await door.start(listening)
+            tasks = [loop.create_task(work) for work in (door.tend(), tend_store(store), node.keep(now_ms))]
+            ready()
+            await stop.wait()
+            await door.stop()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        finally:
+            await node.release()
     finally:
         await store.close()
 
 
-def _open_spool(settings: Settings) -> Spool | None:
-    """Raises ``StoreRefused``."""
+def _open_spool(settings: Settings, snapshot: Snapshot) -> Spool | None:
+    """Raises ``StoreRefused``, also when what is in it belongs to another database."""
     if not settings.spool_mb:
         return None
     try:
-        return Spool(Path(settings.data), settings.spool_mb * 1_000_000)
+        return Spool(Path(settings.data), settings.spool_mb * 1_000_000, snapshot.identity)
+    except SpoolOfAnother as error:
+        raise StoreRefused(
+            f"the spool in {settings.data} holds requests for another database; start once with that one, "
+            "or choose another --data"
+        ) from error
     except OSError as error:
         raise StoreRefused(
             f"cannot use the spool in {settings.data}: {error.strerror}; check its owner, or set --spool-mb 0"
@@ -183,7 +196,7 @@ async def _open_patiently(settings: Settings, stop: asyncio.Event, patience_s: f
     said = ""
     while not stop.is_set():
         try:
-            return await open_store(settings, create=True)
+            return await open_store(settings, create=True, serving=True)
         except StoreNotReached as error:
             if deadline is not None and monotonic() > deadline:
                 raise
@@ -195,13 +208,6 @@ async def _open_patiently(settings: Settings, stop: asyncio.Event, patience_s: f
         except TimeoutError:
             continue
     return None
-
-
-async def _release_node(store: Store, lease: NodeLease, mint: StampMint) -> None:
-    try:
-        await store.release_node(lease, mint.next_ms)
-    except StoreUnavailable as error:
-        log.warning("the node number was not given back (%s); it is free when its lease has ended", error)
 
 
 class _JsonLines(logging.Formatter):

@@ -11,7 +11,6 @@ import re
 from collections.abc import Mapping
 from functools import cache
 from typing import Annotated, Any, Literal, get_args, get_type_hints
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta, Struct
@@ -125,9 +124,8 @@ class Settings(Struct, frozen=True, kw_only=True):
         """Where the data are, for messages: the directory, or the database without its password."""
         if self.store is None:
             return self.data
-        parts = urlsplit(self.store)
-        user, at, host = parts.netloc.rpartition("@")
-        return f"postgresql://{user.partition(':')[0]}{at}{host}{parts.path}"
+        # The greedy pattern: a password that was not encoded may hold any character.
+        return re.sub(r"//([^:@/]*):.*@", r"//\1@", self.store).partition("?")[0]
 
     @property
     def base_url(self) -> str:

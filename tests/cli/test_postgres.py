@@ -163,7 +163,7 @@ def test_while_the_database_is_away_requests_are_queued_and_counted_when_it_is_b
         assert server.postback(f"click_id={meanwhile}&txid=B&value=7")["verdict"] == "duplicate"
         story = json.loads(server.command("why", queued["request"], "--json"))
         assert story["conversions"][0]["value"] == "5.00"
-        assert not list((tmp_path / "data" / "spool").iterdir())
+        assert not list((tmp_path / "data" / "spool").glob("*.spool"))
         assert server.stop() == 0
     finally:
         postgres.remove()

@@ -274,7 +274,7 @@ def test_a_commit_whose_answer_is_lost_is_queued_and_counted_once(tmp_path: Path
         write = office.store.write
         calls = 0
 
-        async def lose_the_first_answer(batch: Batch, rulebook: object) -> object:
+        async def lose_the_first_answer(batch: Batch, rulebook: object, **_: object) -> object:
             nonlocal calls
             calls += 1
             written = await write(batch, office.rulebook)
@@ -286,6 +286,32 @@ def test_a_commit_whose_answer_is_lost_is_queued_and_counted_once(tmp_path: Path
         assert await told([office.add(str(n)) for n in range(4)]) == ["queued"] * 4
         await office.back()
         assert [row["verdict"] for row in await office.store.query("log")] == [1] * 4
+
+    within(tmp_path / "data", test)
+
+
+def test_a_database_that_is_slow_gets_less_at_a_time_until_the_spool_is_empty(tmp_path: Path) -> None:
+    async def test(office: Spooling) -> None:
+        office.begin()
+        postbacks = [office.make(str(n)) for n in range(40)]
+        for start in range(0, 40, 4):
+            office.spool.keep([], postbacks[start : start + 4])
+        office.spool.close()
+        write = office.store.write
+        sizes: list[int] = []
+
+        async def slow(batch: Batch, rulebook: object, *, patience_s: float = 0) -> object:
+            assert patience_s > 1
+            sizes.append(len(batch.postbacks))
+            if len(batch.postbacks) > 8:
+                raise StoreAway("too slow")
+            return await write(batch, office.rulebook)
+
+        office.store.write = slow  # type: ignore[assignment, method-assign]
+        office.begin()
+        await office.back()
+        assert max(sizes) > 8
+        assert [row["verdict"] for row in await office.store.query("log")] == [1] * 40
 
     within(tmp_path / "data", test)
 

@@ -17,8 +17,8 @@ from postbackd.core.click_id import StampMint
 from postbackd.store import citus, postgres_purge, postgres_write, postgres_writer
 from postbackd.store.base import Batch, StoreRefused
 from postbackd.store.postgres import FIND_ARRIVED, PostgresStore
+from postbackd.store.postgres_insert import Insert
 from postbackd.store.postgres_schema import migrations
-from postbackd.store.postgres_write import Insert
 from tests.postgres_server import VERSIONS, new_database
 from tests.store.contract import World, citus_kind
 from tests.store.test_postgres import on, sql
@@ -36,7 +36,7 @@ def collect() -> dict[str, str]:
     for name, value in vars(postgres_write).items():
         if isinstance(value, Insert):
             found[name] = value.values_sql(2)
-        elif name in ("FIND_OWN_IDS", "PURGED_BEFORE", "FIND_POSTBACKS"):
+        elif name in ("FIND_OWN_IDS", "FIND_WAITING", "TAKE_WAITING", "PURGED_BEFORE", "FIND_POSTBACKS"):
             found[name] = value
     return found
 
@@ -50,7 +50,7 @@ ALL_SHARDS = {
     "FIND_ARRIVED": "every few seconds, over what waits",
     "LAST_STAMP": "once a start",
     "PURGE_ROWS": "a purge",
-    "COUNT": "a purge",
+    "ANY_ROW": "a purge, on one day",
 }
 """Statements that go to every shard, and why that is right."""
 

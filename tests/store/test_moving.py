@@ -164,7 +164,7 @@ def test_a_database_with_other_data_is_refused_and_not_touched(
         move(world.directory, address)
 
 
-def test_a_database_that_a_server_uses_is_refused(world: World, address: str) -> None:
+def test_a_database_on_which_a_server_has_run_is_refused(world: World, address: str) -> None:
     move(world.directory, address)
 
     async def serve() -> None:
@@ -175,5 +175,5 @@ def test_a_database_that_a_server_uses_is_refused(world: World, address: str) ->
         await store.close()
 
     asyncio.run(serve())
-    with pytest.raises(StoreRefused, match="a server runs"):
+    with pytest.raises(StoreRefused, match="a server has run"):
         move(world.directory, address)

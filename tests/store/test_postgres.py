@@ -18,6 +18,7 @@ from postbackd.store.base import Batch, NodeLease, NodeLost, StoreAway, StoreRef
 from postbackd.store.postgres import PostgresStore
 from postbackd.store.postgres_connection import WRITING, connect
 from postbackd.store.postgres_partitions import (
+    PURGED,
     TABLES,
     list_partitions,
     make_partitions,
@@ -26,7 +27,7 @@ from postbackd.store.postgres_partitions import (
 )
 from postbackd.store.postgres_write import PostgresTransaction
 from postbackd.store.queries import STATEMENTS
-from postbackd.upkeep.nodes import keep_node
+from postbackd.upkeep.nodes import NodeNumber
 from tests.postgres_server import VERSIONS, new_database, server
 from tests.store.contract import NOW_MS, World, postgres_kind, words
 
@@ -173,12 +174,12 @@ def test_transactions_that_got_in_each_others_way_are_tried_again(world: World) 
     write_once = store._write_once
     failures = iter([asyncpg.DeadlockDetectedError("deadlock"), asyncpg.SerializationError("serialization")])
 
-    async def failing(*arguments: Any) -> Written:
+    async def failing(*arguments: Any, **more: Any) -> Written:
         for failure in failures:
             raise failure
-        return await write_once(*arguments)
+        return await write_once(*arguments, **more)
 
-    store._write_once = failing  # type: ignore[assignment, method-assign]
+    store._write_once = failing  # type: ignore[method-assign]
     assert world.send(click, "txid=T").verdict == "accepted"
     assert next(failures, None) is None
     assert len(world.conversions(click)) == 1
@@ -233,7 +234,7 @@ def test_a_click_and_its_postback_that_did_not_see_each_other_are_matched_soon(
         await tx.add_clicks([plain])
         await tx.claim_own_ids({"mine": own.stamp})
         await tx.add_clicks([own])
-        assert await tx.take_waiting([f"#{plain.stamp}", "=mine"]) == []
+        assert list(await tx.take_waiting([f"#{plain.stamp}", "=mine"])) == []
         batch = Batch((), [world.make(plain, "txid=T"), world.make("mine", "txid=T")])
         written = await world.store.write(batch, world.rulebook)
         assert [words(outcome).verdict for outcome in written.outcomes] == ["unmatched"] * 2
@@ -390,8 +391,11 @@ class Watched(StampMint):
 
 
 def test_a_lost_lease_stops_minting_until_there_is_another(world: World, address: str) -> None:
-    lease = world.run(world.store.claim_node(0, NOW_MS))
-    mint = Watched(lease.node)
+    number = NodeNumber(world.store)
+    world.run(number.claim(0, NOW_MS))
+    lease = number._lease
+    assert lease is not None
+    mint = number.mint = Watched(lease.node)
     mint.lease(lease.node, lease.from_ms, lease.until_ms)
     assert mint.may_mint(NOW_MS)
     assert not mint.may_mint(lease.until_ms)
@@ -402,7 +406,7 @@ def test_a_lost_lease_stops_minting_until_there_is_another(world: World, address
         world.run(world.store.renew_node(lease, late_ms))
 
     async def keep() -> None:
-        keeping = asyncio.ensure_future(keep_node(world.store, mint, lease, lambda: late_ms, pause_s=0))
+        keeping = asyncio.ensure_future(number.keep(lambda: late_ms, pause_s=0))
         async with asyncio.timeout(10):
             await mint.leased.wait()
         keeping.cancel()
@@ -414,7 +418,7 @@ def test_a_lost_lease_stops_minting_until_there_is_another(world: World, address
 
 def test_when_all_numbers_are_taken_another_server_is_refused(world: World, address: str) -> None:
     sql(address, f"INSERT INTO nodes SELECT n, 'somebody', {NOW_MS + 1} FROM generate_series(0, 1023) AS n")
-    with pytest.raises(StoreAway, match="1,024"):
+    with pytest.raises(StoreRefused, match="1,024"):
         world.run(world.store.claim_node(0, NOW_MS))
 
 
@@ -478,6 +482,7 @@ def test_a_purge_drops_whole_days_and_what_is_interrupted_is_finished(world: Wor
 
     before = days()
     partition = partition_of("clicks", first_stamp_at(world.now_ms - 22 * DAY_MS))
+    sql(address, f"COMMENT ON TABLE {partition.name} IS '{PURGED}'")
     sql(address, f"ALTER TABLE clicks DETACH PARTITION {partition.name}")
     assert days() == before
     world.run(store_of(world).tend())

@@ -178,3 +178,13 @@ def _run(work: Awaitable[T]) -> T:
         return asyncio.run(running())
     except (StoreRefused, StoreUnavailable) as error:
         raise click.ClickException(str(error)) from error
+    except _failures() as error:
+        raise click.ClickException(f"a database did not answer ({error}); run it again") from error
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """What either database raises."""
+    import apsw
+    import asyncpg
+
+    return (OSError, apsw.Error, asyncpg.PostgresError, asyncpg.InterfaceError)

@@ -18,7 +18,7 @@ from postbackd.core.model import Catalog
 from postbackd.runtime import LOCK_NAME, run_ingest
 from postbackd.service_manager import ServiceManager, tell_while_serving
 from postbackd.settings import Settings, find_setting, list_settings
-from postbackd.store.base import StoreRefused
+from postbackd.store.base import StoreRefused, StoreUnavailable
 from postbackd.supervisor import CannotListen, Supervisor, listen
 
 ALL_SETTINGS = tuple(setting.name for setting in list_settings())
@@ -65,7 +65,7 @@ def ingest(inherit: str | None, settings: Settings) -> None:
             descriptor, ready, lifeline = (int(number) for number in inherit.split(","))
             with socket.socket(fileno=descriptor) as listening:
                 run_ingest(settings, listening, lambda: _tell(ready), lifeline)
-    except StoreRefused as error:
+    except (StoreRefused, StoreUnavailable) as error:
         raise click.ClickException(str(error)) from error
 
 

@@ -154,9 +154,11 @@ class Batcher:
         _tell_all(sink.failed for click, sink in clicks if click.own_id is not None)
         try:
             overflow.keep([click for click, _ in kept], [postback for postback, _ in postbacks])
-        except (SpoolFull, OSError) as error:
+        except Exception as error:
             if not self._spool_failed:
-                log.error("the spool cannot take more (%s); answering 503", error)  # noqa: TRY400 - a fault of the disk
+                expected = isinstance(error, (SpoolFull, OSError))
+                level = logging.WARNING if expected else logging.ERROR
+                log.log(level, "the spool cannot take more (%s); answering 503", error, exc_info=not expected)
             self._spool_failed = True
             _tell_all(sink.failed for _, sink in (*kept, *postbacks))
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from hashlib import sha256
 
 from msgspec import Struct
 
@@ -49,10 +50,12 @@ class Link(Struct, frozen=True):
 class Snapshot:
     """An immutable picture of the catalog."""
 
-    __slots__ = ("endpoints", "generation", "links", "rulebook")
+    __slots__ = ("endpoints", "generation", "identity", "links", "rulebook")
 
     def __init__(self, catalog: Catalog) -> None:
         self.generation = catalog.generation
+        self.identity = sha256(catalog.privacy_key).hexdigest()[:16]
+        """Tells one database from another; a copy of it is the same."""
         self.rulebook = Rulebook(catalog)
         self.endpoints = {
             network.key: Endpoint(network, self.rulebook.networks[network.id]) for network in catalog.networks

@@ -28,6 +28,9 @@ _CATALOG_EVERY_TICKS = 2
 _WAITING_EVERY_TICKS = 20
 _WAITING_MS = 60_000
 """A click and its postback that did not see each other were committed within seconds."""
+
+_FIRST_LOOK_MS = 3_600_000
+"""How far back a new process looks: all may have been away before it."""
 _PIXEL = "/pixel.gif"
 
 
@@ -47,6 +50,8 @@ class FrontDoor:
         self._snapshot = snapshot
         self._flow = Flow()
         self._mint = mint
+        self._matched_ms = now_ms() - _FIRST_LOOK_MS
+        """What was received before, and waits for a click that is there, has been matched."""
         self._batcher = Batcher(
             store, lambda: self._snapshot.rulebook, self._flow, queue_limit, batch_limit, spool
         )
@@ -133,14 +138,27 @@ class FrontDoor:
         self._server = await loop.create_server(lambda: Connection(self), sock=listening, backlog=4096)
 
     async def tend(self) -> None:
-        """Regular work until cancelled: deadlines, the catalog, counts."""
+        """Regular work until cancelled.  Deadlines are kept whatever the database does."""
+        await asyncio.gather(self._keep_deadlines(), self._keep_up())
+
+    async def _keep_deadlines(self) -> None:
+        while True:
+            await asyncio.sleep(_TICK_S)
+            try:
+                self._check_deadlines()
+            except Exception:
+                log.exception("a fault in closing connections")
+
+    async def _keep_up(self) -> None:
+        """The catalog, counts, and what waits for clicks."""
         ticks = 0
         while True:
             await asyncio.sleep(_TICK_S)
             ticks += 1
             try:
-                self._check_deadlines()
-                if self._batcher.available and not self._batcher.away:
+                if self._batcher.away:
+                    continue  # the spool's task asks for the database; what is known of the catalog will do
+                if self._batcher.available:
                     if ticks % _CATALOG_EVERY_TICKS == 0:
                         await self._refresh()
                     if ticks % _WAITING_EVERY_TICKS == 0:
@@ -168,10 +186,13 @@ class FrontDoor:
             log.info("catalog generation %d", self._snapshot.generation)
 
     async def _match_waiting(self) -> None:
+        began = now_ms()
         try:
-            await self._store.match_waiting(self._snapshot.rulebook, now_ms() - _WAITING_MS)
-        except StoreUnavailable as error:  # no request depends on it; the next round looks again
+            await self._store.match_waiting(self._snapshot.rulebook, self._matched_ms - _WAITING_MS)
+        except StoreUnavailable as error:  # no request depends on it; the next round looks as far back
             log.info("waiting postbacks were not looked at (%s)", error)
+        else:
+            self._matched_ms = began
 
     async def stop(self) -> None:
         """Accept nothing new, answer what was asked, close."""

@@ -24,6 +24,9 @@ log = logging.getLogger("postbackd.ingest")
 _PAUSE_S = 0.25
 """Between two tries to reach the database."""
 
+_PATIENCE_S = 30.0
+"""How long a batch of the spool may take: nobody waits for its answer."""
+
 
 class Overflow:
     """The spool and the task that empties it."""
@@ -34,7 +37,10 @@ class Overflow:
         self._spool = spool
         self._store = store
         self._rulebook = rulebook
-        self._batch_limit = batch_limit
+        self._batch_limit = self._limit = batch_limit
+        self._written = 0
+        self._oldest = MAX_STAMP
+        """The oldest stamp that was written since waiting postbacks were matched."""
         self._draining: asyncio.Task[None] | None = None
         if not spool.empty:
             log.warning(
@@ -67,40 +73,49 @@ class Overflow:
     async def _drain(self) -> None:
         """Until the spool is empty.  Nothing is awaited between finding it so and letting requests past it."""
         said = ""
-        written = 0
         try:
             while True:
                 try:
                     await self._store.recover()
-                    while count := await self._write_all():
-                        written += count
+                    while await self._write_all():
+                        continue
                 except Exception as error:  # noqa: BLE001 - whatever it is, the spool must not be given up
                     said = _say_once(error, said)
+                    self._limit = max(self._limit // 2, 1)  # a slow database gets on with less
                 else:
-                    log.warning("the database is back; %d requests have gone from the spool into it", written)
+                    log.warning(
+                        "the database is back; %d requests have gone from the spool into it", self._written
+                    )
                     return
                 await asyncio.sleep(_PAUSE_S)
         finally:
             self._draining = None
+            self._limit, self._written = self._batch_limit, 0
 
-    async def _write_all(self) -> int:
-        """Write what is in the spool; returns how many requests that were."""
-        written = 0
-        oldest = MAX_STAMP
-        while (batch := self._spool.read(self._batch_limit)) is not None:
+    async def _write_all(self) -> bool:
+        """Write what is in the spool; returns whether there was anything to do."""
+        while (batch := self._spool.read(self._limit)) is not None:
             await self._write(batch)
             self._spool.drop()
-            written += len(batch.clicks) + len(batch.postbacks)
-            oldest = min(oldest, *(postback.request.request_id for postback in batch.postbacks), oldest)
-        if written:  # another node may have brought the clicks of these at the same moment
-            await self._store.match_waiting(self._rulebook(), stamp_ms(oldest))
-        return written
+            self._written += len(batch.clicks) + len(batch.postbacks)
+            self._oldest = min(self._oldest, *_stamps(batch))
+            self._limit = min(self._limit * 2, self._batch_limit)
+        if self._oldest == MAX_STAMP:
+            return False
+        # Another node may have brought the other half of a click and its postback at the same moment.
+        await self._store.match_waiting(self._rulebook(), stamp_ms(self._oldest))
+        self._oldest = MAX_STAMP
+        return True
 
     async def _write(self, batch: Batch) -> None:
         """Write what is not in the database yet."""
         missing = await self._store.find_missing([p.request.request_id for p in batch.postbacks])
         postbacks = [p for p in batch.postbacks if p.request.request_id in missing]
-        await self._store.write(replace(batch, postbacks=postbacks), self._rulebook())
+        await self._store.write(replace(batch, postbacks=postbacks), self._rulebook(), patience_s=_PATIENCE_S)
+
+
+def _stamps(batch: Batch) -> list[int]:
+    return [click.stamp for click in batch.clicks] + [p.request.request_id for p in batch.postbacks]
 
 
 def _say_once(error: Exception, said: str) -> str:

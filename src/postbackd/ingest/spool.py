@@ -38,6 +38,10 @@ class SpoolFull(Exception):
     """No more may be kept until some has been written to the database."""
 
 
+class SpoolOfAnother(Exception):
+    """What is in the spool was kept for another database."""
+
+
 class _Record(Struct, frozen=True):
     """What is kept of a batch."""
 
@@ -57,8 +61,11 @@ _decode = msgspec.msgpack.Decoder(_Record).decode
 class Spool:
     """The records of one process, in order.  One object a directory; not for two at once."""
 
-    def __init__(self, directory: Path, most_bytes: int) -> None:
-        """Finds what an earlier process left in ``directory``/spool.  Raises ``OSError``."""
+    def __init__(self, directory: Path, most_bytes: int, identity: str = "") -> None:
+        """Finds what an earlier process left in ``directory``/spool, for the database with this ``identity``.
+
+        Raises ``OSError``, or ``SpoolOfAnother``.
+        """
         self._folder = directory / FOLDER
         self._most_bytes = most_bytes
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -78,6 +85,16 @@ class Spool:
         """What has been read of the segment ``_content_of``."""
         self.unreadable_bytes = 0
         """Bytes in which no record could be found, torn ones included."""
+        self._note_identity(identity)
+
+    def _note_identity(self, identity: str) -> None:
+        """Ids mean something else in another database."""
+        note = self._folder / "database"
+        known = note.read_text("ascii") if note.exists() else identity
+        if known != identity and not self.empty:
+            raise SpoolOfAnother
+        if known != identity or not note.exists():
+            note.write_text(identity, "ascii")
 
     @property
     def kept_bytes(self) -> int:
@@ -187,10 +204,25 @@ class Spool:
             payload = _payload_at(content, start)
             if payload is not None:
                 self._skipped(segment, start - offset)
-                return _decode(payload), _Position(segment, start + _HEAD_BYTES + len(payload))
+                end = start + _HEAD_BYTES + len(payload)
+                record = self._decode(segment, start, payload)
+                if record is not None:
+                    return record, _Position(segment, end)
+                start = offset = end
+                continue
             start += 1
         self._skipped(segment, len(content) - offset)
         return None
+
+    def _decode(self, segment: int, start: int, payload: bytearray) -> _Record | None:
+        """``None`` for a record of another version, which is put aside: it must not keep the others waiting."""
+        try:
+            return _decode(payload)
+        except msgspec.MsgspecError as error:
+            aside = self._folder / f"{segment:010}-{start}.unreadable"
+            aside.write_bytes(payload)
+            log.error("a record of the spool cannot be read (%s); it lies in %s", error, aside)  # noqa: TRY400
+            return None
 
     def _load(self, segment: int) -> bytearray:
         if self._content_of != segment:

@@ -90,11 +90,12 @@ class Written(Struct, frozen=True):
 class Store(Protocol):
     """The database, behind one door."""
 
-    async def write(self, batch: Batch, rulebook: Rulebook) -> Written:
+    async def write(self, batch: Batch, rulebook: Rulebook, *, patience_s: float = 0) -> Written:
         """Commit the batch as one transaction, synced to disk before this returns.
 
         The unique key of the conversions decides what is counted.  Clicks are written before postbacks are
-        matched.  Raises ``StoreUnavailable`` when it is not known whether the batch was stored.
+        matched.  ``patience_s``: how long at least a database that is slow may take, when nobody waits for the answer.
+        Raises ``StoreUnavailable`` when it is not known whether the batch was stored.
         """
         ...
 
@@ -177,7 +178,7 @@ class Store(Protocol):
         ...
 
     async def purge(self, before_ms: int, limit: int) -> int:
-        """Delete clicks and log rows made before ``before_ms``; returns how many.  Conversions stay.
+        """Delete clicks and log rows made before ``before_ms``; returns about how many.  Conversions stay.
 
         ``limit`` of each at a time, or, where that is quick, whole days at once.  0: nothing is left.
         """

@@ -20,7 +20,8 @@ from postbackd.core.buckets import BUCKETS, bucket_of_stamp, bucket_of_text
 from postbackd.core.model import Postback
 from postbackd.core.rules import Conversion
 from postbackd.store.base import Batch, StoreRefused
-from postbackd.store.postgres_write import Insert, PostgresTransaction, bucket_of_ref
+from postbackd.store.postgres_insert import Insert
+from postbackd.store.postgres_write import PostgresTransaction
 from postbackd.store.write import Key, Row, StoredClick
 
 _T = TypeVar("_T")
@@ -94,11 +95,6 @@ WHERE request_id = $6
 """
 """A late match or a replay changed what became of a postback.  Its bucket is that of the click it spoke of at first,
 which is not known here: the one statement that goes to every shard."""
-
-TAKE_WAITING = """
-DELETE FROM waiting WHERE bucket = ANY ($1::smallint[]) AND click_ref = ANY ($2::text[]) RETURNING request_id
-"""
-"""Nobody waits for these clicks any longer."""
 
 ANY_PIXEL_CONVERSION = "SELECT 1 FROM pixel_conversions WHERE bucket = ANY ($1::smallint[]) LIMIT 1"
 """Whether the pixel brought any to these buckets that S2S has not confirmed."""
@@ -207,11 +203,6 @@ class CitusTransaction(PostgresTransaction):
 
     async def change_postbacks(self, rows: Sequence[Row]) -> None:
         await self._db.executemany(CHANGE_POSTBACK, rows)
-
-    async def take_waiting(self, click_refs: Sequence[str]) -> Sequence[Postback]:
-        refs = sorted(click_refs)
-        taken = await self._db.fetch(TAKE_WAITING, [bucket_of_ref(ref) for ref in refs], refs)
-        return await self.read_waiting([request_id for (request_id,) in taken])
 
     async def has_pixel_conversions(self) -> bool:
         if self._pixel is None:

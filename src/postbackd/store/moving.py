@@ -9,6 +9,7 @@ which copies only what has changed.  What is copied of a chunk replaces what was
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Sequence
+from hashlib import md5
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -107,10 +108,8 @@ WHERE conversion_id IN (SELECT conversion_id FROM conversion_history)
 """
 """The click of each conversion that ever changed: the embedded database keeps it with the conversion alone."""
 
-RUNNING = """
-SELECT count(*) FROM nodes WHERE holder IS NOT NULL AND until_ms > (extract(epoch FROM now()) * 1000)::bigint
-"""
-"""How many servers run on the database, or have been killed on it a short time ago."""
+SERVED = "SELECT EXISTS (SELECT 1 FROM nodes)"
+"""Whether a server has ever run on the database: what it counted would be lost."""
 
 MONEY = (
     "SELECT currency, CAST(sum(value_micros / 1000000) AS BIGINT), CAST(sum(value_micros % 1000000) AS BIGINT), "
@@ -159,9 +158,9 @@ class Mover:
             raise StoreRefused(
                 "the database in --to holds other data than a copy of this one; name an empty one"
             )
-        if await self._target.fetchval(RUNNING):
+        if await self._target.fetchval(SERVED):
             raise StoreRefused(
-                "a server runs on the database in --to, or was killed on it; stop it before something is copied there"
+                "a server has run on the database in --to, and what it counted would be lost; name an empty one"
             )
 
     async def copy(self) -> AsyncIterator[Step]:
@@ -265,6 +264,7 @@ async def open_mover(directory: Path, dsn: str) -> Mover:
         source = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
         source.set_busy_timeout(10_000)
         source.pragma("temp_store", "MEMORY")
+        source.create_scalar_function("md5_number", _md5_number, 1, deterministic=True)
     with refusing(dsn):
         target = await connect(dsn, {"jit": "off"})
     return Mover(source, target)
@@ -279,37 +279,47 @@ class _Dialect(NamedTuple):
 
     first_character: str
     last_character: str
+    hash: str
+    """Of a text, a number below 2**32."""
 
 
-_SQLITE = _Dialect("unicode({})", "unicode(substr({}, -1))")
-_POSTGRES = _Dialect("ascii({})", "ascii(right({}, 1))")
+_SQLITE = _Dialect("unicode({})", "unicode(substr({}, -1))", "md5_number({})")
+_POSTGRES = _Dialect("ascii({})", "ascii(right({}, 1))", "('x' || substr(md5({}), 1, 8))::bit(32)::bigint")
 
 
 def _digest(table: _Table, source: str, where: str, dialect: _Dialect) -> str:
-    """One row that tells two versions of a chunk apart: its size, and some sums a column.
+    """One row that tells two versions of a chunk apart: its size, and some sums.
 
-    Texts are told apart by their lengths and their ends: of those that can change at all (currency, transaction id) no
-    two are alike in all of that, but for names made on purpose, and the totals by currency are compared besides.
+    Conversions change, and are money: a hash of each whole row is summed.  The other tables only grow, but for the
+    verdicts of replays; of those every column is summed, with a weight that depends on the row.
     """
-    sums = [
-        f"CAST(coalesce(sum({term}), 0) AS BIGINT)"
-        for column in table.columns
-        for term in _terms(table, column, dialect)
-    ]
+    if table.name == "conversions":
+        row = " || '|' || ".join(f"coalesce(CAST(t.{column} AS TEXT), '~')" for column in table.columns)
+        terms: Sequence[str] = [dialect.hash.format(row)]
+    else:
+        terms = [term for column in table.columns for term in _terms(table, column, dialect)]
+    sums = [f"CAST(coalesce(sum({term}), 0) AS BIGINT)" for term in terms]
     return f"SELECT count(*), {', '.join(sums)} FROM {source} AS t{where}"
 
 
 def _terms(table: _Table, column: str, dialect: _Dialect) -> Iterator[str]:
     # A value in another row has another weight, and no sum over a billion rows leaves 64 bits.
-    weight = f" * (t.{table.key} % 1009)" if table.key else ""
+    weight = f" * (t.{table.key} % 1009 + 1)" if table.key else ""
     name = f"t.{column}"
     if column in table.numbers:
-        yield f"({name} / 1000000) % 1000000"
         yield f"({name} % 1000000){weight}"
+        yield f"({name} / 1000000 % 1000000){weight}"
+        yield f"({name} / 1000000000000){weight}"
     else:
         yield f"length({name}){weight}"
         yield f"coalesce({dialect.first_character.format(name)}, 0){weight}"
         yield f"coalesce({dialect.last_character.format(name)}, 0){weight}"
+
+
+def _md5_number(*texts: Any) -> int:
+    """The first 32 bits of the hash, as PostgreSQL computes them; it is no secret that is hashed."""
+    (text,) = texts
+    return int.from_bytes(md5(text.encode(), usedforsecurity=False).digest()[:4], "big")
 
 
 def _extra_columns(table: _Table) -> tuple[str, ...]:

@@ -33,10 +33,10 @@ from postbackd.store.postgres_connection import (
     unavailable,
 )
 from postbackd.store.postgres_partitions import (
+    Partition,
     finish_drops,
     make_partitions,
     partitions_ahead,
-    partitions_of,
 )
 from postbackd.store.postgres_purge import LAST_STAMP, purge
 from postbackd.store.postgres_schema import migrate, read_state
@@ -58,7 +58,7 @@ LIMIT $2
 """
 """Clicks that are there although postbacks wait for them."""
 
-_MOST_ARRIVED = 1000
+_MOST_ARRIVED = 200
 
 _WRITERS = 8
 """Connections over which the parts of a batch are written, where the tables are distributed."""
@@ -73,9 +73,10 @@ _ASK_GENERATION_EVERY_S = 2.0
 class PostgresStore:
     """See ``store.base.Store`` for what each verb promises."""
 
-    def __init__(self, dsn: str, write_timeout_s: float) -> None:
+    def __init__(self, dsn: str, write_timeout_s: float, question_timeout_s: float | None) -> None:
         """Use ``PostgresStore.open``."""
         self._dsn = dsn
+        self._question_timeout_s = question_timeout_s
         self._write_timeout_s = write_timeout_s
         self._writers: Sequence[Writer] = ()
         self._shards: Sequence[int] | None = None
@@ -89,13 +90,20 @@ class PostgresStore:
         self._changes_heard = 0
 
     @classmethod
-    async def open(cls, dsn: str, *, create: bool, write_timeout_s: float = 1.5) -> PostgresStore:
+    async def open(
+        cls,
+        dsn: str,
+        *,
+        create: bool,
+        write_timeout_s: float = 1.5,
+        question_timeout_s: float | None = None,
+    ) -> PostgresStore:
         """Open the database that ``dsn`` names, making or migrating its tables when ``create`` is set.
 
-        ``write_timeout_s``: how long a batch may take before nothing is known of it.  Raises ``StoreRefused`` with one
-        line that says what to do.
+        ``write_timeout_s``: how long a batch may take before nothing is known of it; ``question_timeout_s``: the same
+        for a question, ``None``: as long as it takes.  Raises ``StoreRefused`` with one line that says what to do.
         """
-        store = cls(dsn, write_timeout_s)
+        store = cls(dsn, write_timeout_s, question_timeout_s)
         with refusing(dsn):
             try:
                 await store._prepare(create=create)
@@ -144,33 +152,39 @@ class PostgresStore:
 
     # --- writing -----------------------------------------------------------------------------------------------
 
-    async def write(self, batch: Batch, rulebook: Rulebook) -> Written:
+    async def write(self, batch: Batch, rulebook: Rulebook, *, patience_s: float = 0) -> Written:
         if self._shards is None:
-            return await self._writers[0].write(batch, rulebook)
-        return await self._write_by_shard(batch, rulebook, self._shards)
+            return await self._writers[0].write(batch, rulebook, patience_s)
+        return await self._write_by_shard(batch, rulebook, self._shards, patience_s)
 
-    async def _write_by_shard(self, batch: Batch, rulebook: Rulebook, shards: Sequence[int]) -> Written:
+    async def _write_by_shard(
+        self, batch: Batch, rulebook: Rulebook, shards: Sequence[int], patience_s: float
+    ) -> Written:
         """The clicks first, because a postback with a caller's own id may lie on another shard than its click."""
         clicks, postbacks = citus.parts_of(batch, shards)
         stored: list[int] = [0] * len(batch.clicks)
         outcomes: dict[int, Outcome] = {}
         parts = [Batch([batch.clicks[index] for index in part]) for part in clicks.values()]
-        for part, written in zip(clicks.values(), await self._write_together(parts, rulebook), strict=True):
+        for part, written in zip(
+            clicks.values(), await self._write_together(parts, rulebook, patience_s), strict=True
+        ):
             for index, stamp in zip(part, written.clicks, strict=True):
                 stored[index] = stamp
         parts = [Batch(postbacks=[batch.postbacks[index] for index in part]) for part in postbacks.values()]
         for part, written in zip(
-            postbacks.values(), await self._write_together(parts, rulebook), strict=True
+            postbacks.values(), await self._write_together(parts, rulebook, patience_s), strict=True
         ):
             outcomes |= zip(part, written.outcomes, strict=True)
         if batch.flow or batch.arrived:
-            await self._writers[0].write(Batch(flow=batch.flow, arrived=batch.arrived), rulebook)
+            await self._writers[0].write(Batch(flow=batch.flow, arrived=batch.arrived), rulebook, patience_s)
         return Written(stored, [outcomes[index] for index in range(len(outcomes))])
 
-    async def _write_together(self, parts: Sequence[Batch], rulebook: Rulebook) -> Sequence[Written]:
+    async def _write_together(
+        self, parts: Sequence[Batch], rulebook: Rulebook, patience_s: float
+    ) -> Sequence[Written]:
         """Write the parts at the same time.  Raises what the first one that failed raised, when all have ended."""
         writing = (
-            self._writers[number % len(self._writers)].write(part, rulebook)
+            self._writers[number % len(self._writers)].write(part, rulebook, patience_s)
             for number, part in enumerate(parts)
         )
         ended = await asyncio.gather(*writing, return_exceptions=True)
@@ -187,20 +201,32 @@ class PostgresStore:
         for writer in self._writers:
             await writer.prove()
 
-    async def _make_partitions(self, batch: Batch) -> None:
-        async with self._asking:
-            try:
-                await make_partitions(await self._open_asker(), partitions_of(batch))
-            except asyncpg.PostgresError as error:
-                raise unavailable(error) from error
+    async def _make_partitions(self, partitions: set[Partition]) -> None:
+        try:
+            await self._ask(lambda db: make_partitions(db, partitions), _QUESTION_TIMEOUT_S)
+        except StoreRefused as error:
+            raise StoreAway(str(error)) from error
 
     async def match_waiting(self, rulebook: Rulebook, since_ms: int) -> int:
-        rows = await self._ask(
-            lambda db: db.fetch(FIND_ARRIVED, first_stamp_at(since_ms), _MOST_ARRIVED), _QUESTION_TIMEOUT_S
-        )
-        if rows:
-            await self.write(Batch(arrived=[ref for (ref,) in rows]), rulebook)
+        left, since = self._take_left_waiting(), first_stamp_at(since_ms)
+        try:
+            rows = await self._ask(
+                lambda db: db.fetch(FIND_ARRIVED, 0 if left else since, _MOST_ARRIVED), _QUESTION_TIMEOUT_S
+            )
+            if rows:
+                await self.write(Batch(arrived=[ref for (ref,) in rows]), rulebook)
+        except StoreAway:
+            self._writers[0].left_waiting |= left
+            raise
+        self._writers[0].left_waiting |= len(rows) == _MOST_ARRIVED
         return len(rows)
+
+    def _take_left_waiting(self) -> bool:
+        """Whether a batch left postbacks waiting whose click is there, however old they are."""
+        left = any(writer.left_waiting for writer in self._writers)
+        for writer in self._writers:
+            writer.left_waiting = False
+        return left
 
     async def find_missing(self, request_ids: Sequence[int]) -> set[int]:
         if not request_ids:
@@ -316,15 +342,28 @@ class PostgresStore:
     async def _ask(
         self, question: Callable[[asyncpg.Connection], Awaitable[_T]], timeout_s: float | None = None
     ) -> _T:
-        async with self._asking:
-            try:
-                async with asyncio.timeout(timeout_s):
-                    return await question(await self._open_asker())
-            except TimeoutError as error:
-                if self._asker is not None:
-                    self._asker.terminate()
-                raise StoreAway(f"no answer within {timeout_s} s") from error
-            except StoreRefused as error:
-                raise StoreAway(str(error)) from error
-            except (asyncpg.PostgresError, *AWAY) as error:
-                raise unavailable(error) from error
+        """The answer of the database.  A connection on which a question takes too long is cut off."""
+        timeout_s = timeout_s or self._question_timeout_s
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._asking.acquire()
+        except TimeoutError as error:
+            raise StoreAway("an earlier question has not been answered yet") from error
+        timer: asyncio.TimerHandle | None = None
+        try:
+            db = await self._open_to_ask()
+            if timeout_s is not None:  # a timer, because a cancelled transaction would wait for its ROLLBACK
+                timer = asyncio.get_running_loop().call_later(timeout_s, db.terminate)
+            return await question(db)
+        except (asyncpg.PostgresError, *AWAY) as error:
+            raise unavailable(error) from error
+        finally:
+            if timer is not None:
+                timer.cancel()
+            self._asking.release()
+
+    async def _open_to_ask(self) -> asyncpg.Connection:
+        try:
+            return await self._open_asker()
+        except StoreRefused as error:
+            raise StoreAway(str(error)) from error

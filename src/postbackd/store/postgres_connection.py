@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import cache
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 
@@ -24,13 +23,17 @@ _CONNECT_TIMEOUT_S = 3.0
 _SESSION: Mapping[str, str] = {
     "application_name": "postbackd",
     "client_encoding": "UTF8",
-    "lc_messages": "C",
     "timezone": "UTC",
-    "idle_in_transaction_session_timeout": "60000",  # a node that hangs does not keep its rows locked for ever
+    # Whoever waited for a lock has to see what was committed meanwhile, whatever the database's default is.
+    "default_transaction_isolation": "read committed",
+    "default_transaction_read_only": "off",
+    "idle_in_transaction_session_timeout": "60000",
     "tcp_user_timeout": "10000",
 }
 
 WRITING: Mapping[str, str] = {
+    # A node that is lost in the middle of a transaction must not keep the others waiting for long.
+    "idle_in_transaction_session_timeout": "5000",
     # The statements of the write path are planned once, for looking up single rows by their keys: whatever the planner
     # knows of a table that has just begun, anything else would be wrong a minute later.
     "plan_cache_mode": "force_generic_plan",
@@ -60,10 +63,8 @@ AWAY = (
 
 
 def mask_password(dsn: str) -> str:
-    """The address without its password, for messages."""
-    parts = urlsplit(dsn)
-    user, at, host = parts.netloc.rpartition("@")
-    return urlunsplit(parts._replace(netloc=f"{user.partition(':')[0]}{at}{host}", query=""))
+    """The address without its password, for messages; whatever characters the password has."""
+    return re.sub(r"//([^:@/]*):.*@", r"//\1@", dsn).partition("?")[0]
 
 
 async def connect(dsn: str, settings: Mapping[str, str]) -> asyncpg.Connection:
@@ -85,7 +86,11 @@ def refusing(dsn: str) -> Iterator[None]:
         raise StoreNotReached(
             f"cannot reach {mask_password(dsn)} ({_one_line(error)}); start the server or mend --store"
         ) from error
-    except (ValueError, asyncpg.PostgresError) as error:
+    except ValueError as error:  # its text may hold pieces of the password
+        raise StoreRefused(
+            f"cannot read the address {mask_password(dsn)}; percent-encode special characters of user and password"
+        ) from error
+    except asyncpg.PostgresError as error:
         raise StoreRefused(
             f"cannot use {mask_password(dsn)} ({_one_line(error)}); check --store, its user and its rights"
         ) from error

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncpg
 
+from postbackd.core.click_id import MAX_STAMP, stamp_ms
 from postbackd.store.base import NodeLease, NodeLost, StoreRefused
+from postbackd.store.postgres_purge import LAST_STAMP
 
 LEASE_MS = 6 * 3_600_000
 """How long a number stays with a process that does not renew it: a database may be away for most of that time."""
@@ -17,7 +19,7 @@ LOCK_NODES = "SELECT pg_advisory_xact_lock(8101002)"
 """Held by whoever takes a number, until its transaction ends."""
 
 FREE_NODE = """
-SELECT g, coalesce(f.until_ms, 0) FROM generate_series(0, 1023) AS g LEFT JOIN nodes AS f ON f.node = g
+SELECT g, f.until_ms FROM generate_series(0, 1023) AS g LEFT JOIN nodes AS f ON f.node = g
 WHERE f.holder IS NULL OR f.until_ms <= $1 ORDER BY coalesce(f.until_ms, 0) > $1, g LIMIT 1
 """
 """The lowest number that nobody holds, or whose holder's time is over, and up to when stamps of it may exist; one that
@@ -46,6 +48,9 @@ async def claim_node(db: asyncpg.Connection, holder: str, now_ms: int) -> NodeLe
                 "all 1,024 node numbers are taken; stop a server, or wait until a lease has ended"
             )
         node, free_from = free
+        if free_from is None:  # never leased here; the rows may have come from elsewhere
+            last = await db.fetchval(LAST_STAMP, MAX_STAMP)
+            free_from = stamp_ms(last) + 1 if last else 0
         until_ms = max(now_ms, free_from) + LEASE_MS
         await db.execute(TAKE_NODE, node, holder, until_ms)
     return NodeLease(node, free_from, until_ms)

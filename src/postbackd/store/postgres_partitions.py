@@ -13,7 +13,7 @@ from typing import NamedTuple
 import asyncpg
 
 from postbackd.core.click_id import first_stamp_at, stamp_ms
-from postbackd.store.base import Batch
+from postbackd.store.base import StoreRefused
 
 LOCK_PARTITIONS = "SELECT pg_advisory_xact_lock(8101001)"
 """Held by whoever makes partitions, until its transaction ends."""
@@ -58,35 +58,44 @@ def _stamp(moment: datetime) -> int:
     return first_stamp_at(int(moment.timestamp()) * 1000)
 
 
-def partitions_of(batch: Batch) -> set[Partition]:
-    """The partitions that the rows of a batch can need."""
-    clicks = {click.stamp for click in batch.clicks}
-    requests = {postback.request.request_id for postback in batch.postbacks}
-    spoken_of = clicks | {p.click.click_id for p in batch.postbacks if p.click.click_id is not None}
-    needed = {partition_of("clicks", stamp) for stamp in clicks}
-    needed |= {partition_of("postbacks", stamp) for stamp in requests}
-    for table in ("conversions", "conversion_history"):
-        needed |= {partition_of(table, stamp) for stamp in spoken_of}
-    return needed
-
-
 def partitions_ahead(now_ms: int) -> set[Partition]:
     """What rows that are written now, and in the next days, can need."""
     days = [first_stamp_at(now_ms + day * 86_400_000) for day in range(_AHEAD_DAYS + 1)]
     return {partition_of(table, stamp) for table in TABLES for stamp in days}
 
 
+STATE_OF_TABLE = """
+SELECT c.relispartition, obj_description(c.oid, 'pg_class') FROM pg_class AS c
+WHERE c.oid = to_regclass($1::text)
+"""
+"""Whether there is a table, whether it is a partition, and its comment."""
+
+PURGED = "postbackd: purged, may be dropped"
+"""The comment of a table that a purge has begun to drop.  Nothing without it is ever dropped: an operator may have
+detached it."""
+
+
 async def make_partitions(db: asyncpg.Connection, wanted: Iterable[Partition]) -> int:
-    """Make those of the partitions that are not there; returns how many that were."""
+    """Make those of the partitions that are not there; returns how many that were.
+
+    Raises ``StoreRefused`` when a table of that name stands beside: only its owner can tell what it is.
+    """
     async with db.transaction():
+        await db.execute("SET LOCAL lock_timeout = '3s'")
         await db.execute(LOCK_PARTITIONS)
         made = 0
         for partition in sorted(wanted):
             if partition.name in {name for name, _ in await db.fetch(PARTITIONS, partition.table)}:
                 continue
-            await db.execute(
-                f"DROP TABLE IF EXISTS {partition.name}"
-            )  # what an interrupted purge left behind
+            state = await db.fetchrow(STATE_OF_TABLE, partition.name)
+            if state is not None:
+                attached, comment = state
+                if attached or comment != PURGED:
+                    raise StoreRefused(
+                        f"table {partition.name} is there and no partition of {partition.table}; "
+                        "attach it again, or give it another name"
+                    )
+                await db.execute(f"DROP TABLE {partition.name}")
             await db.execute(f"CREATE TABLE {partition.name} (LIKE {partition.table} INCLUDING ALL)")
             await db.execute(
                 f"ALTER TABLE {partition.table} ATTACH PARTITION {partition.name} "
@@ -113,6 +122,7 @@ async def drop_partition(db: asyncpg.Connection, partition: Partition, *, alone:
 
     ``alone``: the others have to wait a moment, because Citus cannot do it beside them.
     """
+    await db.execute(f"COMMENT ON TABLE {partition.name} IS '{PURGED}'")
     how = "" if alone else "CONCURRENTLY"
     await db.execute(f"ALTER TABLE {partition.table} DETACH PARTITION {partition.name} {how}")
     await _drop_detached(db)
@@ -121,22 +131,21 @@ async def drop_partition(db: asyncpg.Connection, partition: Partition, *, alone:
 HALF_DETACHED = """
 SELECT p.relname, c.relname FROM pg_inherits AS i
 JOIN pg_class AS c ON c.oid = i.inhrelid JOIN pg_class AS p ON p.oid = i.inhparent
-WHERE i.inhdetachpending AND p.relname = ANY ($1::text[])
+WHERE i.inhdetachpending AND p.relname = ANY ($1::text[]) AND obj_description(c.oid, 'pg_class') = $2
 """
-"""Partitions whose detaching was interrupted."""
+"""Partitions that a purge was interrupted in detaching."""
 
 DETACHED = """
 SELECT c.relname FROM pg_class AS c
-WHERE c.relkind = 'r' AND NOT c.relispartition
+WHERE c.relkind = 'r' AND NOT c.relispartition AND obj_description(c.oid, 'pg_class') = $1
   AND c.relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = 'clicks'::regclass)
-  AND c.relname ~ ('^(' || array_to_string($1::text[], '|') || ')_[0-9]{6,8}$')
 """
-"""Tables that were detached and not dropped yet."""
+"""Tables that a purge detached and has not dropped yet."""
 
 
 async def finish_drops(db: asyncpg.Connection) -> None:
     """End what a purge began that was interrupted between detaching and dropping.  Outside of a transaction."""
-    for table, name in await db.fetch(HALF_DETACHED, list(TABLES)):
+    for table, name in await db.fetch(HALF_DETACHED, list(TABLES), PURGED):
         await db.execute(f"ALTER TABLE {table} DETACH PARTITION {name} FINALIZE")
     await _drop_detached(db)
 
@@ -145,5 +154,5 @@ async def _drop_detached(db: asyncpg.Connection) -> None:
     """Under the lock, so that nobody has made a partition of that name anew in between."""
     async with db.transaction():
         await db.execute(LOCK_PARTITIONS)
-        for (name,) in await db.fetch(DETACHED, list(TABLES)):
+        for (name,) in await db.fetch(DETACHED, PURGED):
             await db.execute(f"DROP TABLE {name}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncpg
 
 from postbackd.store.failpoints import pass_failpoint
-from postbackd.store.postgres_partitions import drop_partition, list_partitions
+from postbackd.store.postgres_partitions import drop_partition, finish_drops, list_partitions
 
 LAST_STAMP = """
 SELECT greatest((SELECT max(click_id) FROM clicks WHERE click_id <= $1),
@@ -27,8 +27,11 @@ PURGE_BESIDE = (
 )
 """What belongs to clicks and log rows that are purged next: own ids, what the pixel brought, and what waits."""
 
-COUNT = "SELECT count(*) FROM {name}"
-"""How many rows a partition has."""
+ESTIMATE = "SELECT greatest(reltuples, 1)::bigint FROM pg_class WHERE oid = $1::text::regclass"
+"""About how many rows a partition has; counting them would read all of what is about to go."""
+
+ANY_ROW = "SELECT EXISTS (SELECT 1 FROM {name})"
+"""Whether a partition has any row."""
 
 PURGE_ROWS = """
 DELETE FROM {table} WHERE {key} IN (SELECT {key} FROM {table} WHERE {key} < $1 ORDER BY {key} LIMIT $2)
@@ -39,11 +42,12 @@ _KEYS = {"clicks": "click_id", "postbacks": "request_id"}
 
 
 async def purge(db: asyncpg.Connection, before: int, limit: int, *, alone: bool) -> int:
-    """Delete clicks and log rows with a stamp below ``before``; returns how many rows of these went.
+    """Delete clicks and log rows with a stamp below ``before``; returns about how many rows of these went.
 
     A day that lies before it as a whole goes at once, the oldest first; of the last day ``limit`` rows of each go.
     ``alone``: see ``drop_partition``.
     """
+    await finish_drops(db)  # an earlier one may have been interrupted
     async with db.transaction():
         await db.execute(KEEP_SETTING, "last_stamp", await db.fetchval(LAST_STAMP, (1 << 63) - 1) or 0)
         await db.execute(KEEP_SETTING, "purged_before", before)
@@ -52,10 +56,11 @@ async def purge(db: asyncpg.Connection, before: int, limit: int, *, alone: bool)
     for table in _KEYS:
         for partition in await list_partitions(db, table):
             if partition.end <= before:
-                rows: int = await db.fetchval(COUNT.format(name=partition.name))
+                used = await db.fetchval(ANY_ROW.format(name=partition.name))
+                rows: int = await db.fetchval(ESTIMATE, partition.name)
                 pass_failpoint("mid_purge")
                 await drop_partition(db, partition, alone=alone)
-                if rows:
+                if used:
                     return rows
     deleted = 0
     for table, key in _KEYS.items():

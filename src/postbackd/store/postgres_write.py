@@ -14,62 +14,16 @@ import asyncpg
 
 from postbackd.core.buckets import bucket_of_stamp, bucket_of_text
 from postbackd.core.click_id import stamp_ms
-from postbackd.core.model import Click, ClickRef, Postback, Request, Terms
+from postbackd.core.model import Channel, Click, ClickRef, Postback, Request, Terms
 from postbackd.core.rules import Conversion
 from postbackd.core.verdicts import Verdict
 from postbackd.store.base import FlowMinute
+from postbackd.store.postgres_insert import Insert
 from postbackd.store.write import Key, Row, StoredClick
 
 
-class Insert:
-    """A statement that inserts any number of rows, each column an array."""
-
-    def __init__(self, table: str, columns: str, on_conflict: str = "") -> None:
-        """``columns``: ``name type`` pairs, as in ``click_id bigint, own_id text``."""
-        pairs = [column.split() for column in columns.split(",")]
-        names = ", ".join(name for name, _ in pairs)
-        arrays = ", ".join(f"${number}::{type_}[]" for number, (_, type_) in enumerate(pairs, 1))
-        self.table = table
-        self._types = [type_ for _, type_ in pairs]
-        self._begin = f"INSERT INTO {table} ({names})"
-        self._end = on_conflict
-        self.sql = f"{self._begin} SELECT * FROM unnest({arrays}) {on_conflict}"
-
-    async def run(self, db: asyncpg.Connection, rows: Sequence[Row]) -> int:
-        """Insert the rows; returns how many went in."""
-        if not rows:
-            return 0
-        assert len(rows[0]) == len(self._types)
-        return _count(await db.execute(self.sql, *zip(*rows, strict=True)))
-
-    async def run_values(self, db: asyncpg.Connection, rows: Sequence[Row]) -> int:
-        """As ``run``, in statements that name their rows; some hundred rows each, of a few sizes."""
-        inserted = 0
-        start = 0
-        while start < len(rows):
-            size = next(size for size in _VALUES_SIZES if size <= len(rows) - start)
-            values = [value for row in rows[start : start + size] for value in row]
-            inserted += _count(await db.execute(self.values_sql(size), *values))
-            start += size
-        return inserted
-
-    def values_sql(self, size: int) -> str:
-        """The statement for so many rows."""
-        width = len(self._types)
-        lines = (
-            ", ".join(f"${line * width + column}::{type_}" for column, type_ in enumerate(self._types, 1))
-            for line in range(size)
-        )
-        return f"{self._begin} VALUES ({'), ('.join(lines)}) {self._end}"
-
-
-_VALUES_SIZES = (256, 64, 16, 4, 1)
-"""Of a few sizes, so that each statement is prepared once."""
-
-
-def _count(tag: str) -> int:
-    """``INSERT 0 57``."""
-    return int(tag.rpartition(" ")[2])
+class MustRunAlone(Exception):
+    """A pixel without transaction id has waited: it depends on what others may be writing at this moment."""
 
 
 # Every statement has a name and a sentence.
@@ -185,11 +139,21 @@ ADD_WAITING = Insert(
 )
 """Unmatched postbacks wait for their clicks."""
 
-TAKE_WAITING = """
-DELETE FROM waiting AS t USING unnest($1::text[], $2::smallint[]) AS w (click_ref, bucket)
-WHERE t.click_ref = w.click_ref AND t.bucket = w.bucket RETURNING t.request_id
+FIND_WAITING = """
+SELECT request_id FROM waiting WHERE bucket = ANY ($1::smallint[]) AND click_ref = ANY ($2::text[])
+ORDER BY request_id LIMIT $3
 """
-"""Nobody waits for these clicks any longer."""
+"""The postbacks that wait for clicks, oldest first."""
+
+TAKE_WAITING = """
+DELETE FROM waiting
+WHERE bucket = ANY ($1::smallint[]) AND click_ref = ANY ($2::text[]) AND request_id = ANY ($3::bigint[])
+RETURNING request_id
+"""
+"""Those that were taken wait no longer; another node may have taken some of them first."""
+
+MOST_WAITING = 500
+"""Waiting postbacks that one transaction takes.  Any number may wait for one click; the rest is for the next round."""
 
 FIND_POSTBACKS = """
 SELECT p.request_id, p.network, p.channel, p.bytes, p.parameters, p.click_text, p.type, p.value, p.currency,
@@ -236,15 +200,19 @@ _NO_SUBS = (None,) * 10
 class PostgresTransaction:
     """The set-based verbs of ``store.write.Transaction``; whoever makes one opens and closes the transaction."""
 
-    def __init__(self, db: asyncpg.Connection) -> None:
+    def __init__(self, db: asyncpg.Connection, *, alone: bool = False) -> None:
+        """``alone``: whether nobody else writes meanwhile."""
         self._db = db
+        self._alone = alone
+        self.left_waiting = False
+        """Whether postbacks wait still although their click is there."""
         self._pixel: bool | None = None
         """Whether the pixel brought anything; ``None``: not known, has to be asked."""
         self._buckets: set[int] = set()
         """Those in which clicks were looked for."""
 
     async def insert(self, statement: Insert, rows: Sequence[Row]) -> int:
-        """Insert the rows; returns how many went in."""
+        """Insert the rows; returns how many went in.  Raises ``PartitionMissing``."""
         return await statement.run(self._db, rows)
 
     async def add_clicks(self, clicks: Sequence[Click]) -> None:
@@ -322,13 +290,16 @@ class PostgresTransaction:
 
     async def take_waiting(self, click_refs: Sequence[str]) -> Sequence[Postback]:
         refs = sorted(click_refs)
-        taken = await self._db.fetch(TAKE_WAITING, refs, [bucket_of_ref(ref) for ref in refs])
-        return await self.read_waiting([request_id for (request_id,) in taken])
-
-    async def read_waiting(self, request_ids: Sequence[int]) -> Sequence[Postback]:
-        """Those of the postbacks that are unmatched still, oldest first."""
-        found = await self._find_postbacks(request_ids)
-        return [_read_postback(row) for row in found if row[-1] == Verdict.UNMATCHED]
+        buckets = [bucket_of_ref(ref) for ref in refs]
+        found = [row[0] for row in await self._db.fetch(FIND_WAITING, buckets, refs, MOST_WAITING)]
+        if not found:
+            return ()
+        rows = await self._find_postbacks(found)
+        if not self._alone and any(_is_unnamed_pixel(row) for row in rows):
+            raise MustRunAlone
+        self.left_waiting |= len(found) == MOST_WAITING
+        taken = {row[0] for row in await self._db.fetch(TAKE_WAITING, buckets, refs, found)}
+        return [_read_postback(row) for row in rows if row[0] in taken and row[-1] == Verdict.UNMATCHED]
 
     async def find_postbacks(self, request_ids: Sequence[int]) -> list[Postback]:
         """The stored postbacks among ``request_ids``, in that order."""
@@ -402,6 +373,11 @@ def _click_row(click: Click) -> Row:
         click.stamp, bucket_of_stamp(click.stamp), click.campaign, click.offer, click.kind, click.source_click_id,
         click.cost_micros, click.country, click.ip_prefix, click.own_id, *subs,
     )  # fmt: skip
+
+
+def _is_unnamed_pixel(row: Row) -> bool:
+    """Whether a row of ``FIND_POSTBACKS`` is a pixel without transaction id."""
+    return bool(row[2] == Channel.PIXEL and not (row[9] or "").strip())
 
 
 def _read_postback(row: Row) -> Postback:

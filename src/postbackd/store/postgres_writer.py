@@ -12,13 +12,13 @@ committed: the request ids tell.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Any
 
 import asyncpg
 
-from postbackd.core.model import Channel, Postback
+from postbackd.core.model import Channel
 from postbackd.core.rulebook import Rulebook
 from postbackd.core.verdicts import Verdict
 from postbackd.store.base import Batch, Outcome, StoreAway, StoreRefused, Written
@@ -31,7 +31,9 @@ from postbackd.store.postgres_connection import (
     make_durable,
     unavailable,
 )
-from postbackd.store.postgres_write import PostgresTransaction
+from postbackd.store.postgres_insert import PartitionMissing
+from postbackd.store.postgres_partitions import Partition
+from postbackd.store.postgres_write import MustRunAlone, PostgresTransaction
 from postbackd.store.split import write_in_parts
 from postbackd.store.write import settle
 
@@ -73,6 +75,9 @@ _IN_THE_WAY = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 
 _MOST_TRIES = 8
 
+_REHEARSAL_TIMEOUT_S = 30.0
+"""Everybody who writes waits for it."""
+
 _BROKEN = (
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
@@ -89,9 +94,11 @@ class Writer:
         dsn: str,
         timeout_s: float,
         transaction: type[PostgresTransaction],
-        make_partitions: Callable[[Batch], Awaitable[None]],
+        make_partitions: Callable[[set[Partition]], Awaitable[None]],
     ) -> None:
-        """``timeout_s``: how long a batch may take.  ``make_partitions``: makes those that a batch needs."""
+        """``timeout_s``: how long a batch may take.  ``make_partitions``: makes those that are missing."""
+        self.left_waiting = False
+        """Whether a batch left postbacks waiting whose click is there."""
         self.timeout_s = timeout_s
         self._dsn = dsn
         self._transaction = transaction
@@ -101,25 +108,38 @@ class Writer:
         """The session of the connection, or of the one that was lost last."""
         self._turn = asyncio.Lock()
 
-    async def write(self, batch: Batch, rulebook: Rulebook) -> Written:
-        """See ``store.base.Store.write``.  Raises ``StoreAway``."""
+    async def write(self, batch: Batch, rulebook: Rulebook, patience_s: float = 0) -> Written:
+        """See ``store.base.Store.write``.  ``patience_s``: how long at least it may take.  Raises ``StoreAway``."""
+        timeout_s = max(self.timeout_s, patience_s)
         async with self._turn:
-            return await write_in_parts(lambda part: self._write_whole(part, rulebook), batch, POISONED)
+            return await write_in_parts(
+                lambda part: self._write_whole(part, rulebook, timeout_s), batch, POISONED
+            )
 
     async def rehearse(self, batch: Batch, rulebook: Rulebook) -> Written:
         """See ``store.base.Store.rehearse``.  Raises ``StoreAway``."""
         async with self._turn:
-            await self._make_partitions(batch)
-            try:
-                db = await self.open()
-                await db.execute(BEGIN_ALONE)
+            for _ in range(_MOST_TRIES):
                 try:
-                    return await settle(self._transaction(db), batch, rulebook)
-                finally:
-                    await db.execute("ROLLBACK")
-            except (StoreRefused, asyncpg.PostgresError, *AWAY) as error:
-                self._drop()
-                raise unavailable(error) from error
+                    async with asyncio.timeout(_REHEARSAL_TIMEOUT_S):
+                        return await self._rehearse_once(await self.open(), batch, rulebook)
+                except PartitionMissing as error:
+                    await self._make_partitions(error.partitions)
+                except (StoreRefused, asyncpg.PostgresError, *AWAY) as error:
+                    self._drop()
+                    raise unavailable(error) from error
+            raise StoreAway("other nodes got in the way too often")
+
+    async def _rehearse_once(self, db: asyncpg.Connection, batch: Batch, rulebook: Rulebook) -> Written:
+        await db.execute(BEGIN_ALONE)
+        try:
+            return await settle(self._transaction(db, alone=True), batch, rulebook)
+        except BaseException:
+            self._drop()
+            raise
+        finally:
+            if not db.is_closed():
+                await db.execute("ROLLBACK")
 
     async def prove(self) -> None:
         """Prove that a write reaches the disk of the server.  Raises ``StoreAway`` while it does not."""
@@ -139,8 +159,7 @@ class Writer:
             try:
                 checked = await check_server(db)
                 await make_durable(db, checked["synchronous_commit"])
-                if self._session is not None:
-                    await db.fetchval(END_SESSION, *self._session)
+                await self._end_lost_session(db)
                 session = await db.fetchrow(SESSION)
                 assert session is not None
                 self._session = tuple(session)
@@ -149,6 +168,10 @@ class Writer:
                 raise
             self._db = db
         return self._db
+
+    async def _end_lost_session(self, db: asyncpg.Connection) -> None:
+        if self._session is not None and await db.fetchval(END_SESSION, *self._session) is False:
+            raise ConnectionAbortedError("the session that was lost has not ended yet")
 
     async def close(self) -> None:
         db, self._db = self._db, None
@@ -163,22 +186,27 @@ class Writer:
             self._db.terminate()
             self._db = None
 
-    async def _write_whole(self, batch: Batch, rulebook: Rulebook) -> Written:
-        deadline = monotonic() + self.timeout_s
-        lost = False
+    async def _write_whole(self, batch: Batch, rulebook: Rulebook, timeout_s: float) -> Written:
+        deadline = monotonic() + timeout_s
+        lost, alone = False, _has_to_run_alone(batch)
         for _ in range(_MOST_TRIES):
             try:
                 async with asyncio.timeout(deadline - monotonic()):
                     db = await self.open()
                     if lost and (written := await self._find_written(db, batch)):
                         return written
-                    return await self._write_once(db, batch, rulebook)
+                    return await self._write_once(db, batch, rulebook, alone=alone)
             except _IN_THE_WAY:
                 continue
-            except asyncpg.CheckViolationError as error:
-                if error.constraint_name is not None:
+            except MustRunAlone:
+                alone = True
+            except PartitionMissing as error:
+                await self._make_partitions(error.partitions)
+                deadline = monotonic() + timeout_s
+            except asyncpg.UniqueViolationError as error:
+                if not (error.table_name or "").startswith("postbacks"):
                     raise
-                await self._make_partitions(batch)
+                lost = True  # the same requests are in the log: this batch, from a session that was lost
             except POISONED:  # what asyncpg cannot encode is among the next, too
                 raise
             except _BROKEN as error:
@@ -191,10 +219,12 @@ class Writer:
                 raise unavailable(error) from error
         raise StoreAway("other nodes got in the way too often")
 
-    async def _write_once(self, db: asyncpg.Connection, batch: Batch, rulebook: Rulebook) -> Written:
-        await db.execute(BEGIN_ALONE if _has_to_run_alone(batch.postbacks) else BEGIN)
+    async def _write_once(
+        self, db: asyncpg.Connection, batch: Batch, rulebook: Rulebook, *, alone: bool
+    ) -> Written:
+        await db.execute(BEGIN_ALONE if alone else BEGIN)
         try:
-            tx = self._transaction(db)
+            tx = self._transaction(db, alone=alone)
             written = await settle(tx, batch, rulebook)
             if batch.flow:
                 await tx.add_flow(batch.flow)
@@ -204,6 +234,7 @@ class Writer:
         except BaseException as error:
             await self._roll_back(error)
             raise
+        self.left_waiting |= tx.left_waiting
         return written
 
     async def _roll_back(self, error: BaseException) -> None:
@@ -212,7 +243,7 @@ class Writer:
         if db is None or db.is_closed():
             return
         try:
-            if not isinstance(error, (asyncpg.PostgresError, *POISONED)):
+            if not isinstance(error, (PartitionMissing, MustRunAlone, asyncpg.PostgresError, *POISONED)):
                 raise ConnectionAbortedError  # nobody knows what it is waiting for
             await db.execute("ROLLBACK")
         except AWAY:
@@ -237,8 +268,12 @@ class Writer:
         return Written(stored, [found[request_id] for request_id in requests])
 
 
-def _has_to_run_alone(postbacks: Sequence[Postback]) -> bool:
-    """A pixel without transaction id is another view of a conversion that S2S may be bringing at this moment."""
-    return any(
-        postback.request.channel == Channel.PIXEL and not postback.transaction_id for postback in postbacks
+def _has_to_run_alone(batch: Batch) -> bool:
+    """A pixel without transaction id is another view of a conversion that S2S may be bringing at this moment.
+
+    Among the postbacks that wait for clicks which are there, there may be such pixels.
+    """
+    return bool(batch.arrived) or any(
+        postback.request.channel == Channel.PIXEL and not postback.transaction_id
+        for postback in batch.postbacks
     )

@@ -154,7 +154,7 @@ class SqliteStore:
 
     # --- writing ---------------------------------------------------------------------------------------------
 
-    async def write(self, batch: Batch, rulebook: Rulebook) -> Written:
+    async def write(self, batch: Batch, rulebook: Rulebook, *, patience_s: float = 0) -> Written:
         return await write_in_parts(lambda part: self._write_whole(part, rulebook), batch, _POISONED)
 
     async def _write_whole(self, batch: Batch, rulebook: Rulebook) -> Written:

@@ -116,7 +116,10 @@ async def _write_clicks(tx: Transaction, clicks: Sequence[Click]) -> Sequence[in
     if not own_ids:
         await tx.add_clicks(clicks)
         return [click.stamp for click in clicks]
-    holders = await tx.claim_own_ids(own_ids)
+    holders = dict(await tx.claim_own_ids(own_ids))
+    gone = {own_id: stamp for own_id, stamp in own_ids.items() if own_id not in holders}
+    if gone:  # held by a click that has been purged since we lost to it
+        holders |= await tx.claim_own_ids(gone)
     stored = [holders[click.own_id] if click.own_id else click.stamp for click in clicks]
     await tx.add_clicks([click for click, stamp in zip(clicks, stored, strict=True) if click.stamp == stamp])
     return stored

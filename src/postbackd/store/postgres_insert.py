@@ -1,0 +1,83 @@
+"""Inserting sets of rows on PostgreSQL: each column an array, or, where that is better, a list of values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import asyncpg
+
+from postbackd.store.postgres_partitions import Partition, partition_of
+from postbackd.store.write import Row
+
+
+class PartitionMissing(Exception):
+    """Rows were refused because there is no partition for them yet."""
+
+    def __init__(self, partitions: set[Partition]) -> None:
+        super().__init__(", ".join(sorted(partition.name for partition in partitions)))
+        self.partitions = partitions
+
+
+class Insert:
+    """A statement that inserts any number of rows, each column an array."""
+
+    def __init__(self, table: str, columns: str, on_conflict: str = "") -> None:
+        """``columns``: ``name type`` pairs, as in ``click_id bigint, own_id text``."""
+        pairs = [column.split() for column in columns.split(",")]
+        names = ", ".join(name for name, _ in pairs)
+        arrays = ", ".join(f"${number}::{type_}[]" for number, (_, type_) in enumerate(pairs, 1))
+        self.table = table
+        self._types = [type_ for _, type_ in pairs]
+        self._begin = f"INSERT INTO {table} ({names})"
+        self._end = on_conflict
+        self.sql = f"{self._begin} SELECT * FROM unnest({arrays}) {on_conflict}"
+
+    async def run(self, db: asyncpg.Connection, rows: Sequence[Row]) -> int:
+        """Insert the rows; returns how many went in.  Raises ``PartitionMissing``."""
+        if not rows:
+            return 0
+        assert len(rows[0]) == len(self._types)
+        with self._naming_partitions(rows):
+            return _count(await db.execute(self.sql, *zip(*rows, strict=True)))
+
+    @contextmanager
+    def _naming_partitions(self, rows: Sequence[Row]) -> Iterator[None]:
+        try:
+            yield
+        except asyncpg.CheckViolationError as error:
+            if error.constraint_name is not None:
+                raise
+            # The first column of a partitioned table is the stamp.
+            raise PartitionMissing({partition_of(self.table, row[0]) for row in rows}) from error
+
+    async def run_values(self, db: asyncpg.Connection, rows: Sequence[Row]) -> int:
+        """As ``run``, in statements that name their rows; some hundred rows each, of a few sizes."""
+        inserted = 0
+        start = 0
+        while start < len(rows):
+            size = next(size for size in _VALUES_SIZES if size <= len(rows) - start)
+            part = rows[start : start + size]
+            with self._naming_partitions(part):
+                values = [value for row in part for value in row]
+                inserted += _count(await db.execute(self.values_sql(size), *values))
+            start += size
+        return inserted
+
+    def values_sql(self, size: int) -> str:
+        """The statement for so many rows."""
+        width = len(self._types)
+        lines = (
+            ", ".join(f"${line * width + column}::{type_}" for column, type_ in enumerate(self._types, 1))
+            for line in range(size)
+        )
+        return f"{self._begin} VALUES ({'), ('.join(lines)}) {self._end}"
+
+
+_VALUES_SIZES = (256, 64, 16, 4, 1)
+"""Of a few sizes, so that each statement is prepared once."""
+
+
+def _count(tag: str) -> int:
+    """``INSERT 0 57``."""
+    return int(tag.rpartition(" ")[2])
