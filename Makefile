@@ -47,7 +47,7 @@ check: .venv/.installed-dev ## format, lint, types, directions of imports
 	@$(BIN)/lint-imports --no-logo
 
 .PHONY: bench
-bench: .venv/.installed-run .venv-bench/.installed ## measure against nginx and against a FastAPI service (about seven minutes; ARGS=--quick)
+bench: .venv/.installed-dev .venv-bench/.installed ## measure against nginx and against a FastAPI service (about seven minutes; ARGS=--quick)
 	@$(BIN)/python -m bench $(ARGS)
 
 .PHONY: trust
