@@ -24,7 +24,7 @@ import tests.trust
 from tests.trust.machine import describe
 from tests.trust.registry import TESTS, Result, Size, Skip, TrustTest
 
-_TABLE = "{:<5} {:>11} {:>21} {:>9}  {:<34} {:>6}  {}"
+_TABLE = "{:<6} {:>11} {:>21} {:>9}  {:<34} {:>6}  {}"
 _ORACLE = ("lost", "double", "phantom", "wrong")
 
 
@@ -81,7 +81,7 @@ def _load_tests() -> None:
 
 
 def _choose(only: str) -> list[TrustTest]:
-    ordered = sorted(TESTS.values(), key=lambda test: test.number)
+    ordered = sorted(TESTS.values(), key=lambda test: (test.number, test.test_id))
     wanted = {name.strip().upper() for name in only.split(",") if name.strip()}
     unknown = wanted - TESTS.keys()
     if unknown:

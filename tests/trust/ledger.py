@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -24,6 +25,9 @@ ACKNOWLEDGED = frozenset({200, 201, 204, 302})
 
 COUNTED = frozenset({"accepted", "duplicate", "updated"})
 """Verdicts that promise: this conversion is counted."""
+
+QUEUED = "queued"
+"""The verdict that promises: kept on this machine's disk, and counted as soon as the database is back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +93,12 @@ class Ledger:
         self.unexpected: list[tuple[str, Answer]] = []
         self.answered = 0
         """Acknowledged requests."""
+        self.queued = 0
+        """Those of them that were told ``queued``."""
         self.unavailable = 0
         """Answers 503."""
+        self.refused: Counter[str] = Counter()
+        """The same by what was asked for; a registration under the caller's own id counts as ``registration``."""
         self._trust_503 = trust_503
         self._lock = threading.Lock()
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -132,12 +140,14 @@ class Ledger:
         entry = self._entry(order)
         if answer.status == 503:
             self.unavailable += 1
+            self.refused["registration" if order.own_id else order.kind] += 1
             if not self._trust_503:
                 return
         elif not answer.acknowledged:
             self.unexpected.append((order.ref, answer))
             return
         self.answered += 1
+        self.queued += answer.verdict == QUEUED
         (entry.changes_acknowledged if order.kind == CHANGE else entry.acknowledged).append(answer)
 
     def _append(self, lines: list[str]) -> None:

@@ -11,10 +11,11 @@ import random
 import threading
 import time
 from collections import Counter, deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
-from tests.trust.ledger import CHANGE, CLICK, CONVERSION, Answer, Ledger, Order
+from tests.trust.ledger import CHANGE, CLICK, CONVERSION, QUEUED, Answer, Ledger, Order
 from tests.trust.server import Catalog, Server, wait_until
 from tests.trust.wire import FORMS, read_answer, write_order
 
@@ -70,7 +71,7 @@ class Stream:
         """An acknowledged order feeds the orders to come."""
         if order.kind == CLICK and answer.click_id:
             self._clicks.append(answer.click_id)
-        elif order.kind == CONVERSION and answer.verdict == "accepted":
+        elif order.kind == CONVERSION and answer.verdict in ("accepted", QUEUED):
             self._done.append(order)
             if order.status == 1:
                 self._pending.append(order)
@@ -115,7 +116,7 @@ class Load:
 
     def __init__(
         self,
-        server: Server,
+        servers: Server | Sequence[Server],
         catalog: Catalog,
         ledger: Ledger,
         *,
@@ -126,21 +127,36 @@ class Load:
         deadline_s: float = 3600,
         mix: Mix | None = None,
         prefix: str = "",
+        pause_s: float = 0.0,
     ) -> None:
-        """Ends after ``limit`` acknowledged requests or ``deadline_s``, whichever comes first."""
-        self._server = server
+        """Ends after ``limit`` acknowledged requests or ``deadline_s``, whichever comes first.
+
+        The connections are spread over ``servers``; ``pause_s``: how long each rests after a group.
+        """
+        self._servers = [servers] if isinstance(servers, Server) else list(servers)
         self._catalog = catalog
         self.ledger = ledger
         self._connections = connections
         self._group = group
+        self._pause_s = pause_s
         self._limit = limit
         self._deadline = time.monotonic() + deadline_s
         self.stream = Stream(seed, mix or Mix(), prefix)
         self.statuses: Counter[int] = Counter()
         self.last_success = 0.0
         """``time.monotonic()`` of the newest acknowledgement."""
+        self.last_queued = 0.0
+        """The same of the newest that was told ``queued``."""
+        self.last_settled = 0.0
+        """The same of the newest postback that was told its final verdict."""
         self.last_busy = 0.0
         """The same of the newest 503."""
+        self.unanswered = 0
+        """Requests that were sent and got no answer, while there had to be one."""
+        self.must_answer = True
+        """Cleared by a test while it takes a server away."""
+        self.slowest_s = 0.0
+        """How long the slowest group of requests waited for its last answer."""
         self._first = ledger.answered
         self._stopping = threading.Event()
         self._error: BaseException | None = None
@@ -178,6 +194,16 @@ class Load:
         now = time.monotonic()
         return wait_until(lambda: self.last_success > now, deadline_s, "an acknowledgement")
 
+    def wait_queued(self, deadline_s: float) -> float:
+        """Until a ``queued`` from now on; returns the seconds."""
+        now = time.monotonic()
+        return wait_until(lambda: self.last_queued > now, deadline_s, "an answer 'queued'")
+
+    def wait_settled(self, deadline_s: float) -> float:
+        """Until a postback is told its final verdict from now on; returns the seconds."""
+        now = time.monotonic()
+        return wait_until(lambda: self.last_settled > now, deadline_s, "a final verdict")
+
     def wait_busy(self, deadline_s: float) -> float:
         """Until a 503 from now on; returns the seconds."""
         now = time.monotonic()
@@ -204,14 +230,15 @@ class Load:
             self._error = error
 
     async def _drive(self) -> None:
-        await asyncio.gather(*(self._connection() for _ in range(self._connections)))
+        servers = (self._servers[number % len(self._servers)] for number in range(self._connections))
+        await asyncio.gather(*(self._connection(server) for server in servers))
 
-    async def _connection(self) -> None:
+    async def _connection(self, server: Server) -> None:
         """Connect, work until the connection dies, connect again."""
         while not self._over():
             try:
                 reader, writer = await asyncio.wait_for(
-                    asyncio.open_connection(self._server.host, self._server.port), timeout=5
+                    asyncio.open_connection(server.host, server.port), timeout=5
                 )
             except _GONE:
                 await self._pause()
@@ -226,6 +253,7 @@ class Load:
         """Send one group and read its answers.  False when the connection is of no use any longer."""
         orders = [self.stream.next() for _ in range(self._group)]
         self.ledger.sent(orders)
+        began = time.monotonic()
         alive, answers = True, []
         try:
             key, slug = self._catalog.key, self._catalog.slug
@@ -234,9 +262,12 @@ class Load:
                 answers.append(await asyncio.wait_for(read_answer(reader), timeout=10))  # noqa: PERF401
         except _GONE:
             alive = False
+        self.slowest_s = max(self.slowest_s, time.monotonic() - began)
         self._note(orders, answers)
         if any(answer.status == 503 for answer in answers):
             await self._pause()
+        elif self._pause_s:
+            await asyncio.sleep(self._pause_s)
         return alive
 
     def _note(self, orders: list[Order], answers: list[Answer]) -> None:
@@ -247,10 +278,16 @@ class Load:
             self.statuses[answer.status] += 1
             if answer.acknowledged:
                 self.last_success = now
+                if answer.verdict == QUEUED:
+                    self.last_queued = now
+                elif answer.verdict:
+                    self.last_settled = now
                 self.stream.settle(order, answer)
             else:
                 self.last_busy = now
                 self.stream.give_up(order)
+        if self.must_answer:
+            self.unanswered += len(orders) - len(answers)
         for order in orders[len(answers) :]:
             self.stream.give_up(order)
 

@@ -18,14 +18,18 @@ from typing import Any
 
 import apsw
 
-from tests.trust.ledger import CLICK, CONVERSION, COUNTED, Answer, Entry, Ledger, Order
+from tests.trust.ledger import CLICK, CONVERSION, COUNTED, QUEUED, Answer, Entry, Ledger, Order
 
 __all__ = ["Answer", "Ledger", "Order", "Tally", "check", "open_read_only", "read_click_id", "read_stamp"]
 
 DATABASE = "postbackd.db"
 VERDICTS = {"accepted": 1, "duplicate": 2, "updated": 3, "held": 4, "unmatched": 5, "rejected": 6}
+_COUNTED = {VERDICTS[word] for word in COUNTED}
 _EPOCH_MS = 1_577_836_800_000
 """2020-01-01: stamps count milliseconds from here, in their upper 42 bits."""
+
+_OPEN = frozenset({QUEUED})
+"""Verdicts that another one follows in the database, where they themselves never stand."""
 
 _DIGITS = {character: number for number, character in enumerate("0123456789abcdefghjkmnpqrstvwxyz")}
 _KEPT_DETAILS = 20
@@ -92,13 +96,15 @@ def open_read_only(database: Path) -> apsw.Connection:
     return db
 
 
-def check(ledger: Ledger, database: Path, purged_before_ms: int = 0) -> Tally:
+def check(ledger: Ledger, database: Path, purged_before_ms: int = 0, *, late: bool = False) -> Tally:
     """Hold the ledger against the database.  The load must have ended; the server may be running or stopped.
 
-    Clicks and log rows that are older than ``purged_before_ms`` may be gone; conversions never.
+    Clicks and log rows that are older than ``purged_before_ms`` may be gone; conversions never.  ``late``: a postback
+    may have overtaken its click on another node, so that ``unmatched`` was true then; now it must be counted.
     """
     horizon = max(0, purged_before_ms - _EPOCH_MS) << 22
     tally = Tally(n=ledger.answered)
+    unsettled = _OPEN | {"unmatched"} if late else _OPEN
     db = open_read_only(database)
     try:
         with db:  # one snapshot for all questions
@@ -106,8 +112,8 @@ def check(ledger: Ledger, database: Path, purged_before_ms: int = 0) -> Tally:
             if damage != "ok":
                 tally.find("wrong", f"quick_check: {damage}")
             _check_clicks(tally, ledger, db, horizon)
-            _check_conversions(tally, ledger, db)
-            _check_log(tally, ledger, db, horizon)
+            _check_conversions(tally, ledger, db, unsettled)
+            _check_log(tally, ledger, db, horizon, unsettled)
     finally:
         db.close()
     for ref, answer in ledger.unexpected:
@@ -157,7 +163,7 @@ SELECT transaction_id, click_id, type, value_micros, currency, status, conversio
 _CHANGES = "SELECT conversion_id, status_to FROM conversion_history"
 
 
-def _check_conversions(tally: Tally, ledger: Ledger, db: apsw.Connection) -> None:
+def _check_conversions(tally: Tally, ledger: Ledger, db: apsw.Connection, unsettled: frozenset[str]) -> None:
     rows: dict[str, list[Any]] = {}
     for row in db.execute(_CONVERSIONS):
         rows.setdefault(row[0], []).append(row[1:])
@@ -171,14 +177,18 @@ def _check_conversions(tally: Tally, ledger: Ledger, db: apsw.Connection) -> Non
     }
     for entry in _entries(ledger, CONVERSION):
         found = rows.get(entry.order.ref, [])
-        _check_conversion(tally, entry, found, stamps)
+        _check_conversion(tally, entry, found, stamps, COUNTED | unsettled)
         _check_change(tally, entry, found, changes)
     _check_totals(tally, ledger, rows, db)
 
 
-def _check_conversion(tally: Tally, entry: Entry, found: list[Any], stamps: dict[str, int]) -> None:
+def _check_conversion(
+    tally: Tally, entry: Entry, found: list[Any], stamps: dict[str, int], promising: frozenset[str]
+) -> None:
     order = entry.order
-    promises = [answer for answer in entry.acknowledged if answer.verdict in COUNTED or answer.status == 503]
+    promises = [
+        answer for answer in entry.acknowledged if answer.verdict in promising or answer.status == 503
+    ]
     broken = len(entry.acknowledged) - len(promises)
     if broken:
         verdict = next(a for a in entry.acknowledged if a not in promises).verdict
@@ -238,13 +248,19 @@ def _check_totals(tally: Tally, ledger: Ledger, rows: dict[str, list[Any]], db: 
 # --- the postback log ------------------------------------------------------------------------------------------
 
 
-def _check_log(tally: Tally, ledger: Ledger, db: apsw.Connection, horizon: int) -> None:
+def _check_log(
+    tally: Tally, ledger: Ledger, db: apsw.Connection, horizon: int, unsettled: frozenset[str]
+) -> None:
     verdicts: dict[int, int] = {}
     logged: Counter[str] = Counter()
     accepted: Counter[int] = Counter()
     for request_id, verdict, ref, conversion in db.execute(
         "SELECT request_id, verdict, coalesce(transaction_id, ''), conversion_id FROM postbacks"
     ):
+        if request_id in verdicts:
+            tally.find("double", f"request {request_id} ({ref}) has two log rows")
+        if verdict not in VERDICTS.values():
+            tally.find("wrong", f"request {request_id} ({ref}) is logged with verdict {verdict}")
         verdicts[request_id] = verdict
         logged[ref] += 1
         if verdict == VERDICTS["accepted"]:
@@ -252,7 +268,7 @@ def _check_log(tally: Tally, ledger: Ledger, db: apsw.Connection, horizon: int) 
     for entry in _entries(ledger, CONVERSION):
         ref = entry.order.ref
         for answer in (*entry.acknowledged, *entry.changes_acknowledged):
-            _check_logged(tally, ref, answer, verdicts, horizon)
+            _check_logged(tally, ref, answer, verdicts, horizon, unsettled)
         if logged[ref] > entry.sends + entry.changes_sent:
             tally.find(
                 "phantom", f"{ref}: {logged[ref]} log rows, sent {entry.sends + entry.changes_sent} times"
@@ -260,7 +276,15 @@ def _check_log(tally: Tally, ledger: Ledger, db: apsw.Connection, horizon: int) 
     _check_accepted_once(tally, accepted, db, horizon)
 
 
-def _check_logged(tally: Tally, ref: str, answer: Answer, verdicts: dict[int, int], horizon: int) -> None:
+def _check_logged(
+    tally: Tally,
+    ref: str,
+    answer: Answer,
+    verdicts: dict[int, int],
+    horizon: int,
+    unsettled: frozenset[str],
+) -> None:
+    """The row of a request says what was answered; after ``queued`` it says that the postback was counted."""
     if not answer.request:
         return
     request = read_stamp(answer.request)
@@ -269,7 +293,7 @@ def _check_logged(tally: Tally, ref: str, answer: Answer, verdicts: dict[int, in
         return
     if stored is None:
         tally.find("lost", f"log row of request {answer.request} ({ref})")
-    elif stored != VERDICTS.get(answer.verdict):
+    elif stored not in (_COUNTED if answer.verdict in unsettled else {VERDICTS.get(answer.verdict)}):
         tally.find(
             "wrong", f"request {answer.request} was answered {answer.verdict}, its log row says {stored}"
         )

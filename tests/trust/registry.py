@@ -74,7 +74,7 @@ class TrustTest:
 
     @property
     def number(self) -> int:
-        return int(self.test_id.lstrip("T"))
+        return int("".join(filter(str.isdigit, self.test_id)))
 
 
 TESTS: dict[str, TrustTest] = {}
@@ -82,7 +82,7 @@ TESTS: dict[str, TrustTest] = {}
 
 
 def trust_test(test_id: str, title: str) -> Callable[[Run], Run]:
-    """Register ``run(size, seed, work_dir) -> Result`` under an id such as ``T3``.
+    """Register ``run(size, seed, work_dir) -> Result`` under an id such as ``T3``, or ``T3PG`` on PostgreSQL.
 
     ``work_dir`` is empty, belongs to this test alone and is removed afterwards unless the test failed.
     """
@@ -101,9 +101,19 @@ def need_root(why: str) -> None:
         raise Skip(f"needs root ({why})")
 
 
+_PACKAGES = {
+    "losetup": "mount",
+    "mkfs.ext4": "e2fsprogs",
+    "nginx": "nginx-light",
+    "umount": "mount",
+}
+"""Debian's package of a program, where it has another name."""
+
+
 def need_tools(*names: str) -> None:
     """Every program must be on the path (``/usr/sbin`` included)."""
     path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
     missing = [name for name in names if shutil.which(name, path=path) is None]
     if missing:
-        raise Skip(f"needs {', '.join(missing)} (apt-get install strace e2fsprogs mount)")
+        packages = " ".join(dict.fromkeys(_PACKAGES.get(name, name) for name in missing))
+        raise Skip(f"needs {', '.join(missing)} (apt-get install {packages})")

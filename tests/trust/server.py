@@ -102,7 +102,7 @@ def make_catalog(
 
 
 class Server:
-    """``postbackd serve`` on a data directory, in a session of its own so that all of it can be killed at once."""
+    """One role (``postbackd serve``) on a data directory, in a session of its own so that all of it can be killed."""
 
     def __init__(
         self,
@@ -112,13 +112,15 @@ class Server:
         prefix: Sequence[str] = (),
         port: int | None = None,
         stderr_path: Path | None = None,
+        role: str = "serve",
     ) -> None:
-        """``prefix``: words before the command, such as ``strace -f …``."""
+        """``prefix``: words before the command, such as ``strace -f …``; ``role``: ``serve`` or ``ingest``."""
         self.data_dir = data_dir
         self.host = "127.0.0.1"
         self.port = port or free_port()
         self.env = dict(env or {})
         self.prefix = list(prefix)
+        self.role = role
         self.stderr_path = stderr_path or data_dir.with_name(f"{data_dir.name}.stderr")
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -126,7 +128,7 @@ class Server:
 
     def launch(self) -> None:
         """Start the processes; does not wait until they accept."""
-        command = [*self.prefix, sys.executable, "-m", "postbackd", "serve"]
+        command = [*self.prefix, sys.executable, "-m", "postbackd", self.role]
         command += ["--data", str(self.data_dir), "--listen", f"{self.host}:{self.port}"]
         with self.stderr_path.open("ab") as errors:
             self._process = subprocess.Popen(
@@ -154,6 +156,15 @@ class Server:
             return self.status("/readyz") == 200
 
         return wait_until(ready, deadline_s, "GET /readyz answering 200")
+
+    def wait_drained(self, deadline_s: float = 20) -> float:
+        """Wait until nothing is left in its spool; returns the seconds."""
+        return wait_until(lambda: not self.spooled, deadline_s, f"an empty spool in {self.data_dir}")
+
+    @property
+    def spooled(self) -> list[Path]:
+        """The files of its spool."""
+        return list(self.data_dir.glob("spool/*.spool"))
 
     # --- asking -----------------------------------------------------------------------------------------------
 
@@ -190,7 +201,9 @@ class Server:
         return self._process.pid
 
     def ingest_pids(self) -> list[int]:
-        """The role processes: those that were started with the inherited socket."""
+        """The role processes: those that were started with the inherited socket, or the one that was started alone."""
+        if self.role == "ingest":
+            return [self.pid]
         return [pid for pid in descendants(self.pid) if b"--inherit" in _command_line(pid)]
 
     def stderr_tail(self, lines: int = 12) -> str:
@@ -253,6 +266,14 @@ def descendants(pid: int) -> list[int]:
         return []
     children = sorted(int(word) for word in text.split())
     return children + [below for child in children for below in descendants(child)]
+
+
+def is_alive(pid: int) -> bool:
+    """Whether the process runs; one that only waits to be reaped does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
 
 
 def _command_line(pid: int) -> bytes:

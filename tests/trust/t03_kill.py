@@ -181,6 +181,7 @@ def _mid_purge(directory: Path, seed: int) -> tuple[Tally, float]:
             ready = server.restart()
             load.wait_acknowledged(200)
             ended = purge(data, before)
+        server.wait_drained()  # the purge may have kept the database locked for a moment
         tally = check(ledger, data / DATABASE, purged_before_ms=before)
         if killed != -signal.SIGKILL:
             tally.find("wrong", f"the purge did not die at mid_purge: exit {killed}")

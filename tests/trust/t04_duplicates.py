@@ -65,12 +65,17 @@ def run(size: Size, seed: int, work_dir: Path) -> Result:
     told = Told()
     with stage(work_dir) as server:
         keys = make_keys(server.clicks(clicks))
-        send(server, keys, copies, seed, told)
+        send([server], keys, copies, seed, told)
         server.server.stop()
         server.server.start()
-        send(server, keys, max(3, copies // 10), seed + 1, told)
+        send([server], keys, max(3, copies // 10), seed + 1, told)
         stored = server.rows("SELECT count(*) FROM conversions")[0][0]
         tracebacks = server.tracebacks
+    return judge(keys, stored, told, tracebacks, _control(seed, work_dir))
+
+
+def judge(keys: Sequence[Key], stored: int, told: Told, tracebacks: int, control: Control) -> Result:
+    """What was told and what is stored, against one conversion a key."""
     double = stored - len(keys) + sum(count - 1 for count in told.accepted.values())
     torn = sum(len(names) > 1 for names in told.named.values())
     figures = {
@@ -84,14 +89,14 @@ def run(size: Size, seed: int, work_dir: Path) -> Result:
         "tracebacks": tracebacks,
     }
     passed = stored == len(keys) == len(told.named) and not (double or torn or told.wrong or tracebacks)
-    return Result(passed, figures, (_control(seed, work_dir),), "; ".join(told.examples[:3]))
+    return Result(passed, figures, (control,), "; ".join(told.examples[:3]))
 
 
-def send(server: Stage, keys: Sequence[Key], copies: int, seed: int, told: Told) -> None:
-    """Every key ``copies`` times, over all connections at once."""
+def send(servers: Sequence[Stage], keys: Sequence[Key], copies: int, seed: int, told: Told) -> None:
+    """Every key ``copies`` times, over all connections at once; these are spread over the servers."""
     draw = random.Random(seed)
     bursts = _bursts(storm(keys, copies, draw), draw)
-    asyncio.run(_send_all(server, bursts, draw, told))
+    asyncio.run(_send_all(servers, bursts, draw, told))
 
 
 def _bursts(copies: Iterable[Key], draw: random.Random) -> Iterator[list[Key]]:
@@ -106,8 +111,10 @@ def _bursts(copies: Iterable[Key], draw: random.Random) -> Iterator[list[Key]]:
         yield burst
 
 
-async def _send_all(server: Stage, bursts: Iterator[list[Key]], draw: random.Random, told: Told) -> None:
-    async def work() -> None:
+async def _send_all(
+    servers: Sequence[Stage], bursts: Iterator[list[Key]], draw: random.Random, told: Told
+) -> None:
+    async def work(server: Stage) -> None:
         connection = await Connection.open(server.address)
         for burst in bursts:  # shared: each connection takes the next one
             answers = await connection.ask([write_copy(key, server.endpoint, draw) for key in burst])
@@ -115,14 +122,14 @@ async def _send_all(server: Stage, bursts: Iterator[list[Key]], draw: random.Ran
                 told.note(key, answer)
         connection.close()
 
-    await asyncio.gather(*(work() for _ in range(CONNECTIONS)))
+    await asyncio.gather(*(work(servers[number % len(servers)]) for number in range(CONNECTIONS)))
 
 
 def _control(seed: int, work_dir: Path) -> Control:
     env = {"POSTBACKD_UNSAFE_NO_UNIQUE": "1"}
     with stage(work_dir, "control", env=env) as server:
         keys = make_keys(server.clicks(40))
-        send(server, keys, 10, seed, Told())
+        send([server], keys, 10, seed, Told())
         stored = server.rows("SELECT count(*) FROM conversions")[0][0]
     figures = {"keys": 40 * KEYS_A_CLICK, "conversions": stored}
     return Control("no unique key", stored > len(keys), figures)

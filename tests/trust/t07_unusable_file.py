@@ -1,6 +1,7 @@
 """T7: a database that is locked, damaged, foreign, read-only or newer: one line, exit 1, and not one byte is changed.
 
-A lock that another program takes while the server runs is answered with 503, and serving goes on when it is gone.
+While another program keeps the database of a running server locked, requests wait in the spool; they go into the
+database when the lock is gone, and serving goes on as before.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import apsw
@@ -22,24 +22,13 @@ from tests.trust.disks import read_only
 from tests.trust.ledger import Ledger
 from tests.trust.load import Load
 from tests.trust.oracle import DATABASE, Tally, check
-from tests.trust.registry import Control, Result, Size, trust_test
-from tests.trust.server import Catalog, Server, make_catalog, run_cli, wait_until
+from tests.trust.refusals import Findings
+from tests.trust.registry import Control, Figure, Result, Size, trust_test
+from tests.trust.server import Catalog, Server, make_catalog, run_cli
 
-_REFUSED_S = 15
 _RECOVERED_S = 2.0
-
-
-@dataclass
-class Findings:
-    """Cases tried, and what was wrong with them."""
-
-    cases: int = 0
-    faults: list[str] = field(default_factory=list)
-    lines: dict[str, str] = field(default_factory=dict)
-
-    def expect(self, holds: bool, case: str, what: str) -> None:
-        if not holds:
-            self.faults.append(f"{case}: {what}")
+_PAUSE_S = 0.02
+"""A steady load: senders that wait for nothing but their answers would spool faster than the database takes."""
 
 
 @trust_test("T7", "locked, damaged, foreign, read-only or newer database")
@@ -57,11 +46,11 @@ def run(size: Size, seed: int, work_dir: Path) -> Result:
             _expect_refusal(findings, name, data)
         for name, case in PLACES.items():
             case(findings, name, _copy(template, work_dir / f"{name}{number}"))
-    tally = _lock_while_serving(findings, _copy(template, work_dir / "locked"), catalog, seed, rounds)
-    figures = tally.figures | {"cases": findings.cases, "faults": len(findings.faults)}
+    tally, met = _lock_while_serving(findings, work_dir / "locked", seed, rounds + 2)
+    figures = tally.figures | {"cases": findings.cases, "faults": len(findings.faults)} | met
     note = "; ".join([*findings.faults, *tally.details[:3]])
-    control = _control(_copy(template, work_dir / "whole"))
-    return Result(tally.clean and not findings.faults, figures, (control,), note)
+    controls = (_control(_copy(template, work_dir / "whole")), _without_spool(work_dir / "no-spool", seed))
+    return Result(tally.clean and not findings.faults, figures, controls, note)
 
 
 def _copy(template: Path, target: Path) -> Path:
@@ -174,25 +163,10 @@ def _expect_refusal(findings: Findings, case: str, data: Path) -> None:
     """The server and a catalog command both say one line and exit 1, and the files stay as they are."""
     findings.cases += 1
     before = _digest(data)
-    server = Server(data)
-    server.launch()
-    try:
-        wait_until(lambda: not server.running, _REFUSED_S, "a refused start")
-    except TimeoutError:
-        findings.expect(False, case, f"no refusal; it {'serves' if server.status('/healthz') else 'hangs'}")
-    finally:
-        server.kill()
-    _expect_one_line(findings, case, "serve", server.exit_status, server.stderr_tail(100))
+    findings.expect_refused_start(case, Server(data))
     done = run_cli(data, "network", "list")
-    _expect_one_line(findings, case, "network list", done.returncode, done.stderr)
+    findings.expect_one_line(case, "network list", done.returncode, done.stderr)
     findings.expect(_digest(data) == before, case, "the files were changed")
-
-
-def _expect_one_line(findings: Findings, case: str, command: str, status: int | None, errors: str) -> None:
-    lines = [line for line in errors.splitlines() if line.strip()]
-    findings.expect(status == 1, case, f"{command}: exit {status} instead of 1")
-    findings.expect(len(lines) == 1, case, f"{command}: {len(lines)} lines on standard error: {lines[-1:]}")
-    findings.lines[case] = lines[-1] if lines else ""
 
 
 def _read_only_file(findings: Findings, case: str, data: Path) -> None:
@@ -209,15 +183,7 @@ def _expect_refused_start(findings: Findings, case: str, data: Path) -> None:
     """Reading a read-only database is fine; serving from it is not."""
     findings.cases += 1
     before = _digest(data)
-    server = Server(data)
-    server.launch()
-    try:
-        wait_until(lambda: not server.running, _REFUSED_S, "a refused start")
-    except TimeoutError:
-        findings.expect(False, case, "no refusal")
-    finally:
-        server.kill()
-    _expect_one_line(findings, case, "serve", server.exit_status, server.stderr_tail(100))
+    findings.expect_refused_start(case, Server(data))
     findings.expect(_digest(data) == before, case, "the files were changed")
 
 
@@ -258,14 +224,7 @@ def _second_server(findings: Findings, case: str, data: Path) -> None:
     with Server(data) as first:
         pids = first.ingest_pids()
         second = Server(data, stderr_path=data.with_name(f"{data.name}.second"))
-        second.launch()
-        try:
-            wait_until(lambda: not second.running, _REFUSED_S, "a refused second server")
-        except TimeoutError:
-            findings.expect(False, case, "no refusal")
-        finally:
-            second.kill()
-        _expect_one_line(findings, case, "serve", second.exit_status, second.stderr_tail(100))
+        findings.expect_refused_start(case, second)
         findings.expect(first.status("/readyz") == 200, case, "the first server is not ready any longer")
         findings.expect(first.ingest_pids() == pids, case, "the first server was restarted")
 
@@ -281,32 +240,64 @@ PLACES: dict[str, Callable[[Findings, str, Path], None]] = {
 # --- a lock that comes and goes --------------------------------------------------------------------------------
 
 
-def _lock_while_serving(findings: Findings, data: Path, catalog: Catalog, seed: int, times: int) -> Tally:
-    """503 while another connection holds the write lock, accepting soon after, the same process."""
+@contextmanager
+def _locked(data: Path) -> Iterator[None]:
+    """Another connection is the writer."""
+    holder = apsw.Connection(str(data / DATABASE))
+    holder.set_busy_timeout(5000)
+    holder.execute("BEGIN EXCLUSIVE")
+    try:
+        yield
+    finally:
+        holder.execute("ROLLBACK")
+        holder.close()
+
+
+def _lock_while_serving(
+    findings: Findings, data: Path, seed: int, times: int
+) -> tuple[Tally, dict[str, Figure]]:
+    """``queued`` and ready while another connection holds the write lock, accepting soon after, the same process."""
     case = "locked-while-serving"
-    # The copied database holds the rows of the first load, which this ledger does not know: a new one is made.
-    shutil.rmtree(data)
     catalog = make_catalog(data)
+    back_s = []
     with Ledger(data.with_name("locked-ledger")) as ledger, Server(data) as server:
         pids = server.ingest_pids()
-        with Load(server, catalog, ledger, seed=seed) as load:
-            for _ in range(times + 2):
+        with Load(server, catalog, ledger, seed=seed, pause_s=_PAUSE_S) as load:
+            for _ in range(times):
                 findings.cases += 1
                 load.wait_acknowledged(100)
-                holder = apsw.Connection(str(data / DATABASE))
-                holder.set_busy_timeout(5000)
-                holder.execute("BEGIN EXCLUSIVE")
-                load.wait_busy(10)
-                findings.expect(server.status("/healthz") == 200, case, "/healthz is not 200")
-                wait_until(lambda: server.status("/readyz") == 503, 5, "/readyz answering 503")
-                holder.execute("ROLLBACK")
-                holder.close()
-                took = load.wait_success(20)
-                findings.expect(
-                    took < _RECOVERED_S, case, f"accepting only {took:.2f} s after the lock was gone"
-                )
+                with _locked(data):
+                    load.wait_queued(10)
+                    load.wait_acknowledged(100)
+                    for path in ("/healthz", "/readyz"):
+                        findings.expect(server.status(path) == 200, case, f"{path} is not 200")
+                back_s.append(load.wait_settled(20))
+                server.wait_drained()
         findings.expect(server.ingest_pids() == pids, case, "the ingest process was restarted")
-        return check(ledger, data / DATABASE)
+        findings.expect(max(back_s) < _RECOVERED_S, case, f"accepting {max(back_s):.2f} s after the lock")
+        refused = ledger.refused
+        told = refused.total() - refused["registration"]
+        findings.expect(told == 0, case, f"{told} requests were refused")
+        findings.expect(load.unanswered == 0, case, f"{load.unanswered} requests were not answered")
+        met: dict[str, Figure] = {
+            "queued": ledger.queued,
+            "registrations refused": refused["registration"],
+            "accepting after s (max)": round(max(back_s), 2),
+        }
+        return check(ledger, data / DATABASE), met
+
+
+def _without_spool(data: Path, seed: int) -> Control:
+    """A server that keeps nothing must be seen refusing while the database is locked."""
+    catalog = make_catalog(data)
+    env = {"POSTBACKD_SPOOL_MB": "0"}
+    with Ledger(data.with_name("no-spool-ledger")) as ledger, Server(data, env=env) as server:
+        with Load(server, catalog, ledger, seed=seed, pause_s=_PAUSE_S) as load:
+            load.wait_acknowledged(100)
+            with _locked(data):
+                load.wait_busy(10)
+        refused = ledger.refused.total() - ledger.refused["registration"]
+    return Control("--spool-mb 0", refused > 0, {"refused": refused, "queued": ledger.queued})
 
 
 def _control(data: Path) -> Control:

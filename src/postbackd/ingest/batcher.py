@@ -122,6 +122,7 @@ class Batcher:
         if self._overflow is not None and self._overflow.active:
             self._flow.put_back(flow)
             self._set_aside(self._overflow, clicks, postbacks)
+            await self._overflow.keep_pace(len(clicks) + len(postbacks))
             return
         try:
             written = await self._store.write(batch, self._rulebook())

@@ -27,6 +27,12 @@ _PAUSE_S = 0.25
 _PATIENCE_S = 30.0
 """How long a batch of the spool may take: nobody waits for its answer."""
 
+_CLOCKS_MS = 60_000
+"""How far the clocks of nodes may differ."""
+
+_LONGEST_WAIT_S = 1.5
+"""How long senders are held up while the spool is being emptied and nothing moves."""
+
 
 class Overflow:
     """The spool and the task that empties it."""
@@ -39,6 +45,9 @@ class Overflow:
         self._rulebook = rulebook
         self._batch_limit = self._limit = batch_limit
         self._written = 0
+        self._emptying = False
+        """Whether the database answers, and what is in the spool goes into it."""
+        self._moved = asyncio.Event()
         self._oldest = MAX_STAMP
         """The oldest stamp that was written since waiting postbacks were matched."""
         self._draining: asyncio.Task[None] | None = None
@@ -63,6 +72,24 @@ class Overflow:
         """Synced to the disk when this returns.  Raises ``SpoolFull`` or ``OSError``."""
         self._spool.keep(clicks, postbacks)
 
+    async def keep_pace(self, count: int) -> None:
+        """Whoever has put ``count`` requests into the spool waits until twice as many have left it.
+
+        Senders that wait for their answers would otherwise be served faster than the database takes what they send, and
+        the spool would never become empty.  While the database is away nobody waits.
+        """
+        aim = self._written + 2 * count
+        try:
+            async with asyncio.timeout(_LONGEST_WAIT_S):
+                while self._emptying and self._written < aim:
+                    await self._moved.wait()
+        except TimeoutError:
+            self._emptying = False  # until something moves again
+
+    def _tell_moved(self) -> None:
+        self._moved.set()
+        self._moved.clear()
+
     async def stop(self) -> None:
         """What is left is written after the next start."""
         if self._draining is not None:
@@ -77,10 +104,13 @@ class Overflow:
             while True:
                 try:
                     await self._store.recover()
+                    self._emptying = True
                     while await self._write_all():
                         continue
                 except Exception as error:  # noqa: BLE001 - whatever it is, the spool must not be given up
                     said = _say_once(error, said)
+                    self._emptying = False
+                    self._tell_moved()
                     self._limit = max(self._limit // 2, 1)  # a slow database gets on with less
                 else:
                     log.warning(
@@ -90,6 +120,8 @@ class Overflow:
                 await asyncio.sleep(_PAUSE_S)
         finally:
             self._draining = None
+            self._emptying = False
+            self._tell_moved()
             self._limit, self._written = self._batch_limit, 0
 
     async def _write_all(self) -> bool:
@@ -98,12 +130,14 @@ class Overflow:
             await self._write(batch)
             self._spool.drop()
             self._written += len(batch.clicks) + len(batch.postbacks)
+            self._emptying = True
+            self._tell_moved()
             self._oldest = min(self._oldest, *_stamps(batch))
             self._limit = min(self._limit * 2, self._batch_limit)
         if self._oldest == MAX_STAMP:
             return False
         # Another node may have brought the other half of a click and its postback at the same moment.
-        await self._store.match_waiting(self._rulebook(), stamp_ms(self._oldest))
+        await self._store.match_waiting(self._rulebook(), stamp_ms(self._oldest) - _CLOCKS_MS)
         self._oldest = MAX_STAMP
         return True
 

@@ -61,6 +61,13 @@ AWAY = (
 )
 """What means that the database cannot be used now, and may be again."""
 
+_POOLED = (
+    asyncpg.ProtocolViolationError,  # "unsupported startup parameter"
+    asyncpg.DuplicatePreparedStatementError,
+    asyncpg.InvalidSQLStatementNameError,
+)
+"""What a pooler that hands sessions out by the transaction makes of a session's settings and statements."""
+
 
 def mask_password(dsn: str) -> str:
     """The address without its password, for messages; whatever characters the password has."""
@@ -82,6 +89,11 @@ def refusing(dsn: str) -> Iterator[None]:
     """Every way in which a database can be unusable, as one line that says what to do."""
     try:
         yield
+    except _POOLED as error:
+        raise StoreRefused(
+            f"a connection pooler stands between us and {mask_password(dsn)} "
+            f"({type(error).__name__}: {error.args[0]}); name the server itself in --store"
+        ) from error
     except AWAY as error:
         raise StoreNotReached(
             f"cannot reach {mask_password(dsn)} ({_one_line(error)}); start the server or mend --store"
@@ -146,8 +158,9 @@ async def make_durable(db: asyncpg.Connection, synchronous_commit: str) -> None:
     """Commits of this session wait for the disk, whatever the server's default is."""
     if unsafe():
         await db.execute("SET synchronous_commit = off")
-    elif synchronous_commit == "off":
-        await db.execute("SET synchronous_commit = on")
+    else:  # also when it is on: a default that is changed later must not reach this session
+        word = "on" if synchronous_commit == "off" else synchronous_commit
+        await db.execute(f"SET synchronous_commit = '{word}'")
 
 
 def unsafe() -> bool:

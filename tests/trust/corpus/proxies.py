@@ -50,6 +50,35 @@ http {{
 }}
 """
 
+_BALANCER = """
+daemon off;
+master_process off;
+pid {directory}/nginx.pid;
+error_log {directory}/error.log;
+events {{ worker_connections 8192; }}
+http {{
+    access_log off;
+    client_body_temp_path {directory}/body;
+    proxy_temp_path {directory}/proxy;
+    fastcgi_temp_path {directory}/fastcgi;
+    uwsgi_temp_path {directory}/uwsgi;
+    scgi_temp_path {directory}/scgi;
+    upstream nodes {{
+        {backend}
+        keepalive 16;
+    }}
+    server {{
+        listen {listen} backlog=4096;
+        location / {{
+            proxy_pass http://nodes;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            proxy_next_upstream error timeout http_503 non_idempotent;
+        }}
+    }}
+}}
+"""
+
 _HAPROXY = """
 global
     log stdout format raw local0
@@ -89,7 +118,15 @@ class Proxy:
 @contextmanager
 def nginx(directory: Path, backend: Address) -> Iterator[Proxy]:
     """nginx that passes invalid header names on and keeps connections to the server open."""
-    with _proxy("nginx", _NGINX, directory, backend, ("-p", str(directory), "-c")) as proxy:
+    with _proxy("nginx", _NGINX, directory, _join(backend), ("-p", str(directory), "-c")) as proxy:
+        yield proxy
+
+
+@contextmanager
+def balancer(directory: Path, backends: Sequence[Address]) -> Iterator[Proxy]:
+    """nginx in front of several nodes: what one of them cannot answer is asked of another one."""
+    nodes = "\n        ".join(f"server {_join(backend)} max_fails=0;" for backend in backends)
+    with _proxy("nginx", _BALANCER, directory, nodes, ("-p", str(directory), "-c")) as proxy:
         yield proxy
 
 
@@ -98,13 +135,13 @@ def haproxy(directory: Path, backend: Address, *, lenient: bool = False) -> Iter
     """haproxy; ``lenient`` makes it pass on requests that it would refuse."""
     option = "option accept-invalid-http-request" if lenient else ""
     name = "haproxy-lenient" if lenient else "haproxy"
-    with _proxy(name, _HAPROXY, directory, backend, ("-db", "-f"), lenient=option) as proxy:
+    with _proxy(name, _HAPROXY, directory, _join(backend), ("-db", "-f"), lenient=option) as proxy:
         yield proxy
 
 
 @contextmanager
 def _proxy(
-    name: str, template: str, directory: Path, backend: Address, options: Sequence[str], **words: str
+    name: str, template: str, directory: Path, backend: str, options: Sequence[str], **words: str
 ) -> Iterator[Proxy]:
     directory.mkdir(parents=True)
     address = ("127.0.0.1", free_port())
@@ -112,7 +149,7 @@ def _proxy(
     config = directory / "proxy.conf"
     places = {
         "listen": _join(address),
-        "backend": _join(backend),
+        "backend": backend,
         "log": str(log),
         "directory": str(directory),
     }
