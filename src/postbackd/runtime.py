@@ -150,7 +150,8 @@ async def _ingest(
         snapshot = Snapshot(await store.load_catalog())
         spool = _open_spool(settings, snapshot)
         node = NodeNumber(store)
-        await node.claim(settings.node, now_ms())
+        # The embedded database does not know of stamps that are in the spool only.
+        await node.claim(settings.node, now_ms(), spool.newest_stamp() if spool else 0)
         try:
             door = FrontDoor(store, snapshot, node.mint, settings.queue_limit, settings.batch_limit, spool)
             gc.collect()

@@ -168,6 +168,15 @@ def test_what_could_not_be_synced_is_not_kept_and_the_next_goes_elsewhere(
     assert take_all(spool) == [0, 2]
 
 
+def test_the_newest_stamp_is_found_and_nothing_is_taken(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, LIMIT)
+    assert spool.newest_stamp() == 0
+    spool.keep([Click(70, 1, 1, 0)], [make(50), make(60)])
+    spool.keep([], [make(65)])
+    assert spool.newest_stamp() == 70
+    assert numbers(spool.read(10)) == [50, 60, 65]
+
+
 def test_only_the_owner_can_read_it(tmp_path: Path) -> None:
     spool = Spool(tmp_path, LIMIT)
     spool.keep([], [make(0)])

@@ -104,6 +104,21 @@ def test_every_unique_key_of_a_distributed_table_holds_the_bucket() -> None:
     assert not re.findall(r"CREATE UNIQUE INDEX \w+ ON (?:" + "|".join(citus.DISTRIBUTED) + r")\b", schema)
 
 
+def test_a_question_joins_two_distributed_tables_by_their_bucket(world: World) -> None:
+    from postbackd.store.postgres_connection import _on_one_shard
+    from postbackd.store.queries import STATEMENTS as QUESTIONS
+
+    for name, question in QUESTIONS.items():
+        asked = _on_one_shard(question.sql)
+        for table, alias in re.findall(r"JOIN (\w+) AS (\w+)", asked):
+            if table in citus.DISTRIBUTED and name != "log_of_click":  # that one joins a few ids it has found
+                assert f"{alias}.bucket" in asked, name
+    click = world.click()
+    world.send(click, "txid=T")
+    (row,) = world.query("postbacks_by_offer")
+    assert (row["key"], row["count"]) == (world.offer.id, 1)
+
+
 # --- buckets -----------------------------------------------------------------------------------------------------
 
 

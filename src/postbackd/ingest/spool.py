@@ -188,6 +188,16 @@ class Spool:
                 self._begin = _Position(min(self._sizes, default=segment), 0)
         self._end_of_read = self._begin
 
+    def newest_stamp(self) -> int:
+        """The largest stamp of a click or request that is kept, 0 when none is."""
+        newest, position = 0, self._begin
+        while (found := self._next(position)) is not None:
+            record, position = found
+            stamps = [click.stamp for click in record.clicks]
+            stamps += [postback.request.request_id for postback in record.postbacks]
+            newest = max(newest, *stamps, 0)
+        return newest
+
     def _next(self, position: _Position) -> tuple[_Record, _Position] | None:
         """The first record at or behind a position, and where it ends."""
         for segment in sorted(number for number in self._sizes if number >= position.segment):

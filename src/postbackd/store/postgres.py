@@ -301,7 +301,7 @@ class PostgresStore:
         )
 
     async def query(self, name: str, /, **parameters: Any) -> list[dict[str, Any]]:
-        return await self._ask(lambda db: ask(db, name, **parameters))
+        return await self._ask(lambda db: ask(db, name, distributed=self._shards is not None, **parameters))
 
     async def purge(self, before_ms: int, limit: int) -> int:
         alone = self._shards is not None

@@ -195,6 +195,9 @@ class _Grouping(NamedTuple):
     joins: tuple[str, str, str] = ("", "", "")
 
 
+CLICK_OF_POSTBACK = "k.click_id = p.click_id"
+"""The join of two large tables: a distributed database wants to be told, too, that both rows are on one shard."""
+
 _DAY = "({stamp} >> 22) / 86400000"
 _HOUR = "({stamp} >> 22) / 3600000"
 
@@ -202,7 +205,7 @@ GROUPINGS: Mapping[str, _Grouping] = {
     "all": _Grouping("0", "0", "0"),
     "campaign": _Grouping("c.campaign", "p.campaign", "v.campaign"),
     "offer": _Grouping(
-        "c.offer", "k.offer", "v.offer", ("", "LEFT JOIN clicks AS k ON k.click_id = p.click_id", "")
+        "c.offer", "k.offer", "v.offer", ("", f"LEFT JOIN clicks AS k ON {CLICK_OF_POSTBACK}", "")
     ),
     "source": _Grouping(
         "m.source",

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from postbackd.core.click_id import StampMint
+from postbackd.core.click_id import StampMint, stamp_ms
 from postbackd.store.base import NodeLease, NodeLost, Store, StoreRefused, StoreUnavailable
 
 log = logging.getLogger("postbackd.upkeep")
@@ -22,9 +22,11 @@ class NodeNumber:
         self._lease: NodeLease | None = None
         self.mint = StampMint(0)
 
-    async def claim(self, wanted: int, now_ms: int) -> None:
-        """Lease a number.  Raises ``StoreRefused`` when none is free."""
-        self._use(await self._store.claim_node(wanted, now_ms))
+    async def claim(self, wanted: int, now_ms: int, after: int = 0) -> None:
+        """Lease a number, for stamps behind ``after``.  Raises ``StoreRefused`` when none is free."""
+        lease = await self._store.claim_node(wanted, now_ms)
+        from_ms = max(lease.from_ms, stamp_ms(after) + 1) if after else lease.from_ms
+        self._use(NodeLease(lease.node, from_ms, lease.until_ms))
 
     def _use(self, lease: NodeLease) -> None:
         self._lease = lease
