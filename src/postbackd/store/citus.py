@@ -17,7 +17,7 @@ from typing import TypeVar
 import asyncpg
 
 from postbackd.core.buckets import BUCKETS, bucket_of_stamp, bucket_of_text
-from postbackd.core.model import Postback
+from postbackd.core.model import Click, Postback
 from postbackd.core.rules import Conversion
 from postbackd.store.base import Batch, StoreRefused
 from postbackd.store.postgres_insert import Insert
@@ -134,6 +134,11 @@ async def read_shards(db: asyncpg.Connection) -> Sequence[int] | None:
     return [shard for _, shard in sorted(await db.fetch(SHARD_OF_BUCKETS, BUCKETS - 1))]
 
 
+def bucket_of_click(click: Click) -> int:
+    """The bucket by which a click is put into a part: two that claim the same own id must meet in their order."""
+    return bucket_of_stamp(click.stamp) if click.own_id is None else bucket_of_text(click.own_id)
+
+
 def bucket_of_postback(postback: Postback) -> int:
     """The bucket of everything that a postback is about, as far as can be told before its click is found."""
     if postback.click.click_id is not None:
@@ -159,7 +164,7 @@ def group_by_shard(
 
 def parts_of(batch: Batch, shards: Sequence[int]) -> tuple[Mapping[int, list[int]], Mapping[int, list[int]]]:
     """Shard -> positions of clicks, and shard -> positions of postbacks."""
-    clicks = group_by_shard(batch.clicks, lambda click: bucket_of_stamp(click.stamp), shards)
+    clicks = group_by_shard(batch.clicks, bucket_of_click, shards)
     return clicks, group_by_shard(batch.postbacks, bucket_of_postback, shards)
 
 
