@@ -66,7 +66,7 @@ _WRITERS = 8
 _QUESTION_TIMEOUT_S = 5.0
 """For small questions on which a server waits."""
 
-_ASK_GENERATION_EVERY_S = 2.0
+_ASK_GENERATION_EVERY_S = 0.4
 """A node that hears of changes asks all the same, in case it did not hear one."""
 
 
