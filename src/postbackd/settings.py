@@ -15,6 +15,8 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 import msgspec
 from msgspec import Meta, Struct
 
+from postbackd.core.privacy import mask_password
+
 PREFIX = "POSTBACKD_"
 
 
@@ -124,8 +126,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         """Where the data are, for messages: the directory, or the database without its password."""
         if self.store is None:
             return self.data
-        # The greedy pattern: a password that was not encoded may hold any character.
-        return re.sub(r"//([^:@/]*):.*@", r"//\1@", self.store).partition("?")[0]
+        return mask_password(self.store)
 
     @property
     def base_url(self) -> str:

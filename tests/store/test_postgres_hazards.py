@@ -15,12 +15,12 @@ import pytest
 
 from postbackd.core.click_id import first_stamp_at, stamp_ms
 from postbackd.core.model import Channel, Click
+from postbackd.core.privacy import mask_password
 from postbackd.ingest.spool import FOLDER, Spool, SpoolOfAnother
 from postbackd.settings import Settings
 from postbackd.store import postgres_write
 from postbackd.store.base import Batch, StoreAway
 from postbackd.store.postgres import PostgresStore
-from postbackd.store.postgres_connection import mask_password
 from postbackd.store.postgres_partitions import partition_of
 from postbackd.store.postgres_writer import BEGIN, BEGIN_ALONE
 from tests.ingest.test_spool import LIMIT, make, numbers

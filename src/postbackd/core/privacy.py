@@ -172,3 +172,11 @@ def truncate_ip(address: str) -> str | None:
     if ipv6.ipv4_mapped is not None:
         return truncate_ip(str(ipv6.ipv4_mapped))
     return f"{IPv6Address(int(ipv6) >> 80 << 80)}/48"
+
+
+def mask_password(address: str) -> str:
+    """The address of a database without its password and options, for messages.
+
+    The pattern is greedy: a password that was not encoded may hold any character.
+    """
+    return re.sub(r"//([^:@/]*):.*@", r"//\1@", address).partition("?")[0]

@@ -21,6 +21,7 @@ from msgspec import Struct
 
 from postbackd.core.model import Click, Postback
 from postbackd.store.base import Batch
+from postbackd.store.sqlite_file import sync_names
 
 log = logging.getLogger("postbackd.ingest")
 
@@ -132,7 +133,7 @@ class Spool:
             self._file = os.open(self._path(number), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             self._writing = number
             self._sizes[number] = 0
-            _sync_names(self._folder)
+            sync_names(self._folder)
         return self._writing
 
     def _abandon_segment(self) -> None:
@@ -262,11 +263,3 @@ def _payload_at(content: bytearray, start: int) -> bytearray | None:
     payload = content[start + _HEAD_BYTES : start + _HEAD_BYTES + length]
     whole = len(payload) == length and crc32(payload) == int.from_bytes(content[head + 4 : head + 8], "big")
     return payload if whole and length else None
-
-
-def _sync_names(folder: Path) -> None:
-    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)

@@ -21,7 +21,7 @@ from postbackd.core.model import Click, Postback
 from postbackd.core.rules import Conversion
 from postbackd.store.base import Batch, StoreRefused
 from postbackd.store.postgres_insert import Insert
-from postbackd.store.postgres_write import PostgresTransaction
+from postbackd.store.postgres_write import PostgresTransaction, buckets_of
 from postbackd.store.write import Key, Row, StoredClick
 
 _T = TypeVar("_T")
@@ -43,13 +43,11 @@ REFERENCE = ("networks", "sources", "offers", "campaigns", "signing_keys", "secr
 HAS_CITUS = "SELECT to_regproc('create_distributed_table') IS NOT NULL"
 """Whether the extension is here."""
 
-IS_DISTRIBUTED = """
-SELECT CASE WHEN to_regclass('pg_dist_partition') IS NULL THEN false
-       ELSE (xpath('/table/row/c/text()', query_to_xml(
-           'SELECT count(*) AS c FROM pg_dist_partition WHERE logicalrelid = to_regclass(''clicks'')',
-           true, false, '')))[1]::text::integer > 0 END
-"""
-"""Whether our tables have been distributed; asks a table that may not be there."""
+HAS_DISTRIBUTION = "SELECT to_regclass('pg_dist_partition') IS NOT NULL"
+"""Whether there is a list of distributed tables."""
+
+IS_DISTRIBUTED = "SELECT EXISTS (SELECT 1 FROM pg_dist_partition WHERE logicalrelid = to_regclass('clicks'))"
+"""Whether our tables are in it."""
 
 DISTRIBUTE = "SELECT create_distributed_table($1::text::regclass, 'bucket', colocate_with => $2)"
 """Spread a table over the machines."""
@@ -115,7 +113,7 @@ async def distribute(db: asyncpg.Connection) -> Sequence[str]:
     """
     if not await db.fetchval(HAS_CITUS):
         raise StoreRefused("the database has no Citus; run CREATE EXTENSION citus and add the workers first")
-    if await db.fetchval(IS_DISTRIBUTED):
+    if await _is_distributed(db):
         return ()
     # Citus moves the rows with parallel connections otherwise, which cannot see the table of this transaction.
     async with db.transaction():
@@ -127,9 +125,13 @@ async def distribute(db: asyncpg.Connection) -> Sequence[str]:
     return (*REFERENCE, *DISTRIBUTED)
 
 
+async def _is_distributed(db: asyncpg.Connection) -> bool:
+    return bool(await db.fetchval(HAS_DISTRIBUTION) and await db.fetchval(IS_DISTRIBUTED))
+
+
 async def read_shards(db: asyncpg.Connection) -> Sequence[int] | None:
     """The shard of each bucket, ``None`` when the tables are not distributed."""
-    if not await db.fetchval(IS_DISTRIBUTED):
+    if not await _is_distributed(db):
         return None
     return [shard for _, shard in sorted(await db.fetch(SHARD_OF_BUCKETS, BUCKETS - 1))]
 
@@ -175,7 +177,7 @@ class CitusTransaction(PostgresTransaction):
         return await statement.run_values(self._db, rows)
 
     async def find_clicks(self, stamps: Sequence[int]) -> Mapping[int, StoredClick]:
-        buckets = [bucket_of_stamp(stamp) for stamp in stamps]
+        buckets = buckets_of(stamps)
         self._buckets |= set(buckets)
         rows = await self._db.fetch(FIND_CLICKS, buckets, stamps, min(stamps), max(stamps))
         return {stamp: (campaign, offer) for stamp, campaign, offer in rows}
@@ -184,7 +186,7 @@ class CitusTransaction(PostgresTransaction):
         if not keys:
             return {}
         stamps = sorted({key[0] for key in keys})
-        buckets = [bucket_of_stamp(stamp) for stamp in stamps]
+        buckets = buckets_of(stamps)
         rows = await self._db.fetch(FIND_CONVERSIONS, buckets, stamps, stamps[0], stamps[-1])
         return _choose(keys, rows)
 
@@ -220,7 +222,7 @@ class CitusTransaction(PostgresTransaction):
             return set()
         stamps = sorted({key[0] for key in keys})
         pairs = sorted({f"{stamp} {type_}" for stamp, type_ in keys})
-        buckets = [bucket_of_stamp(stamp) for stamp in stamps]
+        buckets = buckets_of(stamps)
         rows = await self._db.fetch(TAKE_PIXEL_CONVERSIONS, buckets, stamps, pairs)
         return {(stamp, type_) for stamp, type_ in rows}
 

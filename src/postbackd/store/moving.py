@@ -23,6 +23,7 @@ from postbackd.store.postgres_connection import check_server, connect, refusing
 from postbackd.store.postgres_partitions import TABLES as PARTITIONED
 from postbackd.store.postgres_partitions import make_partitions, partition_of
 from postbackd.store.postgres_schema import migrate
+from postbackd.store.postgres_write import bucket_of_log_row, bucket_of_ref
 from postbackd.store.sqlite_file import FILE_NAME
 from postbackd.store.sqlite_file import refusing as refusing_file
 
@@ -333,8 +334,7 @@ def _with_bucket(table: _Table, row: tuple[Any, ...]) -> tuple[Any, ...]:
     if name == "own_ids":
         return (*row, bucket_of_text(row[0]))
     if name == "waiting":
-        ref = row[0]
-        return (*row, bucket_of_stamp(int(ref[1:])) if ref[0] == "#" else bucket_of_text(ref[1:]))
+        return (*row, bucket_of_ref(row[0]))
     if name == "postbacks":
-        return (*row, bucket_of_stamp(row[0] if row[5] is None else row[5]))
+        return (*row, bucket_of_log_row(row))
     return (*row, bucket_of_stamp(row[0]))

@@ -27,8 +27,8 @@ from postbackd.store.postgres_connection import (
     PostgresDatabase,
     ask,
     check_server,
-    connect,
-    make_durable,
+    connect_durably,
+    disconnect,
     refusing,
     unavailable,
 )
@@ -134,10 +134,8 @@ class PostgresStore:
 
     async def _open_asker(self) -> asyncpg.Connection:
         if self._asker is None or self._asker.is_closed():
-            db = await connect(self._dsn, {"jit": "off"})
+            db = await connect_durably(self._dsn, {"jit": "off"})
             try:
-                checked = await check_server(db)
-                await make_durable(db, checked["synchronous_commit"])
                 await db.add_listener(CATALOG_CHANNEL, self._hear_of_change)
             except BaseException:
                 db.terminate()
@@ -329,11 +327,7 @@ class PostgresStore:
         for writer in self._writers:
             await writer.close()
         db, self._asker = self._asker, None
-        if db is not None and not db.is_closed():
-            try:
-                await db.close(timeout=2)
-            except AWAY:
-                db.terminate()
+        await disconnect(db)
 
     async def connection(self) -> asyncpg.Connection:
         """For tests and tools that look at the database itself."""

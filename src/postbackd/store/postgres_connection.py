@@ -11,6 +11,7 @@ from typing import Any
 
 import asyncpg
 
+from postbackd.core.privacy import mask_password
 from postbackd.store.base import StoreAway, StoreNotReached, StoreRefused
 from postbackd.store.catalog import ConstraintViolated
 from postbackd.store.queries import CLICK_OF_POSTBACK, STATEMENTS
@@ -69,11 +70,6 @@ _POOLED = (
 """What a pooler that hands sessions out by the transaction makes of a session's settings and statements."""
 
 
-def mask_password(dsn: str) -> str:
-    """The address without its password, for messages; whatever characters the password has."""
-    return re.sub(r"//([^:@/]*):.*@", r"//\1@", dsn).partition("?")[0]
-
-
 async def connect(dsn: str, settings: Mapping[str, str]) -> asyncpg.Connection:
     """A connection with our settings.  Raises what ``AWAY`` lists, or ``asyncpg.PostgresError``."""
     return await asyncpg.connect(
@@ -82,6 +78,28 @@ async def connect(dsn: str, settings: Mapping[str, str]) -> asyncpg.Connection:
         server_settings={**_SESSION, **settings},
         max_cached_statement_lifetime=0,
     )
+
+
+async def connect_durably(dsn: str, settings: Mapping[str, str]) -> asyncpg.Connection:
+    """As ``connect``, to a server that keeps what it acknowledges.  Raises ``StoreRefused`` besides."""
+    db = await connect(dsn, settings)
+    try:
+        checked = await check_server(db)
+        await _make_durable(db, checked["synchronous_commit"])
+    except BaseException:
+        db.terminate()
+        raise
+    return db
+
+
+async def disconnect(db: asyncpg.Connection | None) -> None:
+    """Close a connection, whatever has become of it."""
+    if db is None or db.is_closed():
+        return
+    try:
+        await db.close(timeout=2)
+    except AWAY:
+        db.terminate()
 
 
 @contextmanager
@@ -154,7 +172,7 @@ async def check_server(db: asyncpg.Connection) -> Mapping[str, Any]:
     return row
 
 
-async def make_durable(db: asyncpg.Connection, synchronous_commit: str) -> None:
+async def _make_durable(db: asyncpg.Connection, synchronous_commit: str) -> None:
     """Commits of this session wait for the disk, whatever the server's default is."""
     if unsafe():
         await db.execute("SET synchronous_commit = off")

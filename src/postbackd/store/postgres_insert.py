@@ -39,7 +39,7 @@ class Insert:
             return 0
         assert len(rows[0]) == len(self._types)
         with self._naming_partitions(rows):
-            return _count(await db.execute(self.sql, *zip(*rows, strict=True)))
+            return count_of(await db.execute(self.sql, *zip(*rows, strict=True)))
 
     @contextmanager
     def _naming_partitions(self, rows: Sequence[Row]) -> Iterator[None]:
@@ -60,7 +60,7 @@ class Insert:
             part = rows[start : start + size]
             with self._naming_partitions(part):
                 values = [value for row in part for value in row]
-                inserted += _count(await db.execute(self.values_sql(size), *values))
+                inserted += count_of(await db.execute(self.values_sql(size), *values))
             start += size
         return inserted
 
@@ -78,6 +78,6 @@ _VALUES_SIZES = (256, 64, 16, 4, 1)
 """Of a few sizes, so that each statement is prepared once."""
 
 
-def _count(tag: str) -> int:
-    """``INSERT 0 57``."""
+def count_of(tag: str) -> int:
+    """How many rows a statement touched, from what it answered: ``INSERT 0 57``."""
     return int(tag.rpartition(" ")[2])

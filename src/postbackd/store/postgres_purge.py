@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncpg
 
 from postbackd.store.failpoints import pass_failpoint
+from postbackd.store.postgres_insert import count_of
 from postbackd.store.postgres_partitions import drop_partition, finish_drops, list_partitions
 
 LAST_STAMP = """
@@ -64,6 +65,5 @@ async def purge(db: asyncpg.Connection, before: int, limit: int, *, alone: bool)
                     return rows
     deleted = 0
     for table, key in _KEYS.items():
-        tag: str = await db.execute(PURGE_ROWS.format(table=table, key=key), before, limit)
-        deleted += int(tag.rpartition(" ")[2])
+        deleted += count_of(await db.execute(PURGE_ROWS.format(table=table, key=key), before, limit))
     return deleted

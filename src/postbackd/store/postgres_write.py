@@ -13,13 +13,12 @@ from operator import itemgetter
 import asyncpg
 
 from postbackd.core.buckets import bucket_of_stamp, bucket_of_text
-from postbackd.core.click_id import stamp_ms
-from postbackd.core.model import Channel, Click, ClickRef, Postback, Request, Terms
+from postbackd.core.model import Channel, Click, Postback
 from postbackd.core.rules import Conversion
 from postbackd.core.verdicts import Verdict
 from postbackd.store.base import FlowMinute
 from postbackd.store.postgres_insert import Insert
-from postbackd.store.write import Key, Row, StoredClick
+from postbackd.store.write import STORED_FIELDS, Key, Row, StoredClick, read_postback
 
 
 class MustRunAlone(Exception):
@@ -155,9 +154,8 @@ RETURNING request_id
 MOST_WAITING = 500
 """Waiting postbacks that one transaction takes.  Any number may wait for one click; the rest is for the next round."""
 
-FIND_POSTBACKS = """
-SELECT p.request_id, p.network, p.channel, p.bytes, p.parameters, p.click_text, p.type, p.value, p.currency,
-       p.transaction_id, p.status, p.time, p.click_id, p.campaign, p.verdict
+FIND_POSTBACKS = f"""
+SELECT {STORED_FIELDS}, p.verdict
 FROM postbacks AS p WHERE p.request_id = ANY ($1::bigint[]) AND p.request_id BETWEEN $2 AND $3
 ORDER BY p.request_id
 """
@@ -228,7 +226,7 @@ class PostgresTransaction:
         return dict(await self._db.fetch(FIND_OWN_IDS, own_ids, buckets))
 
     async def find_clicks(self, stamps: Sequence[int]) -> Mapping[int, StoredClick]:
-        rows = await self._db.fetch(FIND_CLICKS, stamps, _buckets(stamps), min(stamps), max(stamps))
+        rows = await self._db.fetch(FIND_CLICKS, stamps, buckets_of(stamps), min(stamps), max(stamps))
         if rows:
             self._pixel = rows[0][3]
         return {stamp: (campaign, offer) for stamp, campaign, offer, _ in rows}
@@ -256,7 +254,7 @@ class PostgresTransaction:
             stamps,
             [key[1] for key in ordered],
             [key[2] for key in ordered],
-            _buckets(stamps),
+            buckets_of(stamps),
             stamps[0],
             stamps[-1],
         )
@@ -277,9 +275,7 @@ class PostgresTransaction:
         await self.insert(ADD_HISTORY, [(*row, bucket_of_stamp(row[0])) for row in rows])
 
     async def add_postbacks(self, rows: Sequence[Row]) -> None:
-        await self.insert(
-            ADD_POSTBACKS, [(*row, bucket_of_stamp(row[0] if row[5] is None else row[5])) for row in rows]
-        )
+        await self.insert(ADD_POSTBACKS, [(*row, bucket_of_log_row(row)) for row in rows])
 
     async def change_postbacks(self, rows: Sequence[Row]) -> None:
         ordered = sorted(rows, key=itemgetter(5))
@@ -299,11 +295,11 @@ class PostgresTransaction:
             raise MustRunAlone
         self.left_waiting |= len(found) == MOST_WAITING
         taken = {row[0] for row in await self._db.fetch(TAKE_WAITING, buckets, refs, found)}
-        return [_read_postback(row) for row in rows if row[0] in taken and row[-1] == Verdict.UNMATCHED]
+        return [read_postback(row[:-1]) for row in rows if row[0] in taken and row[-1] == Verdict.UNMATCHED]
 
     async def find_postbacks(self, request_ids: Sequence[int]) -> list[Postback]:
         """The stored postbacks among ``request_ids``, in that order."""
-        found = {row[0]: _read_postback(row) for row in await self._find_postbacks(request_ids)}
+        found = {row[0]: read_postback(row[:-1]) for row in await self._find_postbacks(request_ids)}
         return [found[request_id] for request_id in request_ids if request_id in found]
 
     async def _find_postbacks(self, request_ids: Sequence[int]) -> Sequence[Row]:
@@ -330,7 +326,7 @@ class PostgresTransaction:
             return set()
         stamps = [key[0] for key in ordered]
         rows = await self._db.fetch(
-            TAKE_PIXEL_CONVERSIONS, stamps, [key[1] for key in ordered], _buckets(stamps)
+            TAKE_PIXEL_CONVERSIONS, stamps, [key[1] for key in ordered], buckets_of(stamps)
         )
         return {(stamp, type_) for stamp, type_ in rows}
 
@@ -356,13 +352,19 @@ class PostgresTransaction:
 _KEY = itemgetter(0, 1, 2)
 
 
-def _buckets(stamps: Iterable[int]) -> list[int]:
+def buckets_of(stamps: Iterable[int]) -> list[int]:
+    """The buckets of clicks, in their order."""
     return [bucket_of_stamp(stamp) for stamp in stamps]
 
 
 def bucket_of_ref(click_ref: str) -> int:
     """The bucket of a click by what it is waited for by, see ``store.write.stamp_ref``."""
     return bucket_of_stamp(int(click_ref[1:])) if click_ref[0] == "#" else bucket_of_text(click_ref[1:])
+
+
+def bucket_of_log_row(row: Row) -> int:
+    """Of the click that the postback speaks of, else of the request."""
+    return bucket_of_stamp(row[0] if row[5] is None else row[5])
 
 
 def _click_row(click: Click) -> Row:
@@ -378,20 +380,3 @@ def _click_row(click: Click) -> Row:
 def _is_unnamed_pixel(row: Row) -> bool:
     """Whether a row of ``FIND_POSTBACKS`` is a pixel without transaction id."""
     return bool(row[2] == Channel.PIXEL and not (row[9] or "").strip())
-
-
-def _read_postback(row: Row) -> Postback:
-    (
-        request_id, network, channel, body_bytes, parameters,
-        click_text, type_, value, currency, transaction_id, status, time, click_id, campaign, _,
-    ) = row  # fmt: skip
-    return Postback(
-        Request(request_id, network, channel, body_bytes, stamp_ms(request_id)),
-        parameters,
-        ClickRef(click_id, campaign),
-        click_text,
-        Terms(type_, value, currency, status),
-        transaction_id,
-        time,
-        verdict=Verdict.UNMATCHED,
-    )

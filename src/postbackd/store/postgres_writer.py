@@ -26,9 +26,8 @@ from postbackd.store.failpoints import pass_failpoint
 from postbackd.store.postgres_connection import (
     AWAY,
     WRITING,
-    check_server,
-    connect,
-    make_durable,
+    connect_durably,
+    disconnect,
     unavailable,
 )
 from postbackd.store.postgres_insert import PartitionMissing
@@ -155,10 +154,8 @@ class Writer:
     async def open(self) -> asyncpg.Connection:
         """The connection; a new one has ended the session of the one that was lost before it."""
         if self._db is None or self._db.is_closed():
-            db = await connect(self._dsn, WRITING)
+            db = await connect_durably(self._dsn, WRITING)
             try:
-                checked = await check_server(db)
-                await make_durable(db, checked["synchronous_commit"])
                 await self._end_lost_session(db)
                 session = await db.fetchrow(SESSION)
                 assert session is not None
@@ -175,11 +172,7 @@ class Writer:
 
     async def close(self) -> None:
         db, self._db = self._db, None
-        if db is not None and not db.is_closed():
-            try:
-                await db.close(timeout=2)
-            except AWAY:
-                db.terminate()
+        await disconnect(db)
 
     def _drop(self) -> None:
         if self._db is not None:

@@ -13,12 +13,10 @@ from itertools import chain
 
 import apsw
 
-from postbackd.core.click_id import stamp_ms
-from postbackd.core.model import Click, ClickRef, Postback, Request, Terms
+from postbackd.core.model import Click, Postback
 from postbackd.core.rules import Conversion
-from postbackd.core.verdicts import Verdict
 from postbackd.store.base import FlowMinute
-from postbackd.store.write import Key, Row, StoredClick
+from postbackd.store.write import STORED_FIELDS, Key, Row, StoredClick, read_postback
 
 # Every statement has a name and a sentence.
 
@@ -96,16 +94,11 @@ ADD_WAITING = "INSERT INTO waiting (click_ref, request_id) VALUES (?, ?) ON CONF
 ANY_WAITING = "SELECT EXISTS (SELECT 1 FROM waiting)"
 # Whether any postback waits for a click.
 
-_STORED_FIELDS = """
-p.request_id, p.network, p.channel, p.bytes, p.parameters, p.click_text, p.type, p.value, p.currency,
-p.transaction_id, p.status, p.time, p.click_id, p.campaign
-"""
-
-FIND_POSTBACK = f"SELECT {_STORED_FIELDS} FROM postbacks AS p WHERE p.request_id = ?"
+FIND_POSTBACK = f"SELECT {STORED_FIELDS} FROM postbacks AS p WHERE p.request_id = ?"
 # A row of the postback log, as it can be judged again.
 
 FIND_WAITING = f"""
-SELECT {_STORED_FIELDS}
+SELECT {STORED_FIELDS}
 FROM waiting AS w JOIN postbacks AS p ON p.request_id = w.request_id
 WHERE w.click_ref = ? AND p.verdict = 5 ORDER BY p.request_id
 """  # The unmatched postbacks that wait for a click.
@@ -233,7 +226,7 @@ class SqliteTransaction:
             return ()
         taken = []
         for click_ref in click_refs:
-            taken += [_read_postback(row) for row in self._db.execute(FIND_WAITING, (click_ref,))]
+            taken += [read_postback(row) for row in self._db.execute(FIND_WAITING, (click_ref,))]
         self._db.executemany(DROP_WAITING, [(click_ref,) for click_ref in click_refs])
         return taken
 
@@ -281,21 +274,4 @@ def find_missing(db: apsw.Connection, request_ids: Sequence[int]) -> set[int]:
 
 def find_postbacks(db: apsw.Connection, request_ids: Sequence[int]) -> list[Postback]:
     """The stored postbacks among ``request_ids``, in that order."""
-    return [_read_postback(row) for row in db.executemany(FIND_POSTBACK, [(id_,) for id_ in request_ids])]
-
-
-def _read_postback(row: Row) -> Postback:
-    (
-        request_id, network, channel, body_bytes, parameters,
-        click_text, type_, value, currency, transaction_id, status, time, click_id, campaign,
-    ) = row  # fmt: skip
-    return Postback(
-        Request(request_id, network, channel, body_bytes, stamp_ms(request_id)),
-        parameters,
-        ClickRef(click_id, campaign),
-        click_text,
-        Terms(type_, value, currency, status),
-        transaction_id,
-        time,
-        verdict=Verdict.UNMATCHED,
-    )
+    return [read_postback(row) for row in db.executemany(FIND_POSTBACK, [(id_,) for id_ in request_ids])]

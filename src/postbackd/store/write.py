@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from typing import Any, Protocol
 
-from postbackd.core.click_id import write_stamp
+from postbackd.core.click_id import stamp_ms, write_stamp
 from postbackd.core.diagnosis import Reason
-from postbackd.core.model import Channel, Click, Dedup, Postback
+from postbackd.core.model import Channel, Click, ClickRef, Dedup, Postback, Request, Terms
 from postbackd.core.rulebook import Rulebook
 from postbackd.core.rules import Conversion, check_window, moves_status, repeat
 from postbackd.core.verdicts import Verdict
@@ -409,3 +409,28 @@ def _conversion_row(key: Key, postback: Postback, click: StoredClick) -> Row:
         *key, request.request_id, request.network, *click, terms.status, terms.value_micros,
         terms.currency, request.channel, postback.time_ms,
     )  # fmt: skip
+
+
+STORED_FIELDS = """
+p.request_id, p.network, p.channel, p.bytes, p.parameters, p.click_text, p.type, p.value, p.currency,
+p.transaction_id, p.status, p.time, p.click_id, p.campaign
+"""
+"""Columns of a row of the postback log, as ``read_postback`` takes them."""
+
+
+def read_postback(row: Row) -> Postback:
+    """A row of the postback log (``STORED_FIELDS``), in the form in which it can be judged again."""
+    (
+        request_id, network, channel, body_bytes, parameters,
+        click_text, type_, value, currency, transaction_id, status, time, click_id, campaign,
+    ) = row  # fmt: skip
+    return Postback(
+        Request(request_id, network, channel, body_bytes, stamp_ms(request_id)),
+        parameters,
+        ClickRef(click_id, campaign),
+        click_text,
+        Terms(type_, value, currency, status),
+        transaction_id,
+        time,
+        verdict=Verdict.UNMATCHED,
+    )
