@@ -100,7 +100,7 @@ def copy(source: Path, target: str, json_wanted: bool) -> None:
     """Copy an embedded database into a PostgreSQL database; verified by counts and money totals.
 
     Run it once beside the running server, which copies most; then stop the server and run it again: that copies what
-    has changed and takes seconds. Then start the server with --store. May be interrupted and run again.
+    has changed; both databases are read once. Then start the server with --store. May be interrupted and run again.
     """
     from postbackd.store.moving import open_mover
 
