@@ -103,6 +103,7 @@ def test_a_purge_says_what_would_go_and_deletes_it_with_yes(filled: Run, data: P
         "before": "2026-08-01T00:00:00.000Z",
         "clicks": 0,
         "postbacks": 10,
+        "exact": True,
         "deleted": True,
     }
     assert filled("report", "--json").json["postbacks"]["total"] == 5

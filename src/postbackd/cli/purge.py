@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 
 import click
+import msgspec
 
 from postbackd.cli.options import as_json, as_moment, now_ms, takes_data
 from postbackd.cli.session import Session, print_json, visit
-from postbackd.reports.period import Period, write_moment
+from postbackd.reports.period import write_moment
 from postbackd.settings import Settings
+from postbackd.store.base import Purgeable
 from postbackd.upkeep import retention
 
 
@@ -34,18 +36,18 @@ def purge(before_ms: int, yes: bool, settings: Settings, json_wanted: bool) -> N
     if before_ms > now_ms():
         raise click.UsageError("--before lies in the future; name a time that has passed, such as 90d")
 
-    async def work(session: Session) -> dict[str, int]:
-        until = Period(None, before_ms).stamps()["until"]
-        rows: list[dict[str, int]] = await session.store.query("purgeable", until=until)
+    async def work(session: Session) -> Purgeable:
+        found = await session.store.count_purgeable(before_ms)
         if yes:
-            await _delete(session, before_ms, rows[0]["clicks"] + rows[0]["postbacks"])
-        return rows[0]
+            await _delete(session, before_ms, found.clicks + found.postbacks)
+        return found
 
     found = visit(settings, work)
     if json_wanted:
-        print_json({"before": write_moment(before_ms), **found, "deleted": yes})
+        print_json({"before": write_moment(before_ms), **msgspec.structs.asdict(found), "deleted": yes})
     else:
-        what = f"{found['clicks']} clicks and {found['postbacks']} log rows before {write_moment(before_ms)}"
+        about = "" if found.exact else "about "
+        what = f"{about}{found.clicks} clicks and {found.postbacks} log rows before {write_moment(before_ms)}"
         click.echo(f"deleted {what}" if yes else f"would delete {what}; run it again with --yes")
 
 

@@ -61,6 +61,15 @@ class FlowMinute(Struct, frozen=True):
     """histogram bucket -> (count, total microseconds)"""
 
 
+class Purgeable(Struct, frozen=True):
+    """How many rows are old enough to be purged."""
+
+    clicks: int
+    postbacks: int
+    exact: bool
+    """Otherwise about so many: counting would read all of what is about to go."""
+
+
 class Batch(Struct, frozen=True):
     """Requests that are committed together."""
 
@@ -175,6 +184,10 @@ class Store(Protocol):
 
     async def query(self, name: str, /, **parameters: Any) -> list[dict[str, Any]]:
         """Run one of the named read-only statements of ``store.queries``."""
+        ...
+
+    async def count_purgeable(self, before_ms: int) -> Purgeable:
+        """How many clicks and log rows were made before ``before_ms``."""
         ...
 
     async def purge(self, before_ms: int, limit: int) -> int:

@@ -20,7 +20,7 @@ from postbackd.core.click_id import MAX_STAMP, first_stamp_at
 from postbackd.core.model import Catalog, CatalogEntry, Postback, SigningKey
 from postbackd.core.rulebook import Rulebook
 from postbackd.store import catalog, citus, postgres_nodes
-from postbackd.store.base import Batch, NodeLease, Outcome, StoreAway, StoreRefused, Written
+from postbackd.store.base import Batch, NodeLease, Outcome, Purgeable, StoreAway, StoreRefused, Written
 from postbackd.store.postgres_connection import (
     AWAY,
     CATALOG_CHANNEL,
@@ -38,7 +38,7 @@ from postbackd.store.postgres_partitions import (
     make_partitions,
     partitions_ahead,
 )
-from postbackd.store.postgres_purge import LAST_STAMP, purge
+from postbackd.store.postgres_purge import LAST_STAMP, count_purgeable, purge
 from postbackd.store.postgres_schema import migrate, read_state
 from postbackd.store.postgres_write import PostgresTransaction
 from postbackd.store.postgres_writer import FIND_OUTCOMES, Writer
@@ -300,6 +300,12 @@ class PostgresStore:
 
     async def query(self, name: str, /, **parameters: Any) -> list[dict[str, Any]]:
         return await self._ask(lambda db: ask(db, name, distributed=self._shards is not None, **parameters))
+
+    async def count_purgeable(self, before_ms: int) -> Purgeable:
+        distributed = self._shards is not None
+        return await self._ask(
+            lambda db: count_purgeable(db, first_stamp_at(before_ms), distributed=distributed)
+        )
 
     async def purge(self, before_ms: int, limit: int) -> int:
         alone = self._shards is not None

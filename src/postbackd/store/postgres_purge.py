@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncpg
 
+from postbackd.store.base import Purgeable
 from postbackd.store.failpoints import pass_failpoint
 from postbackd.store.postgres_insert import count_of
 from postbackd.store.postgres_partitions import drop_partition, finish_drops, list_partitions
@@ -39,7 +40,28 @@ DELETE FROM {table} WHERE {key} IN (SELECT {key} FROM {table} WHERE {key} < $1 O
 """
 """The oldest rows of a day that is not over yet."""
 
+COUNT_ROWS = "SELECT count(*) FROM {table} WHERE {key} >= $1 AND {key} < $2"
+"""The rows of a table between two stamps."""
+
 _KEYS = {"clicks": "click_id", "postbacks": "request_id"}
+
+
+async def count_purgeable(db: asyncpg.Connection, before: int, *, distributed: bool) -> Purgeable:
+    """How many clicks and log rows have a stamp below ``before``: about, where whole days lie before it.
+
+    ``distributed``: the server at which we ask has no estimates of rows that lie on others, so all are counted.
+    """
+    counts: dict[str, int] = {}
+    exact = True
+    for table, key in _KEYS.items():
+        counted_from = rows = 0
+        for partition in [] if distributed else await list_partitions(db, table):
+            if partition.end <= before and await db.fetchval(ANY_ROW.format(name=partition.name)):
+                rows += await db.fetchval(ESTIMATE, partition.name)
+                counted_from, exact = partition.end, False
+        rows += await db.fetchval(COUNT_ROWS.format(table=table, key=key), counted_from, before)
+        counts[table] = rows
+    return Purgeable(**counts, exact=exact)
 
 
 async def purge(db: asyncpg.Connection, before: int, limit: int, *, alone: bool) -> int:

@@ -157,12 +157,6 @@ _PIECES: Mapping[str, Statement] = {
         f"SELECT count(*) AS count FROM postbacks AS p {_LOG_FILTERS} {_REPLAYABLE}",
         _LOG_DEFAULTS,
     ),
-    "purgeable": Statement(
-        "How many clicks and log rows are older than a stamp.",
-        "SELECT (SELECT count(*) FROM clicks WHERE click_id < :until) AS clicks, "
-        "(SELECT count(*) FROM postbacks WHERE request_id < :until) AS postbacks",
-        {"until": 0},
-    ),
     "names": Statement(
         "Names of everything that ever was in the catalog.",
         "SELECT 'network' AS kind, id, name FROM networks UNION ALL SELECT 'source', id, name FROM sources "

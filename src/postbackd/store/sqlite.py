@@ -24,7 +24,15 @@ from postbackd.core.click_id import MAX_STAMP, stamp_ms
 from postbackd.core.model import Catalog, CatalogEntry, Postback, SigningKey
 from postbackd.core.rulebook import Rulebook
 from postbackd.store import catalog
-from postbackd.store.base import Batch, NodeLease, StoreAway, StoreRefused, StoreUnavailable, Written
+from postbackd.store.base import (
+    Batch,
+    NodeLease,
+    Purgeable,
+    StoreAway,
+    StoreRefused,
+    StoreUnavailable,
+    Written,
+)
 from postbackd.store.checkpoint import Checkpoint
 from postbackd.store.failpoints import pass_failpoint
 from postbackd.store.log_sync import LogSync
@@ -41,7 +49,7 @@ from postbackd.store.sqlite_file import (
     sync_names,
     unsafe_sync,
 )
-from postbackd.store.sqlite_purge import LAST_STAMP, purge
+from postbackd.store.sqlite_purge import LAST_STAMP, count_purgeable, purge
 from postbackd.store.sqlite_write import SqliteTransaction, find_missing, find_postbacks
 from postbackd.store.write import settle
 
@@ -363,6 +371,9 @@ class SqliteStore:
 
     async def query(self, name: str, /, **parameters: Any) -> list[dict[str, Any]]:
         return self._ask(lambda: ask(self._db, name, **parameters))
+
+    async def count_purgeable(self, before_ms: int) -> Purgeable:
+        return self._ask(lambda: count_purgeable(self._db, before_ms))
 
     async def purge(self, before_ms: int, limit: int) -> int:
         return self._ask(lambda: purge(self._db, before_ms, limit))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import apsw
 
 from postbackd.core.click_id import first_stamp_at
+from postbackd.store.base import Purgeable
 from postbackd.store.failpoints import pass_failpoint
 
 LAST_STAMP = """
@@ -47,6 +48,18 @@ PURGE_POSTBACKS = """
 DELETE FROM postbacks WHERE request_id IN (
     SELECT request_id FROM postbacks WHERE request_id < :before ORDER BY request_id LIMIT :limit)
 """  # The oldest rows of the postback log.
+
+
+COUNT_PURGEABLE = """
+SELECT (SELECT count(*) FROM clicks WHERE click_id < :before),
+       (SELECT count(*) FROM postbacks WHERE request_id < :before)
+"""  # How many clicks and log rows are older than a stamp.
+
+
+def count_purgeable(db: apsw.Connection, before_ms: int) -> Purgeable:
+    """How many clicks and log rows are older than ``before_ms``."""
+    clicks, postbacks = db.execute(COUNT_PURGEABLE, {"before": first_stamp_at(before_ms)}).get
+    return Purgeable(clicks, postbacks, exact=True)
 
 
 def purge(db: apsw.Connection, before_ms: int, limit: int) -> int:
