@@ -33,7 +33,7 @@ help: ## list the targets
 
 .PHONY: run
 run: .venv/.installed-run ## start the server with an example campaign (LISTEN=host:port, DATA=directory)
-	@exec $(BIN)/postbackd serve --example --data $(DATA) --listen $(LISTEN) $(ARGS)
+	@exec $(BIN)/postbackd serve --example --data $(DATA) --listen $(LISTEN) --deliver-ranges 127.0.0.1 --deliver-ports 80,443,8090 $(ARGS)
 
 .PHONY: test
 test: .venv/.installed-dev ## run the tests; says which were skipped, and why

@@ -221,6 +221,12 @@ def _shared_database(version: int) -> str:
 
 
 _TABLES = (
+    "outbox",
+    "attempts",
+    "deliveries",
+    "target_states",
+    "rules",
+    "targets",
     *("clicks", "own_ids", "conversions", "conversion_history", "postbacks", "waiting", "pixel_conversions"),
     *("refusals", "response_times", "campaigns", "offers", "sources", "networks"),
     *("signing_keys", "secrets", "settings", "nodes"),
@@ -230,7 +236,7 @@ _EMPTY = ";".join(
     [f"DELETE FROM {table}" for table in _TABLES]
     + [
         f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), 1, false)"
-        for table in ("campaigns", "offers", "sources", "networks", "signing_keys")
+        for table in ("rules", "targets", "campaigns", "offers", "sources", "networks", "signing_keys")
     ]
 )
 

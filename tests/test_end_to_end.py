@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
@@ -23,10 +23,10 @@ from tests.trust.server import Catalog, Server, clean_environment, make_catalog,
 class Program:
     """A server with a catalog that was made by the command line."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, env: Mapping[str, str] | None = None) -> None:
         self.data = directory / "data"
         self.catalog: Catalog = make_catalog(self.data)
-        self.server = Server(self.data)
+        self.server = Server(self.data, env=env)
         self.server.start()
 
     def click(self) -> str:

@@ -16,7 +16,9 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from random import random
 from time import monotonic
 
 import msgspec
@@ -36,6 +38,12 @@ from postbackd.upkeep.partitions import keep_partitions_ahead
 log = logging.getLogger("postbackd.runtime")
 
 LOCK_NAME = "postbackd.lock"
+"""Held by the ingest process of a data directory."""
+
+DELIVER_LOCK_NAME = "deliver.lock"
+"""Held by the process that delivers from an embedded database."""
+
+_LOOK_FOR_SERVER_S = 5.0
 
 _WRITE_TIMEOUT_S = 1.5
 """After which a database is called away, and requests are kept elsewhere."""
@@ -92,11 +100,14 @@ async def tend_store(store: Store) -> None:
 
 
 @contextmanager
-def lock_data(directory: Path) -> Iterator[None]:
-    """Hold the data directory for one ingest process.  Raises ``StoreRefused`` when another one has it."""
+def lock_data(directory: Path, name: str, busy: str) -> Iterator[None]:
+    """Hold a lock file in the data directory for one process.
+
+    Raises ``StoreRefused`` when another one has it; ``busy`` says what that one does.
+    """
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        file = os.open(directory / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        file = os.open(directory / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise StoreRefused(
             f"cannot use {directory}: {error.strerror}; check the path and its owner"
@@ -105,10 +116,23 @@ def lock_data(directory: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise StoreRefused(
-                f"another postbackd server uses {directory}; stop it or choose another --data"
-            ) from error
+            raise StoreRefused(f"{busy} {directory}; stop it or choose another --data") from error
         yield
+    finally:
+        os.close(file)
+
+
+def is_held(lock: Path) -> bool:
+    """Whether a process holds a lock file."""
+    try:
+        file = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return False
+    except BlockingIOError:
+        return True
     finally:
         os.close(file)
 
@@ -127,7 +151,7 @@ def run_ingest(
     if word := unsafe_sync():
         log.warning("UNSAFE: synchronous=%s loses acknowledged conversions at a power cut", word)
     _raise_file_limit()
-    with lock_data(Path(settings.data)):
+    with lock_data(Path(settings.data), LOCK_NAME, "another postbackd server uses"):
         uvloop.run(_ingest(settings, listening, ready, lifeline))
 
 
@@ -135,12 +159,7 @@ async def _ingest(
     settings: Settings, listening: socket.socket, ready: Callable[[], None], lifeline: int | None
 ) -> None:
     loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    if lifeline is not None:
-        loop.add_reader(lifeline, stop.set)
+    stop = _hear_signals(lifeline)
     store = await _open_patiently(settings, stop, None if lifeline is None else _PATIENCE_S)
     if store is None:
         return
@@ -159,6 +178,8 @@ async def _ingest(
             gc.set_threshold(50_000, 20, 50)
             await door.start(listening)
             tasks = [loop.create_task(work) for work in (door.tend(), tend_store(store), node.keep(now_ms))]
+            if lifeline is not None:
+                tasks.append(loop.create_task(_ask_to_deliver(door)))
             ready()
             await stop.wait()
             await door.stop()
@@ -169,6 +190,102 @@ async def _ingest(
             await node.release()
     finally:
         await store.close()
+
+
+def _hear_signals(lifeline: int | None) -> asyncio.Event:
+    """Set when the process is told to stop, or when whoever started it is gone."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    if lifeline is not None:
+        loop.add_reader(lifeline, stop.set)
+    return stop
+
+
+async def _ask_to_deliver(door: FrontDoor) -> None:
+    """Ask the supervisor for the deliver role as soon as the catalog has a rule."""
+    while True:
+        await asyncio.sleep(_TRY_EVERY_S)
+        if door.catalog.rules:
+            os.kill(os.getppid(), signal.SIGUSR1)
+            return
+
+
+def run_deliver(settings: Settings, ready: Callable[[], None], lifeline: int | None) -> None:
+    """The deliver role: tell targets what they are owed until SIGTERM or SIGINT.
+
+    ``ready`` and ``lifeline`` as for ``run_ingest``.  Raises ``StoreRefused``.
+    """
+    import uvloop
+
+    _start_logging(settings.log_format)
+    with _alone(settings):
+        uvloop.run(_deliver(settings, ready, lifeline))
+
+
+@contextmanager
+def _alone(settings: Settings) -> Iterator[None]:
+    """One process delivers from an embedded database; from a server any number may."""
+    if settings.store is not None:
+        yield
+        return
+    with lock_data(Path(settings.data), DELIVER_LOCK_NAME, "another process delivers from"):
+        yield
+
+
+async def _deliver(settings: Settings, ready: Callable[[], None], lifeline: int | None) -> None:
+    from postbackd.core.addresses import read_allowed
+    from postbackd.delivery.client import Client
+    from postbackd.delivery.deliverer import Deliverer
+
+    stop = _hear_signals(lifeline)
+    store = await _open_patiently(settings, stop, None)
+    if store is None:
+        return
+    client = Client(read_allowed(settings.deliver_ranges, settings.deliver_ports))
+    try:
+        deliverer = Deliverer(store, client.send, _secret_opener(settings), random)
+        tending = asyncio.create_task(_tend_unserved(store, settings))
+        running = asyncio.create_task(deliverer.run(alone=settings.store is None))
+        ready()
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait((running, stopping), return_when=asyncio.FIRST_COMPLETED)
+        deliverer.stop()
+        tending.cancel()
+        stopping.cancel()
+        await running
+    finally:
+        await client.close()
+        await store.close()
+
+
+def _secret_opener(settings: Settings) -> Callable[[str], str]:
+    """Opens the secrets of targets; the key is looked for when the first one is met."""
+    from postbackd.sealing import Sealer, find_sealer
+
+    @cache
+    def sealer() -> Sealer:
+        return find_sealer(settings.secret_key, Path(settings.data), create=False)
+
+    def open_secret(sealed: str) -> str:
+        return sealer().open(sealed)
+
+    return open_secret
+
+
+async def _tend_unserved(store: Store, settings: Settings) -> None:
+    """The regular work of a store, where no ingest process does it beside us."""
+    while True:
+        if is_held(Path(settings.data) / LOCK_NAME):
+            await asyncio.sleep(_LOOK_FOR_SERVER_S)
+            continue
+        tending = asyncio.create_task(tend_store(store))
+        try:
+            await asyncio.wait((tending,), timeout=_LOOK_FOR_SERVER_S)
+        finally:
+            tending.cancel()
 
 
 def _open_spool(settings: Settings, snapshot: Snapshot) -> Spool | None:

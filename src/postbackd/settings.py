@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 import msgspec
 from msgspec import Meta, Struct
 
+from postbackd.core.addresses import read_allowed
 from postbackd.core.privacy import mask_password
 
 PREFIX = "POSTBACKD_"
@@ -94,6 +95,24 @@ class Settings(Struct, frozen=True, kw_only=True):
             "0 answers 503 instead.",
         ),
     ] = 1024
+    secret_key: Annotated[
+        str | None,
+        Meta(
+            description="Key (32 bytes in base64) that seals the secrets of targets. Give the same to every process; "
+            "not set: the file secret.key in the data directory, made when it is first needed.",
+            extra={"secret": True},
+        ),
+    ] = None
+    deliver_ranges: Annotated[
+        str,
+        Meta(
+            description="Addresses to which deliveries may go although they are not public, such as 127.0.0.1 or "
+            "10.0.0.0/8, separated by commas."
+        ),
+    ] = ""
+    deliver_ports: Annotated[
+        str, Meta(description="Ports to which deliveries may go, separated by commas.")
+    ] = "80,443"
     checkpoint_pages: Annotated[
         int,
         Meta(
@@ -212,6 +231,10 @@ def _check(settings: Settings, origins: Mapping[str, str]) -> None:
     if settings.store is not None and not settings.store.startswith(("postgresql://", "postgres://")):
         origin = origins.get("store", "store")
         raise SettingsError(f"{origin} is not usable; write it like postgresql://user@host/database")
+    try:
+        read_allowed(settings.deliver_ranges, settings.deliver_ports)
+    except ValueError as error:
+        raise SettingsError(f"deliver_ranges or deliver_ports: {error}") from error
     url = settings.public_url
     if url is not None and not re.fullmatch(r"https?://[^/\s?#@]+(/[^\s?#]*)?", url):
         origin = origins.get("public_url", "public_url")

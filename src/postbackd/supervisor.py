@@ -23,8 +23,12 @@ _BACKLOG = 4096
 _STOP_TIMEOUT_S = 15.0
 _QUICK_DEATH_S = 2.0
 _MAX_QUICK_DEATHS = 5
+_DELIVER_PAUSE_S, _LONGEST_DELIVER_PAUSE_S = 0.1, 10.0
 
-SIGNALS = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
+DELIVER = signal.SIGUSR1
+"""Asks the supervisor for the deliver role: the ingest process has found a rule in the catalog."""
+
+SIGNALS = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, DELIVER)
 
 
 class CannotListen(Exception):
@@ -56,92 +60,160 @@ def listen(address: str) -> socket.socket:
     return listening
 
 
+class _Role:
+    """One role in a process of its own: started when it is wanted, and again when it has died."""
+
+    def __init__(self, name: str, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+        self.name = name
+        self.wanted = False
+        self.start_again_at = 0.0
+        """When to start it after it died, in the time of ``time.monotonic``."""
+        self._arguments = arguments
+        self._environment = environment
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started = 0.0
+        self.quick_deaths = 0
+
+    def start(self, descriptors: Sequence[int]) -> None:
+        """Start the process; it inherits the descriptors, in this order."""
+        command = [sys.executable, "-m", "postbackd", self.name, *self._arguments]
+        command += ["--inherit", ",".join(map(str, descriptors))]
+        self.wanted = True
+        self._started = time.monotonic()
+        self._process = subprocess.Popen(
+            command, pass_fds=descriptors, stdin=subprocess.DEVNULL, env=self._environment
+        )
+
+    @property
+    def alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def note_death(self) -> None:
+        """Count a death that came soon after the start."""
+        if time.monotonic() - self._started > _QUICK_DEATH_S:
+            self.quick_deaths = 0
+        self.quick_deaths += 1
+
+    def stop(self) -> None:
+        """Tell it to finish what it has begun."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+
+    def wait(self) -> int:
+        """Its exit status, 0 for a clean stop; what takes too long to stop is killed."""
+        if self._process is None:
+            return 0
+        try:
+            return abs(self._process.wait(_STOP_TIMEOUT_S))
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            return abs(self._process.wait())
+
+
 class Supervisor:
-    """Runs the ingest role in a process of its own."""
+    """Runs the ingest role, and the deliver role when there is something to deliver, in processes of their own.
+
+    The ingest role is what the server is for: without it the server gives up.  The deliver role may die as often as it
+    likes; conversions wait in the outbox until it runs again.
+    """
 
     def __init__(
         self, listening: socket.socket, arguments: Sequence[str], environment: Mapping[str, str]
     ) -> None:
-        """``arguments``: the role's command line after ``python -m postbackd``; ``environment``: added to ours."""
+        """``arguments``: a role's options; ``environment``: added to ours."""
         self._manager = ServiceManager(os.environ)
-        self._environment = {**os.environ, **environment}
         self._listening = listening
-        self._arguments = arguments
-        self._role: subprocess.Popen[bytes] | None = None
-        self._started = 0.0
-        self._quick_deaths = 0
+        inherited = {**os.environ, **environment}
+        self._ingest = _Role("ingest", arguments, inherited)
+        self._deliver = _Role("deliver", arguments, inherited)
         self._lifeline_read, self._lifeline_write = os.pipe()
 
-    def run(self, ready: Callable[[], None]) -> int:
-        """Start, call ``ready`` when requests are accepted, serve until told to stop.  Returns the exit status."""
+    def run(self, ready: Callable[[], None], *, delivers: bool) -> int:
+        """Start, call ``ready`` when requests are accepted, serve until told to stop.  Returns the exit status.
+
+        ``delivers``: whether the deliver role is wanted from the beginning; ``DELIVER`` asks for it later.
+        """
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        if not self._start():
+        if not self._start_ingest():
             return 1
         ready()
         self._manager.tell_ready()
+        if delivers:
+            self._start_deliver()
         watch = Watch(self._manager, lambda limit_s: is_answered(self._listening, limit_s), time.monotonic())
         while True:
-            received = signal.sigtimedwait(SIGNALS, watch.pause_s(time.monotonic()))
+            received = signal.sigtimedwait(SIGNALS, self._pause_s(watch))
             if received is None:
                 watch.look(time.monotonic)
             elif received.si_signo in (signal.SIGTERM, signal.SIGINT):
                 self._manager.tell_stopping()
                 return self._stop()
+            elif received.si_signo == DELIVER:
+                self._deliver.wanted = True
             elif not self._went_on(received.si_signo):
                 return 1
+            if self._is_missing(self._deliver) and time.monotonic() >= self._deliver.start_again_at:
+                self._start_deliver()
+
+    def _pause_s(self, watch: Watch) -> float:
+        now = time.monotonic()
+        pause_s = watch.pause_s(now)
+        if self._is_missing(self._deliver):
+            pause_s = max(0.0, min(pause_s, self._deliver.start_again_at - now))
+        return pause_s
+
+    def _is_missing(self, role: _Role) -> bool:
+        return role.wanted and not role.alive
 
     def _went_on(self, number: int) -> bool:
-        """After SIGHUP a new role process serves, and after SIGCHLD too if the old one has ended; else ``False``."""
+        """After SIGHUP new processes serve, and after SIGCHLD too if an old one has ended; else ``False``."""
+        if self._is_missing(self._deliver) and self._deliver.start_again_at <= time.monotonic():
+            self._deliver.note_death()
+            pause_s = min(_DELIVER_PAUSE_S * 2 ** (self._deliver.quick_deaths - 1), _LONGEST_DELIVER_PAUSE_S)
+            self._deliver.start_again_at = time.monotonic() + pause_s
         if number == signal.SIGHUP:
             self._manager.tell_reloading()
-            self._stop()
-        elif self._alive():
+            self._deliver.stop()
+            self._ingest.stop()
+            self._ingest.wait()
+        elif self._ingest.alive:
             return True
-        elif self._dies_too_often():
-            sys.stderr.write("postbackd: the ingest process keeps dying; giving up\n")
-            return False
         else:
+            self._ingest.note_death()
+            if self._ingest.quick_deaths > _MAX_QUICK_DEATHS:
+                sys.stderr.write("postbackd: the ingest process keeps dying; giving up\n")
+                return False
             self._manager.tell_status("the ingest process has died; starting another")
-        if not self._start():
+        if not self._start_ingest():
             return False
+        if number == signal.SIGHUP and self._deliver.wanted:
+            self._deliver.wait()
+            self._start_deliver()
         self._manager.tell_ready()
         return True
 
-    def _start(self) -> bool:
+    def _start_ingest(self) -> bool:
         """Start the role and wait until it says that it is ready."""
         ready_read, ready_write = os.pipe()
-        listening = self._listening.fileno()
-        descriptors = (listening, ready_write, self._lifeline_read)
-        command = [sys.executable, "-m", "postbackd", *self._arguments]
-        command += ["--inherit", ",".join(map(str, descriptors))]
-        self._started = time.monotonic()
-        self._role = subprocess.Popen(
-            command, pass_fds=descriptors, stdin=subprocess.DEVNULL, env=self._environment
-        )
+        self._ingest.start((self._listening.fileno(), ready_write, self._lifeline_read))
         os.close(ready_write)
         with os.fdopen(ready_read, "rb") as pipe:
             if pipe.read(1):
                 return True
-        self._role.wait()
+        self._ingest.wait()
         return False
 
-    def _alive(self) -> bool:
-        return self._role is not None and self._role.poll() is None
-
-    def _dies_too_often(self) -> bool:
-        if time.monotonic() - self._started > _QUICK_DEATH_S:
-            self._quick_deaths = 0
-        self._quick_deaths += 1
-        return self._quick_deaths > _MAX_QUICK_DEATHS
+    def _start_deliver(self) -> None:
+        self._deliver.start_again_at = 0.0
+        self._deliver.start((self._lifeline_read,))
 
     def _stop(self) -> int:
-        """Let the role finish what it has begun.  Returns its exit status, 0 for a clean stop."""
-        role = self._role
-        if role is None or role.poll() is not None:
+        """Let the roles finish what they have begun.  Returns the exit status of the ingest role."""
+        self._deliver.stop()
+        if not self._ingest.alive:
+            self._deliver.wait()
             return 0
-        role.terminate()
-        try:
-            return abs(role.wait(_STOP_TIMEOUT_S))
-        except subprocess.TimeoutExpired:
-            role.kill()
-            return abs(role.wait())
+        self._ingest.stop()
+        status = self._ingest.wait()
+        self._deliver.wait()
+        return status

@@ -133,7 +133,7 @@ def test_the_password_is_in_no_command_line(tmp_path: Path, serve: Serve) -> Non
     store = new_database(VERSIONS[0]).replace("postbackd@", "postbackd:geheim@")
     server = serve(tmp_path / "data", store)
     lines = [path.read_bytes() for path in _command_lines(server.process.pid)]
-    assert len(lines) == 2
+    assert len(lines) == 3
     assert not any(b"geheim" in line for line in lines)
     assert "geheim" not in server.words
     server.stop()
@@ -218,10 +218,11 @@ def test_the_schema_is_shown_applied_and_shown_again(run: Run, address: str) -> 
     ran = run("db", "migrate", "--dry-run", "--store", address)
     assert "CREATE TABLE conversions" in ran.out
     assert "pending" in run("db", "status", "--store", address, code=1).out
-    assert run("db", "migrate", "--store", address).out == "applied  0001 first\n"
+    assert run("db", "migrate", "--store", address).out == "applied  0001 first\napplied  0002 deliveries\n"
     assert run("db", "migrate", "--store", address).out == "nothing is pending\n"
     status = run("db", "status", "--store", address, "--json").json
-    assert status == {"applied": [{"number": 1, "name": "first"}], "pending": []}
+    applied = [{"number": 1, "name": "first"}, {"number": 2, "name": "deliveries"}]
+    assert status == {"applied": applied, "pending": []}
 
 
 def test_the_embedded_database_has_no_db_commands(run: Run) -> None:

@@ -8,8 +8,12 @@ import pytest
 
 from postbackd.cli.entries import check_entry
 from postbackd.cli.urls import click_url, postback_url
-from postbackd.core.model import Campaign, Network, Source, WeightedOffer
+from postbackd.core.deliveries import Answer
+from postbackd.core.model import Campaign, How, Network, Source, WeightedOffer
+from postbackd.core.outgoing import convert_preset_url, placeholders_left
 from postbackd.core.params import CLICK_NAMES, POSTBACK_NAMES, FieldMap
+from postbackd.core.replies import Outcome, check_patterns, judge_answer
+from postbackd.core.shipping import KINDS
 from postbackd.core.statuses import Status
 from postbackd.presets import Preset, find_preset, load_presets
 from tests.cli.conftest import Run
@@ -81,9 +85,61 @@ def test_a_click_id_that_the_source_appends_by_itself_is_read_from_its_own_param
     assert names.read_query("fbclid=abc").values[0] == "abc"
 
 
+TARGETS = [preset for preset in load_presets() if "target" in preset.roles]
+
+
+@pytest.mark.parametrize("preset", TARGETS, ids=name_of)
+def test_what_is_known_of_a_target_can_be_used(preset: Preset) -> None:
+    known = preset.target
+    check_patterns(known.success)
+    check_patterns(known.failure)
+    assert known.kind in KINDS
+    assert set(known.statuses) <= {status.word for status in Status}
+    assert (known.kind == "postback") == (preset.target_url is not None)
+    if preset.target_url is not None:
+        url = convert_preset_url(preset.target_url)
+        assert "{source_click_id}" in url
+        # What is in a template but no macro of ours has to be asked for.
+        assert all(re.fullmatch(r"[A-Z_]+", name) for name in placeholders_left(url))
+
+
+def test_every_source_is_a_target_too() -> None:
+    assert {preset.id for preset in SOURCES if preset.kind == "source"} <= {preset.id for preset in TARGETS}
+
+
+@pytest.mark.parametrize(
+    ("id_", "answer", "delivered"),
+    [
+        ("tune", Answer(200, b"success=true;"), True),
+        ("tune", Answer(200, b"success=false; err_msg=Invalid Trans. ID"), False),
+        ("tune", Answer(200, b""), False),
+        ("evadav", Answer(200, b'{"status": "error"}'), False),
+        ("evadav", Answer(200, b'{"status": "ok"}'), True),
+        ("richads-push", Answer(200, b"Required url parameters are not present"), False),
+        ("trafficstars", Answer(200, b'{"error":{"msg":"clickid is short"}}'), False),
+        ("taboola", Answer(204, b""), True),
+    ],
+)
+def test_an_answer_that_a_preset_knows_is_understood(id_: str, answer: Answer, delivered: bool) -> None:
+    preset = find_preset("target", id_)
+    assert preset is not None
+    how = How(success=preset.target.success, failure=preset.target.failure)
+    assert (judge_answer(answer, how, 0).outcome is Outcome.DELIVERED) is delivered
+
+
+@pytest.mark.parametrize("id_", ["propellerads", "popcash", "taboola"])
+def test_a_bad_click_id_is_not_sent_again_to_those_that_answer_400(id_: str) -> None:
+    preset = find_preset("target", id_)
+    assert preset is not None
+    how = How(final=preset.target.final)
+    assert judge_answer(Answer(400, b""), how, 0).outcome is Outcome.DEAD
+
+
 def test_presets_are_listed_and_shown(run: Run) -> None:
     assert len(run("presets", "list", "--json").json) == 50
     assert "propellerads" in run("presets", "list", "--role", "source").out
+    assert "evadav" in run("presets", "list", "--role", "target").out
+    assert "impact" not in run("presets", "list", "--role", "target").out
     assert "propellerads" not in run("presets", "list", "--role", "network").out
     assert run("presets", "show", "propellerads", "--json").json["fields"]["source_click_id"] == "${SUBID}"
     assert "{aff_sub}" in run("presets", "show", "TUNE").out

@@ -157,7 +157,7 @@ def test_a_bad_id_gets_its_cause_and_its_fix(server: Server) -> None:
 def test_an_id_that_nothing_has_is_not_explained_as_a_foreign_click_id(server: Server) -> None:
     for text in ("0sb7gj9f80000", "T-999", "550e8400-e29b-41d4-a716-446655440000"):
         words = server.command("why", text, code=1)
-        assert words == f"{text}: no click, request, conversion or transaction has this id\n"
+        assert words == f"{text}: no click, request, conversion, delivery or transaction has this id\n"
         assert "reason" not in json.loads(server.command("why", text, "--json", code=1))
 
 

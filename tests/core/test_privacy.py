@@ -175,3 +175,16 @@ def test_an_ipv6_address_keeps_48_bits(address: object) -> None:
 @given(st.text())
 def test_no_address_makes_truncating_raise(address: str) -> None:
     truncate_ip(address)
+
+
+def test_in_a_longer_text_the_words_that_are_personal_data_are_replaced() -> None:
+    masker = Masker(b"key")
+    said = masker.mask_words('{"error":"no user bob@mail.example","id":7}')
+    assert said.startswith('{"error":"no user hashed:')
+    assert said.endswith('","id":7}')
+    assert "bob" not in said
+    assert masker.mask_words("all is well, id=17") == "all is well, id=17"
+
+
+def test_personal_data_in_several_words_replaces_the_whole_text() -> None:
+    assert Masker(b"key").mask_words("call +49 170 1234567 now").startswith("hashed:")

@@ -108,8 +108,8 @@ def test_compose_would_have_refused_a_word_that_it_does_not_know(tmp_path: Path)
 
 def test_a_service_starts_when_what_it_needs_is_healthy(tmp_path: Path) -> None:
     text = parsed("compose.cluster.yml", tmp_path)
-    assert text.count("condition: service_healthy") == 4
-    assert text.count("healthcheck:") == 4
+    assert text.count("condition: service_healthy") == 5
+    assert text.count("healthcheck:") == 5
 
 
 def test_the_database_syncs() -> None:

@@ -15,7 +15,7 @@ from tests.deploy.tools import DEPLOY, need, run, shipped
 from tests.trust.server import Server, clean_environment, wait_until
 
 UNITS = DEPLOY / "systemd"
-SERVICES = ("postbackd.service", "postbackd-ingest@.service")
+SERVICES = ("postbackd.service", "postbackd-ingest@.service", "postbackd-deliver.service")
 MOST_EXPOSED = 1.5
 """Of 10; what ``systemd-analyze security`` calls OK ends at 4.9.  What is left is the network, which is the purpose."""
 
@@ -47,6 +47,7 @@ def settings(unit: str) -> dict[str, list[str]]:
         ("postbackd.service",),
         ("postbackd.service", "postbackd.socket"),
         ("postbackd-ingest@8080.service",),
+        ("postbackd-deliver.service",),
     ],
     ids=lambda names: names[-1],
 )
@@ -121,6 +122,7 @@ def test_the_environment_file_is_enough_to_start_the_program(tmp_path: Path) -> 
     """``ExecStart`` names no setting: the two of the unit come from its environment."""
     assert settings("postbackd.service")["ExecStart"][0].endswith("/postbackd serve")
     assert settings("postbackd-ingest@.service")["ExecStart"][0].endswith("/postbackd ingest")
+    assert settings("postbackd-deliver.service")["ExecStart"][0].endswith("/postbackd deliver")
     data, address = re.findall(
         r"POSTBACKD_(?:DATA|LISTEN)=(\S+)", settings("postbackd.service")["Environment"][0]
     )

@@ -7,7 +7,7 @@ entry there.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -22,7 +22,9 @@ from postbackd.core.model import (
     Offer,
     Postback,
     Request,
+    Rule,
     Source,
+    Target,
     WeightedOffer,
 )
 from postbackd.core.rulebook import Rulebook
@@ -35,7 +37,13 @@ from tests.citus_server import emptied_distributed_database
 from tests.postgres_server import VERSIONS, emptied_database
 
 T = TypeVar("T")
-E = TypeVar("E", Network, Source, Offer, Campaign)
+E = TypeVar("E", Network, Source, Offer, Campaign, Target, Rule)
+
+ANY_PARAMETERS: Mapping[str, Any] = {
+    "click_id": 1, "request_id": 1, "conversion_id": 1, "transaction_id": "T3", "own_id": "own id", "number": 1,
+    "from_ms": 0, "before_ms": 1 << 62,
+}  # fmt: skip
+"""What every named statement can be asked with."""
 
 NOW_MS = 1_750_000_000_000
 MODES = ("ignore", "update", "add", "hold")

@@ -14,7 +14,7 @@ import pytest
 
 from postbackd.core.buckets import BUCKETS, bucket_of_stamp, bucket_of_text
 from postbackd.core.click_id import StampMint
-from postbackd.store import citus, postgres_purge, postgres_write, postgres_writer
+from postbackd.store import citus, postgres_outbox, postgres_purge, postgres_write, postgres_writer
 from postbackd.store.base import Batch, StoreRefused
 from postbackd.store.postgres import FIND_ARRIVED, PostgresStore
 from postbackd.store.postgres_insert import Insert
@@ -38,8 +38,17 @@ def collect() -> dict[str, str]:
             found[name] = value.values_sql(2)
         elif name in ("FIND_OWN_IDS", "FIND_WAITING", "TAKE_WAITING", "PURGED_BEFORE", "FIND_POSTBACKS"):
             found[name] = value
+    for name, value in vars(postgres_outbox).items():
+        if name.isupper() and name not in _NOT_DISTRIBUTED:
+            if isinstance(value, Insert):
+                found[f"outbox {name}"] = value.values_sql(2)
+            elif isinstance(value, str) and " " in value and not name.endswith("_COLUMNS"):
+                found[f"outbox {name}"] = value
     return found
 
+
+_NOT_DISTRIBUTED = ("FIND_DUE",)
+"""Statements of the outbox that have a twin for distributed tables."""
 
 STATEMENTS = collect()
 
@@ -51,6 +60,13 @@ ALL_SHARDS = {
     "LAST_STAMP": "once a start",
     "PURGE_ROWS": "a purge",
     "ANY_ROW": "a purge, on one day",
+    "outbox FIND_EVENTS": "a deliverer takes the oldest, wherever they are",
+    "outbox FIND_DUE_ON_SHARDS": "one question a turn",
+    "outbox FIND_CLAIMABLE": "a target's deliveries are of many clicks; inside, each shard asks itself",
+    "outbox RELEASE": "once a stop",
+    "outbox SEND_NOW": "an operator's command",
+    "outbox FIND_ENDED": "an operator's command",
+    "outbox CANCEL": "an operator's command",
 }
 """Statements that go to every shard, and why that is right."""
 

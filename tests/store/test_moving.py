@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 
+from postbackd.core.deliveries import DeliveryState
 from postbackd.core.model import Channel
-from postbackd.store.base import StoreRefused
+from postbackd.store.base import StoreRefused, Turn
 from postbackd.store.moving import Step, open_mover
 from postbackd.store.postgres import PostgresStore
 from postbackd.store.queries import STATEMENTS
 from tests.postgres_server import VERSIONS, new_database
-from tests.store.contract import KINDS, World
+from tests.store.contract import ANY_PARAMETERS, KINDS, NOW_MS, World
+from tests.store.test_contract_outbox import Desk
 
 pytestmark = pytest.mark.skipif(not VERSIONS, reason="no PostgreSQL 15 or newer was found")
 
@@ -76,9 +78,7 @@ def everything(world: World, address: str) -> tuple[dict[str, Any], dict[str, An
     return here, asyncio.run(there())
 
 
-_ANY = {
-    "click_id": 1, "request_id": 1, "conversion_id": 1, "transaction_id": "T3", "own_id": "own id", "limit": 10_000,
-}  # fmt: skip
+_ANY = {**ANY_PARAMETERS, "limit": 10_000}
 
 
 def sort_of(answer: Any) -> Any:
@@ -111,6 +111,40 @@ def test_a_second_copy_takes_only_what_has_changed(world: World, address: str) -
     assert differences == []
     assert {step.table for step in steps if step.copied} == {"clicks", "conversions", "postbacks"}
     assert_the_same(world, address)
+
+
+def test_deliveries_go_with_their_attempts_and_count_on(world: World, address: str) -> None:
+    desk = Desk(world)
+    click = world.click(source_click_id="S1")
+    for number in range(4):
+        world.send(click, f"txid={number}")
+    desk.plan()
+    world.send(click, "txid=5")
+    first, second = desk.claim(room=2)
+    desk.settle(first, DeliveryState.DELIVERED)
+    _, differences = move(world.directory, address)
+    assert differences == []
+    assert_the_same(world, address)
+    desk.settle(second, DeliveryState.DEAD, reason="gone")
+    steps, differences = move(world.directory, address)
+    assert {step.table for step in steps if step.copied} == {"deliveries", "attempts"}
+    assert_the_same(world, address)
+
+    async def go_on() -> set[int]:
+        store = await PostgresStore.open(address, create=True)
+        try:
+            events = (await store.look([], NOW_MS, 10)).events
+            turn = Turn(
+                holder="x", now_ms=NOW_MS, planned=events, owed=[desk.owe(event) for event in events],
+                rooms={desk.target.id: 10}, lease_ms=1,
+            )  # fmt: skip
+            return {delivery.number for delivery in await store.take_turn(turn)}
+        finally:
+            await store.close()
+
+    numbers = asyncio.run(go_on())
+    assert len(numbers) == 3
+    assert max(numbers) > max(row["number"] for row in desk.rows(click))
 
 
 @pytest.mark.parametrize("query", ["txid=T&status=rejected", "txid=T&value=2.60", "txid=T&currency=EUR"])

@@ -22,8 +22,8 @@ import pytest
 
 from postbackd.store import sqlite_file
 from postbackd.store.base import Batch, StoreRefused, StoreUnavailable
-from postbackd.store.sqlite import TOUCH, SqliteStore
-from postbackd.store.sqlite_file import APPLICATION_ID, FILE_NAME
+from postbackd.store.sqlite import SqliteStore
+from postbackd.store.sqlite_file import APPLICATION_ID, FILE_NAME, TOUCH, migrations
 from tests.store.contract import KINDS, World
 
 
@@ -119,7 +119,7 @@ def test_a_newer_schema_is_refused_and_left_as_it_is(world: World) -> None:
     assert "newer postbackd (schema 999" in refusal(world.directory)
     assert path.read_bytes() == before
     older = apsw.Connection(str(path))
-    older.pragma("user_version", 1)
+    older.pragma("user_version", len(migrations()))
     older.close()
     world.store = world.run(world.kind.open(world.directory))
 
@@ -129,7 +129,7 @@ def test_an_old_schema_is_migrated_only_with_leave(world: World) -> None:
     world.run(world.store.close())
     assert "start 'postbackd serve' once" in refusal(world.directory, create=False)
     db = apsw.Connection(str(world.directory / FILE_NAME))
-    db.pragma("user_version", 1)
+    db.pragma("user_version", len(migrations()))
     db.close()
     world.store = world.run(world.kind.open(world.directory))
 

@@ -204,7 +204,16 @@ class Server:
         """The role processes: those that were started with the inherited socket, or the one that was started alone."""
         if self.role == "ingest":
             return [self.pid]
-        return [pid for pid in descendants(self.pid) if b"--inherit" in _command_line(pid)]
+        return self.role_pids("ingest")
+
+    def role_pids(self, role: str) -> list[int]:
+        """The processes of one role that the supervisor started."""
+        found = []
+        for pid in descendants(self.pid):
+            words = _command_line(pid).split(b"\0")
+            if b"--inherit" in words and role.encode() in words:
+                found.append(pid)
+        return found
 
     def stderr_tail(self, lines: int = 12) -> str:
         text = self.stderr_path.read_text(errors="replace") if self.stderr_path.exists() else ""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
 
+from postbackd.cli.account_values import check_values, seal_values, split_values
+from postbackd.cli.catalog import print_warnings
 from postbackd.cli.catalog_file import CatalogFile, FileError, read_file
+from postbackd.cli.entries import STAND_IN
 from postbackd.cli.options import as_json, takes_data
-from postbackd.cli.plan import Plan, describe_plan, format_plan, make_plan
+from postbackd.cli.plan import Accounts, Plan, describe_plan, find_warnings, format_plan, make_plan
 from postbackd.cli.session import Session, print_json, visit
 from postbackd.settings import Settings
 
@@ -16,17 +20,32 @@ from postbackd.settings import Settings
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--yes", is_flag=True, help="Do it; without this only show the plan.")
+@click.option(
+    "--account",
+    "accounts",
+    multiple=True,
+    metavar="TARGET:NAME=VALUE",
+    help="An account value of a target, which no file holds. Others on this machine can read a command line: write "
+    "TARGET:NAME=- to be asked for it, or to have a line of standard input read.",
+)
 @as_json
 @takes_data
-def apply(file: Path, yes: bool, settings: Settings, json_wanted: bool) -> None:
+def apply(file: Path, yes: bool, accounts: Sequence[str], settings: Settings, json_wanted: bool) -> None:
     """Make the catalog match a file; shows the plan, and changes something only with --yes.
 
-    What the file does not name is removed. All changes happen together or not at all.
+    What the file does not name is removed. All changes happen together or not at all. Account values of targets stay.
     """
+    given = split_values(accounts, form="TARGET:NAME=VALUE")
+
+    async def work(session: Session) -> Plan:
+        rows = read_file(file)
+        return await _apply(session, rows, yes, _seal(rows, given, settings if yes else None))
+
     try:
-        plan = visit(settings, lambda session: _apply(session, read_file(file), yes), create=True)
+        plan = visit(settings, work, create=True)
     except FileError as error:
         raise click.ClickException(str(error)) from error
+    print_warnings(find_warnings(plan))
     if json_wanted:
         print_json({"changes": describe_plan(plan), "applied": yes and bool(plan.changes)})
     elif not plan.changes:
@@ -38,9 +57,27 @@ def apply(file: Path, yes: bool, settings: Settings, json_wanted: bool) -> None:
         )
 
 
-async def _apply(session: Session, file: CatalogFile, yes: bool) -> Plan:
+def _seal(file: CatalogFile, given: Mapping[str, str], settings: Settings | None) -> Accounts:
+    """``TARGET:NAME`` -> value as the sealed values of each target; without settings only their names are real."""
+    kinds = {row.name: row.kind or "" for row in file.targets}
+    values: dict[str, dict[str, str]] = {}
+    for where, value in given.items():
+        target, _, name = where.rpartition(":")
+        if target not in kinds or not name:
+            raise click.UsageError(
+                f"--account: the file has no target {target!r}; write TARGET:NAME=VALUE with the name of a target in it"
+            )
+        values.setdefault(target, {})[name] = value
+    for target, named in values.items():
+        check_values(named, kinds[target])
+    if settings is None:
+        return {target: dict.fromkeys(named, STAND_IN) for target, named in values.items()}
+    return {target: seal_values(named, settings) for target, named in values.items()}
+
+
+async def _apply(session: Session, file: CatalogFile, yes: bool, accounts: Accounts) -> Plan:
     slugs_ever = {campaign.slug for campaign in (await session.load(removed=True)).campaigns}
-    plan = make_plan(file, await session.load(), slugs_ever)
+    plan = make_plan(file, await session.load(), slugs_ever, accounts)
     if yes and plan.changes:
         await session.change(plan.saves, plan.removals)
     return plan

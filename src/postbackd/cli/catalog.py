@@ -1,4 +1,4 @@
-"""What the four catalog families share: find an entry by name, say what it is, print a list."""
+"""What the catalog families share: find an entry by name, say what it is, print a list."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ import click
 
 from postbackd.cli.entries import EntryError, check_entry
 from postbackd.cli.session import Session, print_json, visit
+from postbackd.cli.target_rows import write_target
 from postbackd.cli.urls import click_url, postback_url
-from postbackd.core.model import Campaign, Catalog, CatalogEntry, Network, Offer, Source
+from postbackd.core.model import Campaign, Catalog, CatalogEntry, Network, Offer, Rule, Source, Target
 from postbackd.core.params import CLICK_NAMES, FieldMap
 from postbackd.reports.period import write_duration
 from postbackd.reports.table import format_table
 from postbackd.settings import Settings
 
-E = TypeVar("E", Network, Source, Offer, Campaign)
+E = TypeVar("E", Network, Source, Offer, Campaign, Target, Rule)
 
 
 def find_entry(entries: Iterable[E], name: str, kind: str) -> E:
@@ -78,6 +79,8 @@ class Describer:
         self._networks = {network.id: network.name for network in catalog.networks}
         self._sources = {source.id: source for source in catalog.sources}
         self._offers = {offer.id: offer.name for offer in catalog.offers}
+        self._campaigns = {campaign.id: campaign.name for campaign in catalog.campaigns}
+        self._targets = {target.id: target.name for target in catalog.targets}
 
     def describe(self, entry: CatalogEntry) -> dict[str, Any]:
         """The document of any entry."""
@@ -87,7 +90,12 @@ class Describer:
             return self._source(entry)
         if isinstance(entry, Offer):
             return self._offer(entry)
-        return self._campaign(entry)
+        if isinstance(entry, Campaign):
+            return self._campaign(entry)
+        if isinstance(entry, Target):
+            accounts = dict.fromkeys(sorted(entry.secrets), "(set)")
+            return {"name": entry.name, "preset": None, **write_target(entry), "account": accounts}
+        return self._rule(entry)
 
     def _network(self, network: Network) -> dict[str, Any]:
         return {
@@ -135,6 +143,20 @@ class Describer:
             ],
         }
 
+    def _rule(self, rule: Rule) -> dict[str, Any]:
+        source = self._sources.get(rule.source or 0)
+        return {
+            "name": rule.name,
+            "source": source.name if source else None,
+            "campaign": self._campaigns.get(rule.campaign or 0),
+            "target": self._targets.get(rule.target),
+            "when": rule.condition,
+            "delay": write_duration(rule.delay_s),
+            "payout": rule.payout,
+            "on_change": rule.on_change,
+            "on_reversal": rule.on_reversal,
+        }
+
 
 # --- printing ----------------------------------------------------------------------------------------------------
 
@@ -161,9 +183,16 @@ def print_entries(
         click.echo(f"no {kind} yet; add one with 'postbackd {kind} add'", err=True)
 
 
+def print_warnings(warnings: Iterable[str]) -> None:
+    """On standard error, a line each."""
+    for warning in warnings:
+        stop = "" if warning.endswith("?") else "."
+        click.echo(f"postbackd: warning: {warning}{stop}", err=True)
+
+
 def _cell(value: Any) -> str:
     """A value of a document on one line."""
-    if value is None or value in ({}, [], ()):
+    if value is None or value in ({}, [], (), ""):
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
@@ -179,10 +208,10 @@ def _cell(value: Any) -> str:
 
 def load_or_empty(settings: Settings) -> Catalog:
     """The catalog; before the first start an empty one, as nothing is set up yet."""
-    return Catalog(generation=0) if _is_fresh(settings) else visit(settings, lambda session: session.load())
+    return Catalog(generation=0) if is_fresh(settings) else visit(settings, lambda session: session.load())
 
 
-def _is_fresh(settings: Settings) -> bool:
+def is_fresh(settings: Settings) -> bool:
     """Whether the data directory is not there, or holds nothing of a database; if unsure it is not fresh."""
     if settings.store is not None:
         return False

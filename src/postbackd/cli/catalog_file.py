@@ -1,7 +1,7 @@
 """The catalog as a TOML file: errors name the entry and the field, and what is written reads back the same.
 
 What a file leaves out has its default; a network's key and a campaign's slug stay what they are, or are made.
-References are by name.
+References are by name.  Account values of targets are named and never written.
 """
 
 from __future__ import annotations
@@ -15,16 +15,19 @@ import msgspec
 import tomli_w
 from msgspec import Struct
 
-from postbackd.core.model import Campaign, Catalog, Network, Offer, Source
+from postbackd.cli.target_rows import TargetRow, write_target
+from postbackd.core.model import Campaign, Catalog, Network, Offer, Rule, Source
 from postbackd.reports.period import write_duration
 
 HEADER = """\
 # The catalog of a postbackd, for `postbackd apply`.
 # The keys of networks are secrets: whoever has one can send postbacks. Keep this file as private as a password.
+# Account values of targets are not in it: what is stored stays, and a missing one has to be given.
 """
 
 HEADER_WITHOUT_KEYS = """\
 # The catalog of a postbackd, for `postbackd apply`, without the keys of networks: existing ones stay as they are.
+# Account values of targets are not in it: what is stored stays, and a missing one has to be given.
 """
 
 
@@ -81,6 +84,20 @@ class CampaignRow(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     offers: list[str | Share]
 
 
+class RuleRow(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One ``[[rule]]``; ``None`` is what its target can be told."""
+
+    name: str
+    source: str | None = None
+    campaign: str | None = None
+    target: str
+    when: str = ""
+    delay: str = "0s"
+    payout: str = ""
+    on_change: str | None = None
+    on_reversal: str | None = None
+
+
 class CatalogFile(Struct, frozen=True, kw_only=True):
     """All rows of a file."""
 
@@ -89,11 +106,13 @@ class CatalogFile(Struct, frozen=True, kw_only=True):
     sources: tuple[SourceRow, ...]
     offers: tuple[OfferRow, ...]
     campaigns: tuple[CampaignRow, ...]
+    targets: tuple[TargetRow, ...]
+    rules: tuple[RuleRow, ...]
 
 
-R = TypeVar("R", NetworkRow, SourceRow, OfferRow, CampaignRow)
+R = TypeVar("R", NetworkRow, SourceRow, OfferRow, CampaignRow, TargetRow, RuleRow)
 
-_SECTIONS = ("network", "source", "offer", "campaign")
+SECTIONS = ("network", "source", "offer", "campaign", "target", "rule")
 
 
 def read_file(path: Path) -> CatalogFile:
@@ -104,17 +123,18 @@ def read_file(path: Path) -> CatalogFile:
         raise FileError(f"{path}: {error.strerror}; name a file that can be read") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise FileError(f"{path}: not TOML: {error}; see what 'postbackd export' writes") from error
-    unknown = sorted(document.keys() - set(_SECTIONS))
+    unknown = sorted(document.keys() - set(SECTIONS))
     if unknown:
-        raise FileError(
-            f"{path}: {unknown[0]!r} is not known; use [[network]], [[source]], [[offer]], [[campaign]]"
-        )
+        known = ", ".join(f"[[{section}]]" for section in SECTIONS)
+        raise FileError(f"{path}: {unknown[0]!r} is not known; use {known}")
     return CatalogFile(
         path=str(path),
         networks=_read_rows(path, document, "network", NetworkRow),
         sources=_read_rows(path, document, "source", SourceRow),
         offers=_read_rows(path, document, "offer", OfferRow),
         campaigns=_read_rows(path, document, "campaign", CampaignRow),
+        targets=_read_rows(path, document, "target", TargetRow),
+        rules=_read_rows(path, document, "rule", RuleRow),
     )
 
 
@@ -154,11 +174,15 @@ def write_document(catalog: Catalog, *, with_keys: bool) -> dict[str, Any]:
     networks = {network.id: network.name for network in catalog.networks}
     sources = {source.id: source.name for source in catalog.sources}
     offers = {offer.id: offer.name for offer in catalog.offers}
+    campaigns = {campaign.id: campaign.name for campaign in catalog.campaigns}
+    targets = {target.id: target.name for target in catalog.targets}
     return {
         "network": [_network_row(network, with_keys) for network in catalog.networks],
         "source": [_source_row(source) for source in catalog.sources],
         "offer": [_offer_row(offer, networks) for offer in catalog.offers],
         "campaign": [_campaign_row(campaign, sources, offers) for campaign in catalog.campaigns],
+        "target": [write_target(target) for target in catalog.targets],
+        "rule": [_rule_row(rule, sources, campaigns, targets) for rule in catalog.rules],
     }
 
 
@@ -204,6 +228,23 @@ def _campaign_row(
             {"offer": offers[weighted.offer], "weight": weighted.weight} for weighted in campaign.offers
         ],
     }
+
+
+def _rule_row(
+    rule: Rule, sources: Mapping[int, str], campaigns: Mapping[int, str], targets: Mapping[int, str]
+) -> dict[str, Any]:
+    row = {
+        "name": rule.name,
+        "source": sources.get(rule.source or 0),
+        "campaign": campaigns.get(rule.campaign or 0),
+        "target": targets[rule.target],
+        "when": rule.condition,
+        "delay": write_duration(rule.delay_s),
+        "payout": rule.payout,
+        "on_change": rule.on_change,
+        "on_reversal": rule.on_reversal,
+    }
+    return _without_none(row)
 
 
 def _without_none(row: dict[str, Any]) -> dict[str, Any]:

@@ -3,15 +3,34 @@
 from __future__ import annotations
 
 import re
+import shlex
 import unicodedata
 from collections.abc import Collection, Mapping
 from secrets import choice
 
+from postbackd.core.conditions import ConditionError, compile_condition
+from postbackd.core.deliveries import Message
 from postbackd.core.macros import MacroError, compile_url
-from postbackd.core.model import Campaign, CatalogEntry, Network, Offer, Source
+from postbackd.core.model import (
+    Campaign,
+    Catalog,
+    CatalogEntry,
+    How,
+    Network,
+    Offer,
+    Rule,
+    SigningKey,
+    Source,
+    Target,
+)
 from postbackd.core.money import CURRENCIES
 from postbackd.core.params import CLICK_NAMES, POSTBACK_NAMES
+from postbackd.core.payouts import PayoutError, compile_payout
+from postbackd.core.platforms import PLATFORMS
+from postbackd.core.replies import PatternError, check_patterns
+from postbackd.core.shipping import WEBHOOK, Names, ShippingError, make_shipper
 from postbackd.core.statuses import Status
+from postbackd.core.webhooks import write_secret
 from postbackd.presets import Preset, Role, find_preset
 
 DEDUPS = ("ignore", "update", "add", "hold")
@@ -25,6 +44,27 @@ _KEY = re.compile(r"[A-Za-z0-9_-]{16,128}")
 _SLUG = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,62}[a-z0-9])?")
 _LONGEST_NAME = 100
 _MOST_WEIGHT = 1_000_000
+
+ON_CHANGE = ("adjust", "ignore")
+ON_REVERSAL = ("retract", "adjust", "ignore")
+FRESH_FROM = ("conversion", "click")
+
+_ACCOUNT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
+_LONGEST_TEXT = 16_384
+"""Of a URL, a body or a header, in characters."""
+_MOST_NAMES = 100
+_SECRET_HEADERS = frozenset({"authorization", "cookie", "x-api-key", "api-key", "x-auth-token"})
+_DAY_S = 86_400
+_NUMBERS: Mapping[str, tuple[str, int, int]] = {
+    "fresh_s": ("fresh", 0, 3650 * _DAY_S),
+    "connect_ms": ("connect_timeout", 10, 60_000),
+    "total_ms": ("timeout", 10, 120_000),
+    "concurrency": ("concurrency", 1, 1000),
+}
+"""Field of ``How`` -> what people call it, the least and the most."""
+_MOST_ATTEMPTS = 50
+_LONGEST_PAUSE_S = 30 * _DAY_S
+_LONGEST_DELAY_S = 90 * _DAY_S
 
 
 class EntryError(ValueError):
@@ -47,8 +87,12 @@ def check_entry(entry: CatalogEntry) -> None:
         _check_fields(entry.fields, CLICK_NAMES)
     elif isinstance(entry, Offer):
         _check_offer(entry)
-    else:
+    elif isinstance(entry, Campaign):
         _check_campaign(entry)
+    elif isinstance(entry, Target):
+        _check_target(entry)
+    else:
+        _check_rule(entry)
 
 
 def _check_network(network: Network) -> None:
@@ -109,6 +153,149 @@ def _check_campaign(campaign: Campaign) -> None:
         raise EntryError("offers", "the same offer is named twice; give it the sum of the weights instead")
     if any(not 1 <= weighted.weight <= _MOST_WEIGHT for weighted in campaign.offers):
         raise EntryError("offers", f"a weight is a whole number from 1 to {_MOST_WEIGHT}")
+
+
+# --- targets and rules -------------------------------------------------------------------------------------------
+
+
+def _check_target(target: Target) -> None:
+    how = target.how
+    for name in target.secrets:
+        if not _ACCOUNT_NAME.fullmatch(name):
+            raise EntryError(
+                "account", f"{name!r} is no name; it has letters, digits and _, such as ACCESS_TOKEN"
+            )
+    _check_forms(how)
+    _check_words(how)
+    for field, patterns in (("success", how.success), ("failure", how.failure)):
+        try:
+            check_patterns(patterns)
+        except PatternError as error:
+            raise EntryError(field, str(error)) from error
+    for field, (called, least, most) in _NUMBERS.items():
+        if not least <= getattr(how, field) <= most:
+            raise EntryError(called, f"must be {_span(field, least, most)}")
+    if len(how.schedule_s) > _MOST_ATTEMPTS or any(not 0 <= s <= _LONGEST_PAUSE_S for s in how.schedule_s):
+        raise EntryError("schedule", f"at most {_MOST_ATTEMPTS} pauses of at most 30d each")
+    if any(not 200 <= status <= 599 for status in how.final) or len(how.final) > _MOST_NAMES:
+        raise EntryError("final", "an HTTP status is a number from 200 to 599")
+    if how.fresh_from not in FRESH_FROM:
+        raise EntryError("fresh_from", f"{how.fresh_from!r} must be one of {', '.join(FRESH_FROM)}")
+    # The values do not matter here, only their names; a webhook's secret was looked at before it was sealed.
+    accounts = dict.fromkeys(target.secrets, STAND_IN)
+    try:
+        make_shipper(target, accounts, _NO_NAMES)
+    except ShippingError as error:
+        raise EntryError("options" if how.kind in PLATFORMS else "request", str(error)) from error
+
+
+STAND_IN = write_secret(bytes(32))
+"""Has the form of every secret and is none."""
+
+_NO_NAMES = Names(Catalog(generation=0, signing_keys=(SigningKey(id=0, secret=bytes(32), active_from_ms=0),)))
+
+
+def _span(field: str, least: int, most: int) -> str:
+    if field == "fresh_s":
+        return "at most 3650d; 0s for whatever its age"
+    unit = " ms" if field.endswith("_ms") else ""
+    return f"from {least} to {most}{unit}"
+
+
+def _check_forms(how: How) -> None:
+    for form in how.requests.values():
+        texts = {"url": [form.url], "body": [form.body], "headers": [*form.headers.values()]}
+        for field, written in texts.items():
+            if any(len(text) > _LONGEST_TEXT for text in written):
+                raise EntryError(field, f"has more than {_LONGEST_TEXT} characters; shorten it")
+        if len(form.headers) > _MOST_NAMES:
+            raise EntryError("headers", f"there are more than {_MOST_NAMES}")
+        for name, text in form.headers.items():
+            if name.lower() in _SECRET_HEADERS and "{account." not in text:
+                advice = f"write it like '{name}: {{account.TOKEN}}' and give the account value TOKEN"
+                raise EntryError(
+                    "headers", f"{name} carries a secret, which is not stored in the open; {advice}"
+                )
+
+
+def _check_words(how: How) -> None:
+    words = [status.word for status in Status]
+    for field, pairs in (("types", how.types), ("statuses", how.statuses)):
+        if len(pairs) > _MOST_NAMES or any(
+            not text.strip() or len(text) > _LONGEST_NAME or not text.isprintable()
+            for pair in pairs.items()
+            for text in pair
+        ):
+            raise EntryError(
+                field, f"at most {_MOST_NAMES} words of 1 to {_LONGEST_NAME} printable characters"
+            )
+    for word in how.statuses:
+        if word not in words:
+            raise EntryError("statuses", f"{word!r} is no status of ours; there are {', '.join(words)}")
+
+
+def _check_rule(rule: Rule) -> None:
+    if (rule.source is None) == (rule.campaign is None):
+        raise EntryError("source", "a rule is of a source or of a campaign; name one of the two")
+    try:
+        compile_condition(rule.condition)
+    except ConditionError as error:
+        at = error.position - 1
+        before, after = rule.condition[max(0, at - 30) : at], rule.condition[at : at + 30]
+        message = f"position {error.position}, {f'{before}>>{after}<<'!r}: {error.problem}"
+        raise EntryError("when", message) from error
+    try:
+        compile_payout(rule.payout)
+    except PayoutError as error:
+        raise EntryError("payout", str(error)) from error
+    if not 0 <= rule.delay_s <= _LONGEST_DELAY_S:
+        raise EntryError("delay", "must be at most 90d")
+    if rule.on_change not in ON_CHANGE:
+        raise EntryError("on_change", f"{rule.on_change!r} must be one of {', '.join(ON_CHANGE)}")
+    if rule.on_reversal not in ON_REVERSAL:
+        raise EntryError("on_reversal", f"{rule.on_reversal!r} must be one of {', '.join(ON_REVERSAL)}")
+
+
+def can_be_told(how: How, message: Message) -> bool:
+    """Whether a target takes messages of this kind."""
+    if how.kind in PLATFORMS:
+        return message not in PLATFORMS[how.kind].cannot
+    return how.kind == WEBHOOK or message.word in how.requests
+
+
+def usual_reactions(how: How) -> tuple[str, str]:
+    """``on_change`` and ``on_reversal`` of a rule that says nothing of them: what the target can be told."""
+    adjusts = can_be_told(how, Message.ADJUSTMENT)
+    on_reversal = "retract" if can_be_told(how, Message.RETRACTION) else "adjust" if adjusts else "ignore"
+    return "adjust" if adjusts else "ignore", on_reversal
+
+
+def check_reactions(rule: Rule, target: Target) -> None:
+    """Raise ``EntryError`` when the rule wants the target to be told what it cannot take; says what to add."""
+    wanted = (
+        ("on_change", rule.on_change, "adjust", Message.ADJUSTMENT),
+        ("on_reversal", rule.on_reversal, "adjust", Message.ADJUSTMENT),
+        ("on_reversal", rule.on_reversal, "retract", Message.RETRACTION),
+    )
+    for field, reaction, verb, message in wanted:
+        if reaction == verb and not can_be_told(target.how, message):
+            raise EntryError(field, f"{_say_cannot(target, message, verb)}; or write ignore")
+
+
+def _say_cannot(target: Target, message: Message, verb: str) -> str:
+    if target.how.kind in PLATFORMS:
+        return f"target {target.name!r}: {PLATFORMS[target.how.kind].cannot[message]}"
+    step = f"postbackd target set {shlex.quote(target.name)} --{verb}-url URL"
+    return f"target {target.name!r} has no request for {message.word}s; give it one with: {step}"
+
+
+def doubts(catalog: Catalog, rule: Rule) -> list[str]:
+    """What is doubtful about a rule that can be stored, in sentences without a stop."""
+    return compile_condition(rule.condition).warnings(
+        offers={offer.name for offer in (*catalog.removed_offers, *catalog.offers)},
+        networks={network.name for network in catalog.networks},
+        campaigns={campaign.name for campaign in (*catalog.removed_campaigns, *catalog.campaigns)},
+    )
 
 
 def make_key() -> str:

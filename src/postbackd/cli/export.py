@@ -23,7 +23,7 @@ from postbackd.settings import Settings
 def export(no_keys: bool, output: Path | None, settings: Settings, json_wanted: bool) -> None:
     """Write the catalog as a file that apply reads; applying it changes nothing.
 
-    Endpoint keys are included unless --no-keys is given: keep the file private.
+    Endpoint keys are included unless --no-keys is given: keep the file private. Account values of targets never are.
     """
     catalog = visit(settings, lambda session: session.load())
     with_keys = not no_keys

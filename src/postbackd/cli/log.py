@@ -1,21 +1,26 @@
-"""``postbackd log``: the postback log, newest first, or as it grows."""
+"""``postbackd log``: the postback log, or the deliveries that follow from it; newest first, or as they grow."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import sys
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
 
 from postbackd.cli.catalog import find_network_ever
+from postbackd.cli.chosen_deliveries import Wanted, takes_filter
+from postbackd.cli.log_deliveries import DeliveryReader
 from postbackd.cli.options import as_json, takes_data, takes_period
 from postbackd.cli.session import Session, visit
 from postbackd.core.click_id import KeyRing
 from postbackd.core.diagnosis import Reason
+from postbackd.core.model import Catalog
 from postbackd.core.privacy import Masker
 from postbackd.core.verdicts import FINAL, Verdict
+from postbackd.reports.deliveries import format_logged
 from postbackd.reports.log import describe_row, format_row
 from postbackd.reports.period import Period
 from postbackd.settings import Settings
@@ -28,6 +33,9 @@ _BEFORE_FOLLOWING = 10
 
 _PAGE = 500
 
+_Write = Callable[[Mapping[str, Any]], str]
+"""Makes one line of an entry."""
+
 
 @click.command()
 @click.option("--follow", "-f", is_flag=True, help="Show the last rows, then every new one until Ctrl-C.")
@@ -39,6 +47,8 @@ _PAGE = 500
 @click.option(
     "--click", "click_id", metavar="ID", help="Only this click id, as issued or as it was received."
 )
+@click.option("--deliveries", is_flag=True, help="Deliveries to sources, each with its last attempt.")
+@takes_filter
 @click.option("--limit", type=click.IntRange(1, 1_000_000), help="Most rows to show.  [default: 100]")
 @takes_period
 @as_json
@@ -49,6 +59,10 @@ def log(
     reason: str | None,
     network: str | None,
     click_id: str | None,
+    deliveries: bool,
+    state: str | None,
+    target: str | None,
+    rule: str | None,
     limit: int | None,
     period: Period,
     settings: Settings,
@@ -56,22 +70,55 @@ def log(
 ) -> None:
     """The postback log, newest first.
 
-    With --json an array; with --follow --json one object a line.
+    With --deliveries what was sent to traffic sources instead, and with --follow then every attempt; --state, --target
+    and --rule are for these, --verdict, --reason and --network for postbacks. With --json an array; with --follow
+    --json one object a line.
     """
+    if deliveries and (verdict or reason or network):
+        raise click.UsageError("--verdict, --reason and --network are for postbacks; leave out --deliveries")
+    if not deliveries and (state or target or rule):
+        raise click.UsageError("--state, --target and --rule are for deliveries; add --deliveries")
     asked = {
         "verdict": None if verdict is None else Verdict[verdict.upper()].value,
         "reason": None if reason is None else Reason[reason.upper()].value,
         **period.stamps(),
     }
 
+    async def show_deliveries(session: Session) -> None:
+        stamp = None if click_id is None else await _find_click(session, await session.load(), click_id)
+        if click_id is not None and stamp is None:
+            raise click.ClickException(
+                f"no click has the id {click_id!r}; 'postbackd why' says more about an id"
+            )
+        delivered = await DeliveryReader.open(session, Wanted(state, target, rule, period), stamp)
+        if follow:
+            await delivered.follow(
+                limit or _BEFORE_FOLLOWING, lambda entry: _print_line(entry, json_wanted, format_logged)
+            )
+        else:
+            entries = await delivered.newest(limit or 100)
+            _print_rows(entries, json_wanted, format_logged, "no deliveries yet that fit")
+
     async def work(session: Session) -> None:
         reader = await _Reader.open(session, asked, network, click_id)
         if follow:
             await reader.follow(limit or _BEFORE_FOLLOWING, json_wanted)
         else:
-            _print_rows(await reader.newest(limit or 100), json_wanted)
+            entries = await reader.newest(limit or 100)
+            _print_rows(entries, json_wanted, format_row, "no postbacks yet that fit")
 
-    visit(settings, work)
+    visit(settings, show_deliveries if deliveries else work)
+
+
+async def _find_click(session: Session, catalog: Catalog, text: str) -> int | None:
+    """The stamp of a click by its id or its caller's own id."""
+    verified = KeyRing(catalog.signing_keys).verify(text)
+    if verified:
+        return verified[0]
+    masked = Masker(catalog.privacy_key).mask(text.strip())
+    owned = await session.store.query("own_id", own_id=masked)
+    stamp: int | None = owned[0]["click_id"] if owned else None
+    return stamp
 
 
 class _Reader:
@@ -94,11 +141,9 @@ class _Reader:
             asked = {**asked, "network": find_network_ever(catalog, ever, network).id}
         if click_id is None:
             return cls(session, keys, "log", asked)
-        masked = Masker(catalog.privacy_key).mask(click_id.strip())
-        verified = keys.verify(click_id)
-        owned = await session.store.query("own_id", own_id=masked)
-        stamp = verified[0] if verified else owned[0]["click_id"] if owned else None
+        stamp = await _find_click(session, catalog, click_id)
         if stamp is None:
+            masked = Masker(catalog.privacy_key).mask(click_id.strip())
             return cls(session, keys, "log", {**asked, "click_text": masked})
         return cls(session, keys, "log_of_click", {**asked, "click_id": stamp})
 
@@ -110,13 +155,13 @@ class _Reader:
         """The last rows, oldest first, then every new one; ends with Ctrl-C."""
         last = (await self._store.query("last_request"))[0]["request_id"] or 0
         for entry in reversed(await self.newest(before)):
-            _print_line(entry, json_wanted)
+            _print_line(entry, json_wanted, format_row)
         while True:
             rows = await self._store.query("log_from", **self._of_new_rows(), after=last, limit=_PAGE)
             for row in rows:
                 last = max(last, row["request_id"])
                 if self._asked.get("click_id") in (None, row["click_id"]):
-                    _print_line(describe_row(row, self._keys), json_wanted)
+                    _print_line(describe_row(row, self._keys), json_wanted, format_row)
             if len(rows) < _PAGE:
                 await asyncio.sleep(POLL_S)
 
@@ -124,17 +169,17 @@ class _Reader:
         return {name: value for name, value in self._asked.items() if name != "click_id"}
 
 
-def _print_rows(entries: list[dict[str, Any]], json_wanted: bool) -> None:
+def _print_rows(entries: list[dict[str, Any]], json_wanted: bool, write: _Write, if_none: str) -> None:
     if json_wanted:
         click.echo(json.dumps(entries, indent=2, ensure_ascii=False))
         return
     for entry in entries:
-        click.echo(format_row(entry))
+        click.echo(write(entry))
     if not entries:
-        click.echo("no postbacks yet that fit", err=True)
+        click.echo(if_none, err=True)
 
 
-def _print_line(entry: dict[str, Any], json_wanted: bool) -> None:
+def _print_line(entry: dict[str, Any], json_wanted: bool, write: _Write) -> None:
     """One row at once, although standard output may be a pipe."""
-    click.echo(json.dumps(entry, ensure_ascii=False) if json_wanted else format_row(entry))
+    click.echo(json.dumps(entry, ensure_ascii=False) if json_wanted else write(entry))
     sys.stdout.flush()

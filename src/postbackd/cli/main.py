@@ -21,6 +21,9 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "source": ("sources:source", "Traffic sources: who sends visitors."),
     "offer": ("offers:offer", "Destination URLs of a network."),
     "campaign": ("campaigns:campaign", "Tracked links: a source and one or more offers."),
+    "target": ("targets:target", "Where traffic sources are told of conversions, and how."),
+    "rule": ("rules:rule", "Which conversions a target is told of."),
+    "delivery": ("deliveries:delivery", "What was sent to targets, what waits, and what was given up."),
     "presets": ("presets:presets", "What known networks and sources call things."),
     "report": ("report:report", "Clicks, postbacks, conversions, and how well they match."),
     "log": ("log:log", "The postback log, newest first."),
@@ -35,6 +38,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "completion": ("completion:completion", "Print the completion script of a shell."),
     "version": ("version:version", "Print the version."),
     "ingest": ("serve:ingest", "Run the front door alone, one of many on a PostgreSQL database."),
+    "deliver": ("serve:deliver", "Run the deliver role alone: traffic sources are told of conversions."),
+    "receiver": ("receiver:receiver", "Receive deliveries on this machine, print and verify them."),
 }
 """Command -> where it is (module of this package and attribute), and its line in the help."""
 

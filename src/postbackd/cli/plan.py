@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
@@ -9,21 +10,43 @@ import msgspec
 from msgspec import Struct
 
 from postbackd.cli.catalog_file import (
+    SECTIONS,
     CampaignRow,
     CatalogFile,
     FileError,
     NetworkRow,
     OfferRow,
+    RuleRow,
     SourceRow,
     write_document,
 )
-from postbackd.cli.entries import EntryError, check_entry, make_key, make_slug, need_preset
-from postbackd.core.model import Campaign, Catalog, CatalogEntry, Network, Offer, Source, WeightedOffer
+from postbackd.cli.entries import (
+    EntryError,
+    check_entry,
+    check_reactions,
+    doubts,
+    make_key,
+    make_slug,
+    need_preset,
+    usual_reactions,
+)
+from postbackd.cli.target_rows import TargetRow, needed_accounts, read_target
+from postbackd.core.model import (
+    Campaign,
+    Catalog,
+    CatalogEntry,
+    Network,
+    Offer,
+    Rule,
+    Source,
+    Target,
+    WeightedOffer,
+)
+from postbackd.core.shipping import WEBHOOK
+from postbackd.core.webhooks import SECRET
 from postbackd.reports.period import read_duration
 
-E = TypeVar("E", Network, Source, Offer, Campaign)
-
-KINDS = ("network", "source", "offer", "campaign")
+E = TypeVar("E", Network, Source, Offer, Campaign, Target, Rule)
 
 
 class Change(Struct, frozen=True, kw_only=True):
@@ -33,7 +56,7 @@ class Change(Struct, frozen=True, kw_only=True):
     kind: str
     name: str
     fields: dict[str, list[Any]] = {}
-    """For a change: field -> [what it is, what it becomes].  Keys are not shown."""
+    """For a change: field -> [what it is, what it becomes].  Keys and account values are not shown."""
 
 
 class Plan(Struct, frozen=True, kw_only=True):
@@ -42,19 +65,28 @@ class Plan(Struct, frozen=True, kw_only=True):
     changes: tuple[Change, ...]
     saves: tuple[CatalogEntry, ...]
     removals: tuple[CatalogEntry, ...]
+    wanted: Catalog
+    """What the catalog will be."""
 
 
-def make_plan(file: CatalogFile, stored: Catalog, slugs_ever: Collection[str]) -> Plan:
+Accounts = Mapping[str, Mapping[str, str]]
+"""Name of a target -> its new account values, sealed."""
+
+
+def make_plan(
+    file: CatalogFile, stored: Catalog, slugs_ever: Collection[str], accounts: Accounts | None = None
+) -> Plan:
     """Compare a file with the stored catalog.  ``slugs_ever``: of all campaigns, removed ones too.
 
     Raises ``FileError`` naming file, entry and field.
     """
-    wanted = _Reader(file, stored, slugs_ever).read()
+    accounts = accounts or {}
+    wanted = _Reader(file, stored, slugs_ever, accounts).read()
     saves: list[CatalogEntry] = []
     removals: list[CatalogEntry] = []
     changes: list[Change] = []
     before, after = write_document(stored, with_keys=True), write_document(wanted, with_keys=True)
-    for kind in KINDS:
+    for kind in SECTIONS:
         old: Mapping[str, CatalogEntry] = {entry.name: entry for entry in getattr(stored, f"{kind}s")}
         new: Mapping[str, CatalogEntry] = {entry.name: entry for entry in getattr(wanted, f"{kind}s")}
         rows = {row["name"]: row for row in before[kind]}
@@ -63,13 +95,13 @@ def make_plan(file: CatalogFile, stored: Catalog, slugs_ever: Collection[str]) -
             if name not in old:
                 changes.append(Change(action="create", kind=kind, name=name))
                 saves.append(new[name])
-            elif fields := _compare(rows[name], row):
+            elif fields := _compare(rows[name], row) | _compare_values(kind, accounts.get(name)):
                 changes.append(Change(action="change", kind=kind, name=name, fields=fields))
                 saves.append(new[name])
         gone = [entry for name, entry in old.items() if name not in new]
         changes += [Change(action="remove", kind=kind, name=entry.name) for entry in gone]
         removals += gone
-    return Plan(changes=tuple(changes), saves=tuple(saves), removals=tuple(removals))
+    return Plan(changes=tuple(changes), saves=tuple(saves), removals=tuple(removals), wanted=wanted)
 
 
 def _compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, list[Any]]:
@@ -80,11 +112,18 @@ def _compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, list[A
     }
 
 
+def _compare_values(kind: str, given: Mapping[str, str] | None) -> dict[str, list[Any]]:
+    return {"account values": ["(old values)", "(new values)"]} if kind == "target" and given else {}
+
+
 class _Reader:
     """The rows of a file as catalog entries, with the ids that stored entries of the same name have."""
 
-    def __init__(self, file: CatalogFile, stored: Catalog, slugs_ever: Collection[str]) -> None:
+    def __init__(
+        self, file: CatalogFile, stored: Catalog, slugs_ever: Collection[str], accounts: Accounts
+    ) -> None:
         self._file = file
+        self._accounts = accounts
         self._stored = stored
         self._slugs = set(slugs_ever) | {row.slug for row in file.campaigns if row.slug}
 
@@ -96,7 +135,18 @@ class _Reader:
         offers = self._entries("offer", self._file.offers, self._stored.offers, self._offer)
         self._offer_ids = {entry.name: entry.id for entry in offers}
         campaigns = self._entries("campaign", self._file.campaigns, self._stored.campaigns, self._campaign)
-        return Catalog(generation=0, networks=networks, sources=sources, offers=offers, campaigns=campaigns)
+        self._campaign_ids = {entry.name: entry.id for entry in campaigns}
+        targets = self._entries("target", self._file.targets, self._stored.targets, self._target)
+        self._targets = {entry.name: entry for entry in targets}
+        return Catalog(
+            generation=0,
+            networks=networks,
+            sources=sources,
+            offers=offers,
+            campaigns=campaigns,
+            targets=targets,
+            rules=self._entries("rule", self._file.rules, self._stored.rules, self._rule),
+        )
 
     def _entries(self, kind: str, rows: Sequence[Any], stored: Iterable[E], make: Any) -> tuple[E, ...]:
         known = {entry.name: entry for entry in stored}
@@ -158,6 +208,46 @@ class _Reader:
             offers=tuple(offers),
         )
 
+    def _target(self, row: TargetRow, stored: Target | None, new_id: int) -> Target:
+        given = self._accounts.get(row.name, {})
+        secrets = {**(stored.secrets if stored else {}), **given}
+        if row.account is not None:
+            secrets = {name: sealed for name, sealed in secrets.items() if name in {*row.account, *given}}
+        target = read_target(row, stored.id if stored else new_id, secrets)
+        needed = {*(row.account or ()), *needed_accounts(target)}
+        needed |= {SECRET} if target.how.kind == WEBHOOK else set()
+        missing = sorted(needed - secrets.keys())
+        if missing:
+            raise EntryError("account", self._say_missing(row.name, missing[0], stored is not None))
+        return target
+
+    def _say_missing(self, target: str, name: str, is_stored: bool) -> str:
+        step = f"postbackd target set {shlex.quote(target)} --account {name}=-"
+        if not is_stored:
+            value = shlex.quote(f"{target}:{name}=-")
+            step = f"postbackd apply {shlex.quote(self._file.path)} --yes --account {value}"
+        return f"the value {name} is not stored; give it with: {step}"
+
+    def _rule(self, row: RuleRow, stored: Rule | None, new_id: int) -> Rule:
+        if row.target not in self._targets:
+            raise EntryError("target", f"the file has no target {row.target!r}; add it or correct the name")
+        target = self._targets[row.target]
+        on_change, on_reversal = usual_reactions(target.how)
+        rule = Rule(
+            id=stored.id if stored else new_id,
+            name=row.name,
+            source=None if row.source is None else _refer("source", row.source, self._source_ids),
+            campaign=None if row.campaign is None else _refer("campaign", row.campaign, self._campaign_ids),
+            target=target.id,
+            condition=row.when.strip(),
+            delay_s=_read_window("delay", row.delay),
+            payout=row.payout.strip(),
+            on_change=row.on_change or on_change,
+            on_reversal=row.on_reversal or on_reversal,
+        )
+        check_reactions(rule, target)
+        return rule
+
 
 def _tuples(fields: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
     return {field: tuple(names) for field, names in fields.items()}
@@ -176,6 +266,16 @@ def _read_window(field: str, text: str) -> int:
         return read_duration(text)
     except ValueError as error:
         raise EntryError(field, str(error)) from error
+
+
+def find_warnings(plan: Plan) -> list[str]:
+    """What is doubtful about the rules that are saved, in sentences without a stop."""
+    return [
+        f"rule {entry.name!r}: {warning}"
+        for entry in plan.saves
+        if isinstance(entry, Rule)
+        for warning in doubts(plan.wanted, entry)
+    ]
 
 
 def describe_plan(plan: Plan) -> list[dict[str, Any]]:

@@ -19,7 +19,9 @@ def presets() -> None:
 
 
 @presets.command("list")
-@click.option("--role", type=click.Choice(["source", "network"]), help="Only what can be added as this.")
+@click.option(
+    "--role", type=click.Choice(["source", "network", "target"]), help="Only what can be added as this."
+)
 @as_json
 def list_presets(role: str | None, json_wanted: bool) -> None:
     """All presets, with how well each is known."""

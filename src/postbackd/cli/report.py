@@ -18,7 +18,7 @@ from postbackd.settings import Settings
 @as_json
 @takes_data
 def report(by: str | None, period: Period, settings: Settings, json_wanted: bool) -> None:
-    """Clicks, postbacks, conversions, and how well they match.
+    """Clicks, postbacks, conversions, how well they match, and how deliveries fare.
 
     All times are UTC. The match rate is healthy at 90 % or more.
     """

@@ -15,7 +15,7 @@ from postbackd.cli.example import describe_example, find_example, is_empty, make
 from postbackd.cli.options import takes_settings
 from postbackd.cli.session import Session, is_served, visit
 from postbackd.core.model import Catalog
-from postbackd.runtime import LOCK_NAME, run_ingest
+from postbackd.runtime import LOCK_NAME, run_deliver, run_ingest
 from postbackd.service_manager import ServiceManager, tell_while_serving
 from postbackd.settings import Settings, find_setting, list_settings
 from postbackd.store.base import StoreRefused, StoreUnavailable
@@ -43,8 +43,8 @@ def serve(example: bool, settings: Settings) -> int:
         catalog = visit(settings, lambda session: _prepare(session, example), create=True)
         _note_address(settings, base)
         words = _describe_start(settings, base, _address_of(listening), catalog if example else None)
-        role = Supervisor(listening, ["ingest", *_as_arguments(settings)], _as_environment(settings))
-        return role.run(lambda: _say(words))
+        supervisor = Supervisor(listening, _as_arguments(settings), _as_environment(settings))
+        return supervisor.run(lambda: _say(words), delivers=bool(catalog.rules))
 
 
 @click.command()
@@ -65,6 +65,27 @@ def ingest(inherit: str | None, settings: Settings) -> None:
             descriptor, ready, lifeline = (int(number) for number in inherit.split(","))
             with socket.socket(fileno=descriptor) as listening:
                 run_ingest(settings, listening, lambda: _tell(ready), lifeline)
+    except (StoreRefused, StoreUnavailable) as error:
+        raise click.ClickException(str(error)) from error
+
+
+@click.command()
+@click.option("--inherit", metavar="FD", type=int, hidden=True)
+@takes_settings(*ALL_SETTINGS)
+def deliver(inherit: int | None, settings: Settings) -> None:
+    """Run the deliver role alone, in this process, until Ctrl-C or SIGTERM.
+
+    It tells traffic sources of conversions, by the rules of the catalog. With a PostgreSQL database (--store) there may
+    be any number of them, on any number of machines.
+    """
+    manager = ServiceManager(os.environ)
+
+    def ready() -> None:
+        if inherit is None:
+            _announce("postbackd delivers", manager)
+
+    try:
+        run_deliver(settings, ready, inherit)
     except (StoreRefused, StoreUnavailable) as error:
         raise click.ClickException(str(error)) from error
 
@@ -121,8 +142,14 @@ def _describe_start(settings: Settings, base: str, address: str, catalog: Catalo
     lines = [f"postbackd listens on {address}, data in {settings.place}; Ctrl-C stops it"]
     example = find_example(catalog) if catalog is not None else None
     if example is not None:
-        lines += ["", describe_example(example, base)]
+        lines += ["", describe_example(example, base, _program())]
     return "\n".join(lines)
+
+
+def _program() -> str:
+    """How this program was called, to be typed again."""
+    called = Path(sys.argv[0])
+    return str(called.relative_to(Path.cwd())) if called.is_relative_to(Path.cwd()) else called.name
 
 
 def _announce(words: str, manager: ServiceManager) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import json
-import os
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +14,7 @@ import msgspec
 
 from postbackd.cli.options import now_ms
 from postbackd.core.model import Catalog, CatalogEntry, SigningKey
-from postbackd.runtime import LOCK_NAME, open_store, tend_store
+from postbackd.runtime import LOCK_NAME, is_held, open_store, tend_store
 from postbackd.settings import Settings
 from postbackd.store.base import CatalogConflict, Store, StoreRefused, StoreUnavailable
 
@@ -89,17 +87,7 @@ async def _visit(settings: Settings, work: Callable[[Session], Awaitable[T]], cr
 
 def is_served(settings: Settings) -> bool:
     """Whether a server holds the data directory."""
-    try:
-        file = os.open(Path(settings.data) / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return False
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(file)
+    return is_held(Path(settings.data) / LOCK_NAME)
 
 
 def base_url(settings: Settings) -> str:

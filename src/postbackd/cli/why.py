@@ -17,11 +17,13 @@ from postbackd.settings import Settings
 def why(id_: str, settings: Settings, json_wanted: bool) -> None:
     """What became of one id, and why.
 
-    ID is a click id, a request id, a conversion id or a transaction id. For an id that is not known: the cause and
-    the fix. Exit code 1 when nothing is stored under it.
+    ID is a click, request, conversion, delivery or transaction id. For an id that is not known: the cause and the
+    fix. Exit code 1 when nothing is stored under it.
     """
     if not id_.strip():
-        raise click.UsageError("the ID is empty; name a click, request, conversion or transaction id")
+        raise click.UsageError(
+            "the ID is empty; name a click, request, conversion, delivery or transaction id"
+        )
     document = visit(settings, lambda session: explain(session.store, id_, now_ms()))
     if json_wanted:
         print_json(document)

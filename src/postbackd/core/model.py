@@ -95,7 +95,85 @@ class Campaign(Struct, frozen=True, kw_only=True):
     offers: tuple[WeightedOffer, ...]
 
 
-CatalogEntry = Network | Source | Offer | Campaign
+class RequestForm(Struct, frozen=True, omit_defaults=True):
+    """A request as it is written down, with macros (see ``core.outgoing``)."""
+
+    url: str
+    method: str = "GET"
+    body_type: str = ""
+    """Empty (no body), ``form`` or ``json``."""
+    body: str = ""
+    """``form``: ``name=value&...`` with macros in the values; ``json``: a document with macros inside its strings."""
+    headers: dict[str, str] = {}
+
+
+class How(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """How a target is told something."""
+
+    kind: str = "postback"
+    """``postback``, ``webhook``, or a platform (see ``core.platforms``)."""
+    requests: dict[str, RequestForm] = {}
+    """Word of a ``Message`` -> request.  Without one for retractions or adjustments the source cannot take them."""
+    on_empty: str = "drop"
+    """A parameter whose macro has no value: ``drop`` it, or send it ``empty``."""
+    types: dict[str, str] = {}
+    """Our conversion type -> the source's word, macro ``{goal}``; others go as they are."""
+    statuses: dict[str, str] = {}
+    """Our status -> the source's word, macro ``{status}``."""
+    success: tuple[str, ...] = ()
+    """Regular expressions; where there are any, a 2xx answer is a success only if one is found in its body."""
+    failure: tuple[str, ...] = ()
+    """Regular expressions; a 2xx answer in whose body one is found is a failure."""
+    final: tuple[int, ...] = ()
+    """HTTP statuses by which this target says that trying again is useless."""
+    fresh_s: int = 0
+    """Older than this is not sent any more; 0: whatever its age."""
+    fresh_from: str = "conversion"
+    """What the age counts from: ``conversion`` or ``click``."""
+    schedule_s: tuple[int, ...] = ()
+    """Pauses before each attempt; empty: the usual ones (see ``core.retry``)."""
+    connect_ms: int = 2000
+    total_ms: int = 5000
+    concurrency: int = 32
+    """Requests to this target at the same time."""
+    options: dict[str, str] = {}
+    """What a platform wants to know, such as ``pixel_id`` or ``test_event_code``; nothing secret."""
+
+
+class Target(Struct, frozen=True, kw_only=True):
+    """Where deliveries go: an endpoint of a traffic source, and how it wants to be told."""
+
+    id: int
+    name: str
+    preset: str | None = None
+    how: How = How()
+    secrets: dict[str, str] = {}
+    """Name -> sealed value (see ``core.sealing``), used as ``{account.NAME}``."""
+
+
+class Rule(Struct, frozen=True, kw_only=True):
+    """Which conversions a target is told of.
+
+    It is of a source or of a campaign.  A campaign that has rules of its own follows these instead of its source's.
+    """
+
+    id: int
+    name: str
+    source: int | None = None
+    campaign: int | None = None
+    target: int
+    condition: str = ""
+    """See ``core.conditions``; empty: every approved conversion."""
+    delay_s: int = 0
+    payout: str = ""
+    """Empty: the value as received; ``fixed 2.50 USD``; or ``80%``."""
+    on_change: str = "ignore"
+    """``adjust`` or ``ignore``, when the value of a conversion changes that the source was told of."""
+    on_reversal: str = "ignore"
+    """``retract``, ``adjust`` (to 0) or ``ignore``, when the conversion is none any more."""
+
+
+CatalogEntry = Network | Source | Offer | Campaign | Target | Rule
 
 
 class SigningKey(Struct, frozen=True, kw_only=True):
@@ -117,6 +195,10 @@ class Catalog(Struct, frozen=True, kw_only=True):
     removed_offers: tuple[Offer, ...] = ()
     """Taken out of the catalog; their clicks still convert, within their windows."""
     campaigns: tuple[Campaign, ...] = ()
+    removed_campaigns: tuple[Campaign, ...] = ()
+    """Taken out of the catalog; their sources are still told of their conversions."""
+    targets: tuple[Target, ...] = ()
+    rules: tuple[Rule, ...] = ()
     signing_keys: tuple[SigningKey, ...] = ()
     privacy_key: bytes = b""
 

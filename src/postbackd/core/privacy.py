@@ -72,6 +72,10 @@ _SHORTEST_IPV6 = 7
 """``fe80::1``.  Shorter ones (``a::b``) are more often ids than addresses of a person."""
 
 
+_BETWEEN = re.compile(r"""([\s"'<>{}()\[\],;&=?]+)""")
+"""What stands between the words of a text."""
+
+
 class Masker:
     """Replaces values that are personal data by a hash under the deployment's privacy key."""
 
@@ -91,6 +95,18 @@ class Masker:
             return text
         plain = _plain(text)
         return self._hash(plain) if _is_formatted(plain) or _is_bare(plain) else text
+
+    def mask_words(self, text: str) -> str:
+        """A longer text, such as an answer, in which each word that is personal data is replaced.
+
+        When that leaves personal data (a telephone number in groups), the whole text is replaced.
+        """
+        if self.mask(text) == text:
+            return text
+        words = "".join(
+            part if index % 2 else self.mask(part) for index, part in enumerate(_BETWEEN.split(text))
+        )
+        return self.mask(words)
 
     def mask_opaque(self, text: str) -> str:
         """The same for ids that an ad network must get back unchanged: digits alone are never replaced."""

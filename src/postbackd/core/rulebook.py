@@ -12,7 +12,7 @@ from postbackd.core.terms import NetworkRules
 class Rulebook:
     """Keys, masker, networks and offers by id."""
 
-    __slots__ = ("catalog", "dedup", "keys", "masker", "networks", "offers")
+    __slots__ = ("_silent", "catalog", "dedup", "keys", "masker", "networks", "offers")
 
     def __init__(self, catalog: Catalog) -> None:
         self.catalog = catalog
@@ -24,7 +24,24 @@ class Rulebook:
             offer.id: offer for offer in (*catalog.removed_offers, *catalog.offers)
         }
 
+        self._silent = _silent_campaigns(catalog)
+
+    def owes(self, campaign: int | None) -> bool:
+        """Whether a source may want to hear of conversions of this campaign; ``None``: not known which it is."""
+        return bool(self.catalog.rules) and campaign not in self._silent
+
     def judge_again(self, original: Postback) -> Postback | None:
         """A stored postback through today's settings; ``None`` when its network was removed."""
         network = self.networks.get(original.request.network)
         return judge_again(original, network, self.keys, self.masker) if network else None
+
+
+def _silent_campaigns(catalog: Catalog) -> frozenset[int]:
+    """Campaigns without any rule, of their own or of their source."""
+    sources = {rule.source for rule in catalog.rules}
+    campaigns = {rule.campaign for rule in catalog.rules}
+    return frozenset(
+        campaign.id
+        for campaign in (*catalog.campaigns, *catalog.removed_campaigns)
+        if campaign.id not in campaigns and campaign.source not in sources
+    )

@@ -9,7 +9,7 @@ import socket
 from time import perf_counter
 
 from postbackd.core.click_id import StampMint
-from postbackd.core.model import Channel
+from postbackd.core.model import Catalog, Channel
 from postbackd.ingest import answers
 from postbackd.ingest.batcher import Batcher, now_ms
 from postbackd.ingest.catalog import Snapshot
@@ -61,6 +61,11 @@ class FrontDoor:
         self.connections: set[Connection] = set()
         self.draining = False
         self.now = perf_counter()
+
+    @property
+    def catalog(self) -> Catalog:
+        """The catalog by which requests are judged now."""
+        return self._snapshot.rulebook.catalog
 
     # --- requests --------------------------------------------------------------------------------------------
 

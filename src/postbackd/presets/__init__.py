@@ -15,7 +15,29 @@ import msgspec
 from msgspec import Struct
 
 Kind = Literal["source", "network", "mmp", "tracker", "rtb"]
-Role = Literal["source", "network"]
+Role = Literal["source", "network", "target"]
+
+
+class Receiving(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """How it takes what we send; only what is known of it."""
+
+    kind: str = "postback"
+    """Kind of target: ``postback``, or a platform with an API of its own."""
+    url: str | None = None
+    """Where it takes postbacks, when that is not the preset's ``postback_url``."""
+    statuses: dict[str, str] = {}
+    """Our status -> its word."""
+    success: tuple[str, ...] = ()
+    """Regular expressions, one of which is found in the body of a success."""
+    failure: tuple[str, ...] = ()
+    """Regular expressions, found in the body of a failure that is answered 2xx."""
+    final: tuple[int, ...] = ()
+    """HTTP statuses after which trying again is useless."""
+    fresh_s: int = 0
+    """Older than this is not taken; 0: not known."""
+    fresh_from: Literal["conversion", "click"] = "conversion"
+    reversal: Literal["retract", "adjust", "cannot"] = "cannot"
+    """What its postback URL can be told of a reversal; ``cannot`` when unknown."""
 
 
 class Preset(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -41,6 +63,7 @@ class Preset(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the network wants to hear, when it is not our JSON."""
     postback_url: str | None = None
     """Where it takes postbacks from us (a source), or its own example (a network)."""
+    target: Receiving = Receiving()
     method: str
     notes: str | None = None
     grade: str
@@ -51,12 +74,25 @@ class Preset(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """What a catalog entry with this preset can be."""
         if self.kind == "rtb":
             return ()
+        receiving: tuple[Role, ...] = ("target",) if self.is_target else ()
         if self.kind in ("network", "mmp"):
-            return ("network",)
+            return ("network", *receiving)
         if self.kind == "source":
-            return ("source",)
+            return ("source", *receiving)
         fields: tuple[tuple[Role, str], ...] = (("source", "source_click_id"), ("network", "click_id"))
-        return tuple(role for role, field in fields if field in self.fields)
+        return (*(role for role, field in fields if field in self.fields), *receiving)
+
+    @property
+    def is_target(self) -> bool:
+        """Whether it is known how it takes what we send."""
+        return self.target_url is not None or self.target.kind != "postback"
+
+    @property
+    def target_url(self) -> str | None:
+        """Where it takes postbacks from us, with ``<PLACEHOLDERS>``; ``None``: not known, or an API instead."""
+        if self.target.kind != "postback":
+            return None
+        return self.target.url or (self.postback_url if self.kind == "source" else None)
 
     def click_parameters(self) -> Mapping[str, str]:
         """Canonical click field -> macro, in the order of a click URL; the first ten others are sub1 to sub10."""

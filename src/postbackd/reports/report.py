@@ -10,6 +10,7 @@
 - ``duplicate_rate``: postbacks that repeated what was counted already, divided by all postbacks;
 - ``postback_success_rate``: postbacks that were accepted, updated, duplicate or held, divided by all postbacks
   and all requests that were refused at the door (unknown addresses apart: scanners are no senders);
+- ``deliveries``: see ``reports.delivery_figures``; a delivery belongs to the moment of its postback;
 - response times come from a histogram, so percentiles are upper bounds, at most one eighth too high.
 
 A rate with nothing to divide by is ``None``.  Money is decimal text.
@@ -28,6 +29,7 @@ from postbackd.core.model import Channel
 from postbackd.core.money import MICROS, write_micros
 from postbackd.core.statuses import Status
 from postbackd.core.verdicts import FINAL, Verdict
+from postbackd.reports.delivery_figures import share, sum_up_deliveries
 from postbackd.reports.period import Period, write_moment
 from postbackd.store.base import Store
 from postbackd.store.queries import GROUPINGS, STATEMENTS
@@ -64,8 +66,10 @@ async def build_report(store: Store, period: Period, by: str | None = None) -> d
     report |= summarise(clicks or [], postbacks or [], conversions or [], refusals)
     report["refusals"] = refusals
     report["response_ms"] = measure_times(await store.query("response_times", **minutes))
+    names = {(row["kind"], row["id"]): row["name"] for row in await store.query("names")}
+    report["deliveries"] = sum_up_deliveries(await store.query("deliveries_by_outcome", **stamps), names)
     if by is not None:
-        report |= {"by": by, "groups": await _build_groups(store, by, stamps)}
+        report |= {"by": by, "groups": await _build_groups(store, by, stamps, names)}
     return report
 
 
@@ -77,9 +81,10 @@ async def _ask(store: Store, table: str, by: str, stamps: Mapping[str, int]) -> 
     return await store.query(name, **stamps) if name in STATEMENTS else None
 
 
-async def _build_groups(store: Store, by: str, stamps: Mapping[str, int]) -> list[dict[str, Any]]:
+async def _build_groups(
+    store: Store, by: str, stamps: Mapping[str, int], names: Mapping[tuple[str, int], str]
+) -> list[dict[str, Any]]:
     tables = [await _ask(store, table, by, stamps) for table in _TABLES]
-    names = {(row["kind"], row["id"]): row["name"] for row in await store.query("names")}
     keys = {row["key"] for rows in tables for row in rows or ()}
     groups = []
     for key in sorted(keys, key=lambda key: (key is None, key)):
@@ -143,11 +148,6 @@ def summarise(
         "share_over_10_parameters": share(sum(row["over_10"] for row in postbacks), total),
         "channels": None if conversions is None else _compare_channels(conversions),
     }
-
-
-def share(part: int, whole: int) -> float | None:
-    """``part / whole`` to four decimals, ``None`` when there is no whole."""
-    return round(part / whole, 4) if whole else None
 
 
 def _add_up(pairs: Iterable[tuple[str, int]]) -> dict[str, int]:

@@ -39,6 +39,8 @@ def format_report(report: dict[str, Any]) -> str:
         parts.append(_format_counts("reason", report["postbacks"]["by_reason"]))
     if report["refusals"]:
         parts.append(_format_counts("refused at the door", report["refusals"]))
+    if report["deliveries"]["total"]:
+        parts.append(_format_deliveries(report["deliveries"]))
     if "groups" in report:
         parts.append(_format_groups(report["by"], report["groups"]))
     return "\n\n".join(parts)
@@ -98,6 +100,41 @@ def _format_channels(channels: dict[str, int]) -> str:
         f"{channels['s2s']} S2S ({channels['only_s2s']} only S2S), "
         f"{channels['pixel']} pixel ({channels['only_pixel']} only pixel), {channels['both']} both"
     )
+
+
+def _format_deliveries(figures: dict[str, Any]) -> str:
+    rows = [("all", figures)]
+    for kind in ("source", "target"):
+        rows += [(f"{kind} {group[kind] or '(unknown)'}", group) for group in figures[f"by_{kind}"]]
+    header = (
+        "deliveries",
+        "success",
+        "delivered",
+        "dead",
+        "waiting",
+        "cancelled",
+        "attempts each",
+        "p50",
+        "p95",
+    )
+    return format_table(header, [(name, *_delivery_cells(group)) for name, group in rows])
+
+
+def _delivery_cells(figures: dict[str, Any]) -> list[str]:
+    states = [str(figures["by_state"][state]) for state in ("delivered", "dead", "waiting", "cancelled")]
+    each = "-" if figures["attempts_each"] is None else f"{figures['attempts_each']:.2f}"
+    times = [_format_seconds(figures["seconds"][name]) for name in ("p50", "p95")]
+    return [percent(figures["success_rate"]), *states, each, *times]
+
+
+def _format_seconds(seconds: float | None) -> str:
+    """As people read it: ``12 ms``, ``3.4 s``, ``5.0 min``, ``2.5 h``."""
+    if seconds is None:
+        return "-"
+    for size, unit in ((3600, "h"), (60, "min"), (1, "s")):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds * 1000:.0f} ms"
 
 
 def _format_counts(title: str, counts: dict[str, int]) -> str:

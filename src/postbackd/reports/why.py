@@ -1,7 +1,7 @@
 """What became of one id: the whole timeline, or, for an id that is not known, the cause and the fix.
 
-An id is tried as a click id, a caller's own click id, a request or conversion id, and a transaction id, in this
-order; the first that is known answers.  Transaction ids need not be unique and are looked up without an
+An id is tried as a click id, a caller's own click id, a request, conversion or delivery id, and a transaction id, in
+this order; the first that is known answers.  Transaction ids need not be unique and are looked up without an
 index, which takes as long as reading the log does.
 """
 
@@ -17,8 +17,10 @@ from postbackd.core.model import Catalog, Channel, ClickKind
 from postbackd.core.money import write_micros
 from postbackd.core.privacy import Masker
 from postbackd.core.statuses import Status
+from postbackd.reports.deliveries import NoDelivery, find_delivery, looks_like_delivery
 from postbackd.reports.log import describe_row, format_row
 from postbackd.reports.period import write_moment
+from postbackd.reports.told import Teller, format_told
 from postbackd.store.base import Store
 
 _MOST_ROWS = 1000
@@ -27,22 +29,29 @@ _MOST_ROWS = 1000
 async def explain(store: Store, text: str, now_ms: int) -> dict[str, Any]:
     """The document that ``why --json`` prints.
 
-    Always has ``id``, ``kind``, ``found``, ``clicks``, ``conversions`` and ``events`` (oldest first); ``reason``,
-    ``cause`` and ``fix`` when something is wrong with the id.  An id that is not found has events all the same
+    Always has ``id``, ``kind``, ``found``, ``clicks``, ``conversions``, ``deliveries`` and ``events`` (oldest first);
+    ``reason``, ``cause`` and ``fix`` when something is wrong with the id.  A conversion has ``rules``: what each rule
+    in force makes of it.  An id that is not found has events all the same
     when postbacks brought it.
     """
-    return await _Search(store, await store.load_catalog(), now_ms).explain(text.strip())
+    catalog = await store.load_catalog()
+    keys = KeyRing(catalog.signing_keys)
+    teller = await Teller.load(store, catalog, keys, now_ms)
+    document = await _Search(store, catalog, keys, teller, now_ms).explain(text.strip())
+    return {"deliveries": [], **document}
 
 
 class _Search:
     """One look-up of one id."""
 
-    def __init__(self, store: Store, catalog: Catalog, now_ms: int) -> None:
+    def __init__(self, store: Store, catalog: Catalog, keys: KeyRing, teller: Teller, now_ms: int) -> None:
         self._store = store
-        self._keys = KeyRing(catalog.signing_keys)
+        self._keys = keys
+        self._teller = teller
         self._masker = Masker(catalog.privacy_key)
         self._campaigns = {campaign.id: campaign.name for campaign in catalog.campaigns}
         self._now_ms = now_ms
+        self._hint: str | None = None
 
     async def explain(self, text: str) -> dict[str, Any]:
         verified = self._keys.verify(text)
@@ -53,6 +62,7 @@ class _Search:
             ("own click id", await self._find_own_id(masked)),
             ("request id", await self._find_request(text)),
             ("conversion id", await self._find_conversion(text)),
+            ("delivery id", await self._find_delivery(text)),
             ("transaction id", await self._find_transaction(masked)),
         ):
             if found is not None:
@@ -90,6 +100,16 @@ class _Search:
         rows = [] if stamp is None else await self._store.query("conversion", conversion_id=stamp)
         return await self._of_clicks([rows[0]["click_id"]]) if rows else None
 
+    async def _find_delivery(self, text: str) -> dict[str, Any] | None:
+        if not looks_like_delivery(text):
+            return None
+        try:
+            row = await find_delivery(self._store, text)
+        except NoDelivery as error:
+            self._hint = str(error)
+            return None
+        return await self._of_clicks([row["click_id"]])
+
     async def _find_transaction(self, masked: str) -> dict[str, Any] | None:
         counted = await self._store.query("conversions_of_transaction", transaction_id=masked)
         logged = await self._store.query("postbacks_of_transaction", transaction_id=masked)
@@ -117,7 +137,7 @@ class _Search:
             }
         if finding.reason is Reason.CLICK_ID_FOREIGN and not rows:
             # Nobody sent it as a click id.  It may be any other id, mistyped or purged.
-            return document
+            return document if self._hint is None else {**document, "hint": self._hint}
         document |= _diagnosis(finding.reason)
         if finding.hint:
             document["hint"] = finding.hint
@@ -126,20 +146,30 @@ class _Search:
     # --- the timeline --------------------------------------------------------------------------------------------
 
     async def _of_clicks(self, stamps: list[int]) -> dict[str, Any]:
-        clicks, conversions, events = [], [], []
+        clicks, conversions, deliveries, events = [], [], [], []
         for stamp in stamps:
-            for row in await self._store.query("click", click_id=stamp):
+            visits = await self._store.query("click", click_id=stamp)
+            for row in visits:
                 clicks.append(describe_click(row, self._keys))
                 events.append(
                     {"time": clicks[-1]["time"], "event": "click", "click_id": clicks[-1]["click_id"]}
                 )
             rows = await self._store.query("log_of_click", click_id=stamp, limit=_MOST_ROWS)
             events += [self._postback(row) for row in rows]
-            for row in await self._store.query("conversions_of_click", click_id=stamp):
-                conversions.append(describe_conversion(row))
+            counted = await self._store.query("conversions_of_click", click_id=stamp)
+            owed = await self._store.query("deliveries_of_click", click_id=stamp) if counted else []
+            explained = await self._teller.explain(stamp, visits[0] if visits else None, counted, owed)
+            deliveries += await self._teller.deliveries(owed)
+            for row in counted:
+                conversions.append({**describe_conversion(row), **explained[row["conversion_id"]]})
                 changes = await self._store.query("history", conversion_id=row["conversion_id"])
                 events += [describe_change(change, row["currency"]) for change in changes]
-        return {"clicks": clicks, "conversions": conversions, "events": sorted(events, key=_by_time)}
+        return {
+            "clicks": clicks,
+            "conversions": conversions,
+            "deliveries": deliveries,
+            "events": sorted(events, key=_by_time),
+        }
 
     def _postback(self, row: Mapping[str, Any]) -> dict[str, Any]:
         return {"event": "postback", **describe_row(row, self._keys)}
@@ -220,7 +250,7 @@ def _headline(document: Mapping[str, Any]) -> str:
     if document["kind"] != "unknown":
         return f"{document['kind']}, its click is not stored"
     if not is_known(document):
-        return "no click, request, conversion or transaction has this id"
+        return "no click, request, conversion, delivery or transaction has this id"
     return "not the id of a click, but this is stored about it"
 
 
@@ -238,6 +268,7 @@ def format_story(document: Mapping[str, Any]) -> str:
             f"{conversion['currency']}, type {conversion['type']}"
             + (f", transaction {transaction}" if transaction else "")
             + f", by {' and '.join(conversion['channels'])}",
+            *format_told(document, conversion),
         ]
     if document["events"]:
         lines += ["", "timeline (UTC)", *(f"  {_format_event(event)}" for event in document["events"])]

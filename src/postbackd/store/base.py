@@ -8,11 +8,12 @@ that contradicts what is stored).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from msgspec import Struct
 
+from postbackd.core.deliveries import Delivery, Happened, Owed, Settled, TargetState, Told
 from postbackd.core.model import Catalog, CatalogEntry, Click, Postback, SigningKey
 from postbackd.core.rulebook import Rulebook
 from postbackd.core.verdicts import Verdict
@@ -94,6 +95,34 @@ class Written(Struct, frozen=True):
     clicks: Sequence[int]
     """The stamp under which each click is stored: its own, or the first one's when its own id was known already."""
     outcomes: Sequence[Outcome]
+
+
+class Look(Struct, frozen=True):
+    """What there is to do for a deliverer."""
+
+    events: Sequence[Happened]
+    """The oldest events of the outbox."""
+    told: Sequence[Told]
+    """Everything that was ever owed about those conversions among them that changed, oldest first."""
+    due: Collection[int]
+    """Targets with deliveries to send."""
+
+
+class Turn(Struct, frozen=True, kw_only=True):
+    """One turn of a deliverer, committed together: in this order, what became of deliveries, new ones, and a claim."""
+
+    holder: str
+    """Who takes the turn."""
+    now_ms: int
+    settled: Sequence[Settled] = ()
+    planned: Sequence[Happened] = ()
+    """Events that are done with.  What is owed for one that another deliverer was done with first is left out."""
+    owed: Sequence[Owed] = ()
+    states: Sequence[TargetState] = ()
+    rooms: Mapping[int, int] = {}
+    """Target -> how many due deliveries to claim."""
+    lease_ms: int = 0
+    """How long what is claimed is ours alone."""
 
 
 class Store(Protocol):
@@ -195,6 +224,31 @@ class Store(Protocol):
 
         ``limit`` of each at a time, or, where that is quick, whole days at once.  0: nothing is left.
         """
+        ...
+
+    async def look(self, targets: Sequence[int], now_ms: int, events: int) -> Look:
+        """What there is to do: up to so many ``events``, and which of the targets have due deliveries."""
+        ...
+
+    async def take_turn(self, turn: Turn) -> Sequence[Delivery]:
+        """Commit a turn, synced to disk; returns the deliveries that were claimed, in the order in which they were due.
+
+        Nobody else is given them before the lease ends, or this holder settles them: a delivery is never deleted to be
+        taken.  Of the messages about one conversion to one target only the oldest that waits is ever given out.  What
+        is settled by somebody who does not hold it any more changes nothing, but its attempt is kept.
+        """
+        ...
+
+    async def release(self, holder: str | None) -> int:
+        """Let everybody have what this holder claimed (``None``: what anybody did); returns how many that were."""
+        ...
+
+    async def resend(self, numbers: Sequence[int], now_ms: int) -> int:
+        """Send deliveries now: one that waits at once, any other again, under an id of its own; returns how many."""
+        ...
+
+    async def cancel(self, numbers: Sequence[int], now_ms: int, reason: str) -> int:
+        """Cancel those that wait and that nobody is sending at this moment; returns how many."""
         ...
 
     async def examine(self) -> dict[str, str]:

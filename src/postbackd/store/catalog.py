@@ -21,8 +21,10 @@ from postbackd.core.model import (
     CatalogEntry,
     Network,
     Offer,
+    Rule,
     SigningKey,
     Source,
+    Target,
     WeightedOffer,
 )
 from postbackd.store.base import CatalogConflict
@@ -100,6 +102,15 @@ CAMPAIGNS_OF_SOURCE = "SELECT name FROM campaigns WHERE source = ? AND removed_m
 OFFERS_OF_CAMPAIGNS = "SELECT name, offers FROM campaigns WHERE removed_ms IS NULL ORDER BY name"
 """Names of the campaigns, and the offers that each refers to."""
 
+RULES_OF_SOURCE = "SELECT name FROM rules WHERE source = ? AND removed_ms IS NULL ORDER BY name"
+"""Names of the rules of a source."""
+
+RULES_OF_CAMPAIGN = "SELECT name FROM rules WHERE campaign = ? AND removed_ms IS NULL ORDER BY name"
+"""Names of the rules of a campaign."""
+
+RULES_OF_TARGET = "SELECT name FROM rules WHERE target = ? AND removed_ms IS NULL ORDER BY name"
+"""Names of the rules that tell a target."""
+
 SLUG_HOLDER = "SELECT name, removed_ms FROM campaigns WHERE slug = ?"
 """The campaign, live or removed, that has a slug."""
 
@@ -108,6 +119,9 @@ CONFLICTS: Mapping[str, str] = {
     "network_key_once": "this endpoint key belongs to another network, or to one that was removed; choose another",
     "source_name_once": "a source of this name exists already; choose another name or change it with `source set`",
     "offer_name_once": "an offer of this name exists already; choose another name or change it with `offer set`",
+    "target_name_once": "a target of this name exists already; choose another name or change it with `target set`",
+    "rule_name_once": "a rule of this name exists already; choose another name or change it with `rule set`",
+    "rule_of_one": "a rule is of a source or of a campaign, not of both and not of none",
     "campaign_name_once": "a campaign of this name exists already; choose another or change it with `campaign set`",
     "campaign_slug_once": "this slug belongs to another campaign, or to a removed one; choose another with --slug",
     "campaign_fits_click_id": "16,777,215 campaigns were created, more than a click id can name; start a new database",
@@ -159,9 +173,25 @@ _TABLES: Mapping[type, _Table] = {
     Source: _Table("sources", ("name", "preset", "fields")),
     Offer: _Table("offers", ("name", "network", "url", "window_min_s", "window_max_s")),
     Campaign: _Table("campaigns", ("name", "slug", "source", "offers")),
+    Target: _Table("targets", ("name", "preset", "how", "secrets")),
+    Rule: _Table(
+        "rules",
+        (
+            "name",
+            "source",
+            "campaign",
+            "target",
+            "condition",
+            "delay_s",
+            "payout",
+            "on_change",
+            "on_reversal",
+        ),
+    ),
 }
+"""In the order in which they refer to each other."""
 
-_JSON_COLUMNS = frozenset({"fields", "types", "statuses", "offers"})
+_JSON_COLUMNS = frozenset({"fields", "types", "statuses", "offers", "how", "secrets"})
 
 
 # --- reading ---------------------------------------------------------------------------------------------------
@@ -177,17 +207,25 @@ async def load_catalog(db: Database, *, removed: bool = False) -> Catalog:
     """The catalog as one snapshot; with ``removed`` also the entries that were taken out of it (for their names)."""
     async with db.reading():
         offers = await _load(db, Offer, removed)
-        live = {offer.id for offer in offers}
+        campaigns = await _load(db, Campaign, removed)
         return Catalog(
             generation=await generation(db),
             networks=await _load(db, Network, removed),
             sources=await _load(db, Source, removed),
             offers=offers,
-            removed_offers=tuple(o for o in await _load(db, Offer, removed=True) if o.id not in live),
-            campaigns=await _load(db, Campaign, removed),
+            removed_offers=_others(await _load(db, Offer, removed=True), offers),
+            campaigns=campaigns,
+            removed_campaigns=_others(await _load(db, Campaign, removed=True), campaigns),
+            targets=await _load(db, Target, removed),
+            rules=await _load(db, Rule, removed),
             signing_keys=await load_signing_keys(db),
             privacy_key=await _load_privacy_key(db),
         )
+
+
+def _others(entries: Sequence[E], known: Sequence[E]) -> tuple[E, ...]:
+    ids = {entry.id for entry in known}
+    return tuple(entry for entry in entries if entry.id not in ids)
 
 
 async def load_signing_keys(db: Database) -> tuple[SigningKey, ...]:
@@ -242,8 +280,8 @@ async def change_catalog(
     """Save and remove many entries, all or none; returns the saved ones with their ids.
 
     A new entry has the id 0, or a negative one, different for each kind and entry, by which others of the same call may
-    refer to it.  Networks and sources are saved before offers, offers before campaigns, and removed the other way
-    round after all saves.  Raises ``CatalogConflict``.
+    refer to it.  What others refer to is saved before them, and removed after them and after all saves.  Raises
+    ``CatalogConflict``.
     """
     order = list(_TABLES)
     try:
@@ -316,6 +354,13 @@ def _resolve(entry: E, new_ids: Mapping[tuple[type, int], int]) -> E:
         offers = tuple(WeightedOffer(new_ids.get((Offer, o.offer), o.offer), o.weight) for o in entry.offers)
         source = new_ids.get((Source, entry.source), entry.source)
         return msgspec.structs.replace(entry, source=source, offers=offers)
+    if isinstance(entry, Rule):
+        return msgspec.structs.replace(
+            entry,
+            source=entry.source and new_ids.get((Source, entry.source), entry.source),
+            campaign=entry.campaign and new_ids.get((Campaign, entry.campaign), entry.campaign),
+            target=new_ids.get((Target, entry.target), entry.target),
+        )
     return entry
 
 
@@ -327,6 +372,10 @@ async def _check_references(db: Database, entry: CatalogEntry) -> None:
     elif isinstance(entry, Campaign):
         references.append((Source, entry.source))
         references.extend((Offer, weighted.offer) for weighted in entry.offers)
+    elif isinstance(entry, Rule):
+        references.append((Target, entry.target))
+        references += [(Source, entry.source)] if entry.source is not None else []
+        references += [(Campaign, entry.campaign)] if entry.campaign is not None else []
     for kind, id_ in references:
         if not await db.rows(_TABLES[kind].is_live, id_):
             word = "an offer" if kind is Offer else f"a {kind.__name__.lower()}"
@@ -349,12 +398,17 @@ async def _referring(db: Database, entry: CatalogEntry) -> str:
         found = [f"offer {name!r}" for (name,) in await db.rows(OFFERS_OF_NETWORK, entry.id)]
     elif isinstance(entry, Source):
         found = [f"campaign {name!r}" for (name,) in await db.rows(CAMPAIGNS_OF_SOURCE, entry.id)]
+        found += [f"rule {name!r}" for (name,) in await db.rows(RULES_OF_SOURCE, entry.id)]
     elif isinstance(entry, Offer):
         found = [
             f"campaign {name!r}"
             for name, offers in await db.rows(OFFERS_OF_CAMPAIGNS)
             if any(weighted.offer == entry.id for weighted in _OFFERS.decode(offers))
         ]
+    elif isinstance(entry, Campaign):
+        found = [f"rule {name!r}" for (name,) in await db.rows(RULES_OF_CAMPAIGN, entry.id)]
+    elif isinstance(entry, Target):
+        found = [f"rule {name!r}" for (name,) in await db.rows(RULES_OF_TARGET, entry.id)]
     else:
         found = []
     return ", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")

@@ -22,7 +22,7 @@ from postbackd.core.rules import Conversion
 from postbackd.store.base import Batch, StoreRefused
 from postbackd.store.postgres_insert import Insert
 from postbackd.store.postgres_write import PostgresTransaction, buckets_of
-from postbackd.store.write import Key, Row, StoredClick
+from postbackd.store.transaction import Key, Row, StoredClick
 
 _T = TypeVar("_T")
 
@@ -34,10 +34,24 @@ DISTRIBUTED = (
     "own_ids",
     "waiting",
     "pixel_conversions",
+    "outbox",
+    "deliveries",
+    "attempts",
 )
 """Tables that are spread over the machines by ``bucket``, the first one giving the pattern."""
 
-REFERENCE = ("networks", "sources", "offers", "campaigns", "signing_keys", "secrets", "settings")
+REFERENCE = (
+    "networks",
+    "sources",
+    "offers",
+    "campaigns",
+    "targets",
+    "rules",
+    "target_states",
+    "signing_keys",
+    "secrets",
+    "settings",
+)
 """Tables of which every machine has all rows, in the order in which they refer to each other."""
 
 HAS_CITUS = "SELECT to_regproc('create_distributed_table') IS NOT NULL"
@@ -46,8 +60,8 @@ HAS_CITUS = "SELECT to_regproc('create_distributed_table') IS NOT NULL"
 HAS_DISTRIBUTION = "SELECT to_regclass('pg_dist_partition') IS NOT NULL"
 """Whether there is a list of distributed tables."""
 
-IS_DISTRIBUTED = "SELECT EXISTS (SELECT 1 FROM pg_dist_partition WHERE logicalrelid = to_regclass('clicks'))"
-"""Whether our tables are in it."""
+IS_DISTRIBUTED = "SELECT EXISTS (SELECT 1 FROM pg_dist_partition WHERE logicalrelid = to_regclass($1::text))"
+"""Whether a table is in it."""
 
 DISTRIBUTE = "SELECT create_distributed_table($1::text::regclass, 'bucket', colocate_with => $2)"
 """Spread a table over the machines."""
@@ -113,26 +127,37 @@ async def distribute(db: asyncpg.Connection) -> Sequence[str]:
     """
     if not await db.fetchval(HAS_CITUS):
         raise StoreRefused("the database has no Citus; run CREATE EXTENSION citus and add the workers first")
-    if await _is_distributed(db):
-        return ()
     # Citus moves the rows with parallel connections otherwise, which cannot see the table of this transaction.
+    made = []
     async with db.transaction():
         await db.execute("SET LOCAL citus.multi_shard_modify_mode TO 'sequential'")
-        for table in REFERENCE:
-            await db.fetchval(MAKE_REFERENCE, table)
-        for table in DISTRIBUTED:
-            await db.fetchval(DISTRIBUTE, table, "default" if table == DISTRIBUTED[0] else DISTRIBUTED[0])
-    return (*REFERENCE, *DISTRIBUTED)
+        for table in (*REFERENCE, *DISTRIBUTED):
+            if await _is_distributed(db, table):
+                continue
+            if table in REFERENCE:
+                await db.fetchval(MAKE_REFERENCE, table)
+            else:
+                await db.fetchval(DISTRIBUTE, table, "default" if table == DISTRIBUTED[0] else DISTRIBUTED[0])
+            made.append(table)
+    return made
 
 
-async def _is_distributed(db: asyncpg.Connection) -> bool:
-    return bool(await db.fetchval(HAS_DISTRIBUTION) and await db.fetchval(IS_DISTRIBUTED))
+async def _is_distributed(db: asyncpg.Connection, table: str) -> bool:
+    return bool(await db.fetchval(HAS_DISTRIBUTION) and await db.fetchval(IS_DISTRIBUTED, table))
 
 
 async def read_shards(db: asyncpg.Connection) -> Sequence[int] | None:
-    """The shard of each bucket, ``None`` when the tables are not distributed."""
-    if not await _is_distributed(db):
+    """The shard of each bucket, ``None`` when the tables are not distributed.
+
+    Raises ``StoreRefused`` when those of a newer version are not, yet.
+    """
+    if not await _is_distributed(db, DISTRIBUTED[0]):
         return None
+    for table in (*REFERENCE, *DISTRIBUTED):
+        if not await _is_distributed(db, table):
+            raise StoreRefused(
+                f"table {table} is new and not distributed yet; run 'postbackd db distribute' once more"
+            )
     return [shard for _, shard in sorted(await db.fetch(SHARD_OF_BUCKETS, BUCKETS - 1))]
 
 

@@ -42,6 +42,14 @@ _POSTBACK_COLUMNS = (
     "request_id network channel verdict reason click_id campaign conversion_id click_text type value currency "
     "transaction_id status time found_in bytes parameters first_verdict first_reason"
 )
+_DELIVERY_COLUMNS = (
+    "click_id number request_id type transaction_id conversion_id campaign offer rule target message status "
+    "value_micros currency facts created_ms expires_ms state due_ms holder attempts settled_ms reason"
+)
+_ATTEMPT_COLUMNS = "click_id delivery attempt at_ms took_ms http_status excerpt error"
+_EVENT_COLUMNS = (
+    "click_id event request_id conversion_id status_from status value_micros_from value_micros currency"
+)
 
 
 class _Table(NamedTuple):
@@ -50,11 +58,16 @@ class _Table(NamedTuple):
     name: str
     columns: Sequence[str]
     numbers: Sequence[str]
-    """Columns that are added up to compare; of the others the lengths are."""
+    """Columns that are added up to compare; of the others the lengths are.  None at all: whole rows are hashed."""
     key: str = ""
     """The stamp by which it is divided into chunks; empty: it goes as a whole."""
     source: str = ""
     """What the rows are read from, when that is more than the table of this name."""
+
+
+def _hashed(name: str, columns: str, key: str = "", source: str = "") -> _Table:
+    """A table whose rows change, so that a digest has to see every character."""
+    return _Table(name, columns.split(), (), key, source)
 
 
 def _table(name: str, columns: str, texts: str = "", key: str = "", source: str = "") -> _Table:
@@ -68,6 +81,11 @@ _HISTORY_WITH_CLICKS = (
     "FROM conversion_history AS h JOIN temp.clicks_of_history AS k ON k.conversion_id = h.conversion_id)"
 )
 
+_ATTEMPTS_WITH_CLICKS = (
+    "(SELECT d.click_id, a.delivery, a.attempt, a.at_ms, a.took_ms, a.http_status, a.excerpt, a.error "
+    "FROM attempts AS a JOIN deliveries AS d ON d.number = a.delivery)"
+)
+
 _LARGE = (
     _table(
         "clicks",
@@ -75,7 +93,7 @@ _LARGE = (
         "source_click_id country ip_prefix own_id sub1 sub2 sub3 sub4 sub5 sub6 sub7 sub8 sub9 sub10",
         "click_id",
     ),
-    _table("conversions", _CONVERSION_COLUMNS, "type transaction_id currency", "click_id"),
+    _hashed("conversions", _CONVERSION_COLUMNS, "click_id"),
     _table("conversion_history", _HISTORY_COLUMNS, "status_word", "click_id", _HISTORY_WITH_CLICKS),
     _table(
         "postbacks",
@@ -83,12 +101,16 @@ _LARGE = (
         "click_text type value currency transaction_id status time found_in",
         "request_id",
     ),
+    _hashed("deliveries", _DELIVERY_COLUMNS, "click_id"),
+    _hashed("attempts", _ATTEMPT_COLUMNS, "click_id", _ATTEMPTS_WITH_CLICKS),
 )
 
 _WHOLE = (
     _table("own_ids", "own_id click_id", "own_id"),
     _table("waiting", "click_ref request_id", "click_ref"),
     _table("pixel_conversions", "click_id type", "type"),
+    _hashed("outbox", _EVENT_COLUMNS),
+    _hashed("target_states", "target state since_ms until_ms reason"),
     _table("refusals", "minute kind count", "kind"),
     _table("response_times", "minute bucket count total_us"),
 )
@@ -98,6 +120,11 @@ _CATALOG = (
     _table("sources", "id name preset fields removed_ms"),
     _table("offers", "id name network url window_min_s window_max_s removed_ms"),
     _table("campaigns", "id name slug source offers removed_ms"),
+    _table("targets", "id name preset how secrets removed_ms"),
+    _table(
+        "rules",
+        "id name source campaign target condition delay_s payout on_change on_reversal removed_ms",
+    ),
     _table("signing_keys", "id secret active_from_ms retired"),
 )
 """In the order in which they refer to each other.  Small, and copied every time."""
@@ -111,6 +138,12 @@ WHERE conversion_id IN (SELECT conversion_id FROM conversion_history)
 
 SERVED = "SELECT EXISTS (SELECT 1 FROM nodes)"
 """Whether a server has ever run on the database: what it counted would be lost."""
+
+SET_NUMBERS = """
+SELECT setval('delivery_numbers', (SELECT coalesce(max(number), 0) + 1 FROM deliveries)),
+       setval(pg_get_serial_sequence('outbox', 'event'), (SELECT coalesce(max(event), 0) + 1 FROM outbox))
+"""
+"""Go on counting after what was copied."""
 
 MONEY = (
     "SELECT currency, CAST(sum(value_micros / 1000000) AS BIGINT), CAST(sum(value_micros % 1000000) AS BIGINT), "
@@ -176,6 +209,7 @@ class Mover:
             )
         for table in _WHOLE:
             yield await self._copy_chunk(table, 0, 0)
+        await self._target.execute(SET_NUMBERS)
 
     async def verify(self) -> Sequence[str]:
         """What the two databases do not agree on, in words; empty when they hold the same."""
@@ -291,10 +325,10 @@ _POSTGRES = _Dialect("ascii({})", "ascii(right({}, 1))", "('x' || substr(md5({})
 def _digest(table: _Table, source: str, where: str, dialect: _Dialect) -> str:
     """One row that tells two versions of a chunk apart: its size, and some sums.
 
-    Conversions change, and are money: a hash of each whole row is summed.  The other tables only grow, but for the
-    verdicts of replays; of those every column is summed, with a weight that depends on the row.
+    Conversions and deliveries change, and are money: a hash of each whole row is summed.  Most others only grow, but
+    for the verdicts of replays; of those every column is summed, with a weight that depends on the row.
     """
-    if table.name == "conversions":
+    if not table.numbers:
         row = " || '|' || ".join(f"coalesce(CAST(t.{column} AS TEXT), '~')" for column in table.columns)
         terms: Sequence[str] = [dialect.hash.format(row)]
     else:
@@ -323,13 +357,16 @@ def _md5_number(*texts: Any) -> int:
     return int.from_bytes(md5(text.encode(), usedforsecurity=False).digest()[:4], "big")
 
 
+_WITHOUT_BUCKET = ("refusals", "response_times", "target_states")
+
+
 def _extra_columns(table: _Table) -> tuple[str, ...]:
-    return () if table.name in ("refusals", "response_times") else ("bucket",)
+    return () if table.name in _WITHOUT_BUCKET else ("bucket",)
 
 
 def _with_bucket(table: _Table, row: tuple[Any, ...]) -> tuple[Any, ...]:
     name = table.name
-    if name in ("refusals", "response_times"):
+    if name in _WITHOUT_BUCKET:
         return row
     if name == "own_ids":
         return (*row, bucket_of_text(row[0]))

@@ -17,10 +17,21 @@ from typing import Any, TypeVar
 import asyncpg
 
 from postbackd.core.click_id import MAX_STAMP, first_stamp_at
+from postbackd.core.deliveries import Delivery
 from postbackd.core.model import Catalog, CatalogEntry, Postback, SigningKey
 from postbackd.core.rulebook import Rulebook
-from postbackd.store import catalog, citus, postgres_nodes
-from postbackd.store.base import Batch, NodeLease, Outcome, Purgeable, StoreAway, StoreRefused, Written
+from postbackd.store import catalog, citus, postgres_nodes, postgres_outbox
+from postbackd.store.base import (
+    Batch,
+    Look,
+    NodeLease,
+    Outcome,
+    Purgeable,
+    StoreAway,
+    StoreRefused,
+    Turn,
+    Written,
+)
 from postbackd.store.postgres_connection import (
     AWAY,
     CATALOG_CHANNEL,
@@ -29,9 +40,11 @@ from postbackd.store.postgres_connection import (
     check_server,
     connect_durably,
     disconnect,
+    is_cut_short,
     refusing,
     unavailable,
 )
+from postbackd.store.postgres_insert import PartitionMissing
 from postbackd.store.postgres_partitions import (
     Partition,
     finish_drops,
@@ -41,7 +54,7 @@ from postbackd.store.postgres_partitions import (
 from postbackd.store.postgres_purge import LAST_STAMP, count_purgeable, purge
 from postbackd.store.postgres_schema import migrate, read_state
 from postbackd.store.postgres_write import PostgresTransaction
-from postbackd.store.postgres_writer import FIND_OUTCOMES, Writer
+from postbackd.store.postgres_writer import FIND_OUTCOMES, IN_THE_WAY, Writer
 
 _T = TypeVar("_T")
 
@@ -66,6 +79,11 @@ _WRITERS = 8
 _QUESTION_TIMEOUT_S = 5.0
 """For small questions on which a server waits."""
 
+_TURN_TIMEOUT_S = 30.0
+"""For what a deliverer commits."""
+
+_MOST_TRIES = 8
+
 _ASK_GENERATION_EVERY_S = 0.4
 """A node that hears of changes asks all the same, in case it did not hear one."""
 
@@ -81,6 +99,7 @@ class PostgresStore:
         self._writers: Sequence[Writer] = ()
         self._shards: Sequence[int] | None = None
         """The shard of each bucket, where the tables are distributed."""
+        self._transaction_kind: type[PostgresTransaction] = PostgresTransaction
         self._asker: asyncpg.Connection | None = None
         self._asking = asyncio.Lock()
         """Held by whoever uses the connection for questions and upkeep."""
@@ -123,9 +142,11 @@ class PostgresStore:
             await migrate(db)
             await catalog.initialise(PostgresDatabase(db))
         self._shards = await citus.read_shards(db)
-        kind, count = (PostgresTransaction, 1) if self._shards is None else (citus.CitusTransaction, _WRITERS)
+        distributed = self._shards is not None
+        self._transaction_kind = citus.CitusTransaction if distributed else PostgresTransaction
         self._writers = [
-            Writer(self._dsn, self._write_timeout_s, kind, self._make_partitions) for _ in range(count)
+            Writer(self._dsn, self._write_timeout_s, self._transaction_kind, self._make_partitions)
+            for _ in range(_WRITERS if distributed else 1)
         ]
         if create:
             await self.tend()
@@ -311,6 +332,41 @@ class PostgresStore:
         alone = self._shards is not None
         return await self._ask(lambda db: purge(db, first_stamp_at(before_ms), limit, alone=alone))
 
+    async def look(self, targets: Sequence[int], now_ms: int, events: int) -> Look:
+        distributed = self._shards is not None
+        return await self._ask(
+            lambda db: postgres_outbox.look(db, targets, now_ms, events, distributed=distributed),
+            _QUESTION_TIMEOUT_S,
+        )
+
+    async def take_turn(self, turn: Turn) -> Sequence[Delivery]:
+        return await self._change(lambda db, tx: postgres_outbox.take_turn(db, tx, turn))
+
+    async def release(self, holder: str | None) -> int:
+        return await self._ask(lambda db: postgres_outbox.release(db, holder))
+
+    async def resend(self, numbers: Sequence[int], now_ms: int) -> int:
+        return await self._change(lambda db, tx: postgres_outbox.resend(db, tx, numbers, now_ms))
+
+    async def cancel(self, numbers: Sequence[int], now_ms: int, reason: str) -> int:
+        return await self._change(lambda db, tx: postgres_outbox.cancel(db, numbers, now_ms, reason))
+
+    async def _change(self, work: Callable[[asyncpg.Connection, PostgresTransaction], Awaitable[_T]]) -> _T:
+        """Do the work in one transaction; again where others got in its way or a partition was missing."""
+
+        async def change(db: asyncpg.Connection) -> _T:
+            for _ in range(_MOST_TRIES):
+                try:
+                    async with db.transaction():
+                        return await work(db, self._transaction_kind(db))
+                except PartitionMissing as error:
+                    await make_partitions(db, error.partitions)
+                except IN_THE_WAY:
+                    continue
+            raise StoreAway("others got in the way too often")
+
+        return await self._ask(change, _TURN_TIMEOUT_S)
+
     async def tend(self) -> None:
         """Make the partitions of the next days, and end what an interrupted purge began."""
 
@@ -356,6 +412,12 @@ class PostgresStore:
                 timer = asyncio.get_running_loop().call_later(timeout_s, db.terminate)
             return await question(db)
         except (asyncpg.PostgresError, *AWAY) as error:
+            raise unavailable(error) from error
+        except TypeError as error:
+            if not is_cut_short(error):
+                raise
+            if self._asker is not None:
+                self._asker.terminate()
             raise unavailable(error) from error
         finally:
             if timer is not None:

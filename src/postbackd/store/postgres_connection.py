@@ -126,6 +126,11 @@ def refusing(dsn: str) -> Iterator[None]:
         ) from error
 
 
+def is_cut_short(error: BaseException) -> bool:
+    """Whether the driver stumbled over rows that a server still sent after it had said that it ends the session."""
+    return isinstance(error, TypeError) and str(error) == "Expected list, got dict"
+
+
 def unavailable(error: Exception) -> StoreAway:
     """A foreign error as the store's."""
     return StoreAway(_one_line(error))

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import asyncpg
 
 from postbackd.store.postgres_partitions import Partition, partition_of
-from postbackd.store.write import Row
+from postbackd.store.transaction import Row
 
 
 class PartitionMissing(Exception):

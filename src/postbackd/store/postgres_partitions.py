@@ -25,7 +25,14 @@ WHERE i.inhparent = $1::text::regclass AND NOT i.inhdetachpending ORDER BY c.rel
 """
 """The partitions of a table."""
 
-TABLES = {"clicks": "day", "postbacks": "day", "conversions": "month", "conversion_history": "month"}
+TABLES = {
+    "clicks": "day",
+    "postbacks": "day",
+    "conversions": "month",
+    "conversion_history": "month",
+    "deliveries": "month",
+    "attempts": "month",
+}
 """Table -> how long the time of one partition is.  What is purged goes by the day.  What is kept for years goes by the
 month: every partition costs each statement on its table a lock."""
 

@@ -18,7 +18,8 @@ from postbackd.core.rules import Conversion
 from postbackd.core.verdicts import Verdict
 from postbackd.store.base import FlowMinute
 from postbackd.store.postgres_insert import Insert
-from postbackd.store.write import STORED_FIELDS, Key, Row, StoredClick, read_postback
+from postbackd.store.transaction import Key, Row, StoredClick
+from postbackd.store.write import STORED_FIELDS, read_postback
 
 
 class MustRunAlone(Exception):
@@ -110,6 +111,13 @@ ADD_HISTORY = Insert(
     "ON CONFLICT (request_id, click_id, bucket) DO NOTHING",
 )
 """Changes of conversions."""
+
+ADD_EVENTS = Insert(
+    "outbox",
+    "request_id bigint, click_id bigint, conversion_id bigint, status_from smallint, status smallint, "
+    "value_micros_from bigint, value_micros bigint, currency text, bucket smallint",
+)
+"""What happened to conversions, for the rules to look at."""
 
 ADD_POSTBACKS = Insert(
     "postbacks",
@@ -273,6 +281,9 @@ class PostgresTransaction:
 
     async def add_history(self, rows: Sequence[Row]) -> None:
         await self.insert(ADD_HISTORY, [(*row, bucket_of_stamp(row[0])) for row in rows])
+
+    async def add_events(self, rows: Sequence[Row]) -> None:
+        await self.insert(ADD_EVENTS, [(*row, bucket_of_stamp(row[1])) for row in rows])
 
     async def add_postbacks(self, rows: Sequence[Row]) -> None:
         await self.insert(ADD_POSTBACKS, [(*row, bucket_of_log_row(row)) for row in rows])

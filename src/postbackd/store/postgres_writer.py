@@ -28,6 +28,7 @@ from postbackd.store.postgres_connection import (
     WRITING,
     connect_durably,
     disconnect,
+    is_cut_short,
     unavailable,
 )
 from postbackd.store.postgres_insert import PartitionMissing
@@ -70,7 +71,8 @@ POISONED = (
 )
 """What a row that cannot be stored raises; everything else concerns the database itself."""
 
-_IN_THE_WAY = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+IN_THE_WAY = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+"""What a transaction raises that others got in the way of: it has done nothing, and is tried again."""
 
 _MOST_TRIES = 8
 
@@ -189,7 +191,7 @@ class Writer:
                     if lost and (written := await self._find_written(db, batch)):
                         return written
                     return await self._write_once(db, batch, rulebook, alone=alone)
-            except _IN_THE_WAY:
+            except IN_THE_WAY:
                 continue
             except MustRunAlone:
                 alone = True
@@ -200,9 +202,9 @@ class Writer:
                 if not (error.table_name or "").startswith("postbacks"):
                     raise
                 lost = True  # the same requests are in the log: this batch, from a session that was lost
-            except POISONED:  # what asyncpg cannot encode is among the next, too
-                raise
-            except _BROKEN as error:
+            except (*POISONED, *_BROKEN) as error:
+                if isinstance(error, POISONED) and not is_cut_short(error):
+                    raise  # what asyncpg cannot encode is an interface error of it, too
                 self._drop()
                 if lost:
                     raise unavailable(error) from error

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from postbackd.core.click_id import MAX_STAMP
+from postbackd.core.click_id import EPOCH_MS, MAX_STAMP
 
 
 class Statement(NamedTuple):
@@ -23,6 +23,9 @@ class Statement(NamedTuple):
 
 
 _ALL_TIME: Mapping[str, Any] = {"since": 0, "until": MAX_STAMP}
+
+CLICK_OF_POSTBACK = "k.click_id = p.click_id"
+"""The join of two large tables: a distributed database wants to be told, too, that both rows are on one shard."""
 
 _LOG_COLUMNS = """
 SELECT p.request_id, p.network, n.name AS network_name, p.channel, p.verdict, p.reason, p.click_id, p.campaign,
@@ -73,6 +76,49 @@ LEFT JOIN networks AS n ON n.id = v.network
 LEFT JOIN campaigns AS m ON m.id = v.campaign
 LEFT JOIN offers AS o ON o.id = v.offer
 """
+
+_DELIVERY_COLUMNS = """
+SELECT d.number, d.request_id, d.click_id, d.type, d.transaction_id, d.conversion_id, d.campaign,
+       m.name AS campaign_name, d.rule, r.name AS rule_name, d.target, t.name AS target_name, d.message, d.status,
+       d.value_micros, d.currency, d.facts, d.created_ms, d.expires_ms, d.state, d.due_ms, d.holder, d.attempts,
+       d.settled_ms, d.reason
+FROM deliveries AS d
+LEFT JOIN campaigns AS m ON m.id = d.campaign
+LEFT JOIN rules AS r ON r.id = d.rule
+LEFT JOIN targets AS t ON t.id = d.target
+"""
+
+_DELIVERY_FILTERS = """
+WHERE d.request_id >= :since AND d.request_id < :until AND d.number > :after AND d.number <= :last
+  AND (CAST(:state AS INTEGER) IS NULL OR d.state = CAST(:state AS INTEGER))
+  AND (CAST(:target AS INTEGER) IS NULL OR d.target = CAST(:target AS INTEGER))
+  AND (CAST(:rule AS INTEGER) IS NULL OR d.rule = CAST(:rule AS INTEGER))
+"""
+
+# Not the ones that were sent again since, nor those whose conversion went on without them (reversed, say): sent
+# again, they would tell the source twice, or what is no longer true.
+_STILL_TRUE = f"""
+  AND NOT EXISTS (SELECT 1 FROM deliveries AS k
+                  WHERE {CLICK_OF_POSTBACK} AND k.conversion_id = p.conversion_id AND k.rule = p.rule
+                    AND k.message = p.message AND k.number > p.number)
+  AND EXISTS (SELECT 1 FROM conversions AS k
+              WHERE {CLICK_OF_POSTBACK} AND k.conversion_id = p.conversion_id AND k.status = p.status)
+"""
+
+_RESENDABLE = f"""
+FROM deliveries AS p JOIN targets AS t ON t.id = p.target AND t.removed_ms IS NULL
+{_DELIVERY_FILTERS.replace("d.", "p.")} AND p.state <> 1 {_STILL_TRUE}
+"""
+
+_DELIVERY_DEFAULTS: Mapping[str, Any] = {
+    **_ALL_TIME,
+    "after": -1,
+    "last": MAX_STAMP,
+    "state": None,
+    "target": None,
+    "rule": None,
+    "limit": 100,
+}
 
 _PIECES: Mapping[str, Statement] = {
     "log": Statement(
@@ -157,10 +203,108 @@ _PIECES: Mapping[str, Statement] = {
         f"SELECT count(*) AS count FROM postbacks AS p {_LOG_FILTERS} {_REPLAYABLE}",
         _LOG_DEFAULTS,
     ),
+    "deliveries": Statement(
+        "Deliveries, newest first.",
+        f"{_DELIVERY_COLUMNS} {_DELIVERY_FILTERS} ORDER BY d.number DESC LIMIT :limit",
+        _DELIVERY_DEFAULTS,
+    ),
+    "deliveries_from": Statement(
+        "Deliveries after one that was seen, oldest first.",
+        f"{_DELIVERY_COLUMNS} {_DELIVERY_FILTERS} ORDER BY d.number LIMIT :limit",
+        _DELIVERY_DEFAULTS,
+    ),
+    "delivery_count": Statement(
+        "How many deliveries there are.",
+        f"SELECT count(*) AS count FROM deliveries AS d {_DELIVERY_FILTERS}",
+        _DELIVERY_DEFAULTS,
+    ),
+    "delivery": Statement(
+        "One delivery by its number.",
+        f"{_DELIVERY_COLUMNS} WHERE d.number = :number",
+        {},
+    ),
+    "deliveries_of_click": Statement(
+        "Everything that was ever owed about the conversions of one click, oldest first.",
+        f"{_DELIVERY_COLUMNS} WHERE d.conversion_id IN "
+        "(SELECT v.conversion_id FROM conversions AS v WHERE v.click_id = :click_id) "
+        "AND d.click_id = :click_id ORDER BY d.number",
+        {},
+    ),
+    "resendable": Statement(
+        "Numbers of ended deliveries that make sense to be sent again, oldest first.",
+        f"SELECT p.number {_RESENDABLE} ORDER BY p.number LIMIT :limit",
+        _DELIVERY_DEFAULTS,
+    ),
+    "resendable_count": Statement(
+        "How many ended deliveries make sense to be sent again.",
+        f"SELECT count(*) AS count {_RESENDABLE}",
+        _DELIVERY_DEFAULTS,
+    ),
+    "last_delivery": Statement(
+        "The newest delivery's number.",
+        "SELECT max(number) AS number FROM deliveries",
+        {},
+    ),
+    "deliveries_given_up": Statement(
+        "Deliveries that ended without success since a time, the latest last.",
+        f"{_DELIVERY_COLUMNS} WHERE d.state >= 3 AND d.settled_ms >= :from_ms "
+        "ORDER BY d.settled_ms, d.number LIMIT :limit",
+        {"limit": 500},
+    ),
+    "dead_by_reason": Statement(
+        "Deliveries that died since a time and that nothing has made up for, by target and reason, most first.",
+        "SELECT p.target, t.name AS target_name, p.reason, count(*) AS count FROM deliveries AS p "
+        "JOIN targets AS t ON t.id = p.target AND t.removed_ms IS NULL "
+        f"WHERE p.state >= 3 AND p.state = 3 AND p.settled_ms >= :from_ms {_STILL_TRUE} "
+        "GROUP BY p.target, t.name, p.reason ORDER BY count(*) DESC, p.reason",
+        {},
+    ),
+    "overdue": Statement(
+        "Deliveries that should have been sent before a time, by target, and since when the first one should.",
+        "SELECT d.target, t.name AS target_name, count(*) AS count, min(d.due_ms) AS due_ms FROM deliveries AS d "
+        "JOIN targets AS t ON t.id = d.target AND t.removed_ms IS NULL "
+        "WHERE d.state = 1 AND d.due_ms < :before_ms GROUP BY d.target, t.name ORDER BY d.target",
+        {},
+    ),
+    "attempts_of_delivery": Statement(
+        "Every attempt of one delivery, oldest first.",
+        "SELECT attempt, at_ms, took_ms, http_status, excerpt, error FROM attempts "
+        "WHERE delivery = :number ORDER BY attempt",
+        {},
+    ),
+    "last_attempt": Statement(
+        "The latest attempt of one delivery.",
+        "SELECT delivery, attempt, at_ms, took_ms, http_status, excerpt, error FROM attempts "
+        "WHERE delivery = :number ORDER BY attempt DESC LIMIT 1",
+        {},
+    ),
+    "attempts_from": Statement(
+        "Attempts that began at a time or later, oldest first.",
+        "SELECT delivery, attempt, at_ms, took_ms, http_status, excerpt, error FROM attempts "
+        "WHERE at_ms >= :from_ms ORDER BY at_ms, delivery, attempt LIMIT :limit",
+        {"limit": 500},
+    ),
+    "events_of_click": Statement(
+        "What happened to the conversions of a click and the rules have not been asked about yet.",
+        "SELECT event, request_id, conversion_id FROM outbox WHERE click_id = :click_id ORDER BY event",
+        {},
+    ),
+    "outbox_count": Statement(
+        "How many events wait for the rules to be asked, and the oldest request among them.",
+        "SELECT count(*) AS count, min(request_id) AS request_id FROM outbox",
+        {},
+    ),
+    "target_states": Statement(
+        "Targets that are not served as usual.",
+        "SELECT s.target, t.name AS target_name, s.state, s.since_ms, s.until_ms, s.reason FROM target_states AS s "
+        "LEFT JOIN targets AS t ON t.id = s.target ORDER BY s.target",
+        {},
+    ),
     "names": Statement(
         "Names of everything that ever was in the catalog.",
         "SELECT 'network' AS kind, id, name FROM networks UNION ALL SELECT 'source', id, name FROM sources "
-        "UNION ALL SELECT 'offer', id, name FROM offers UNION ALL SELECT 'campaign', id, name FROM campaigns",
+        "UNION ALL SELECT 'offer', id, name FROM offers UNION ALL SELECT 'campaign', id, name FROM campaigns "
+        "UNION ALL SELECT 'target', id, name FROM targets",
         {},
     ),
     "refusals": Statement(
@@ -188,9 +332,6 @@ class _Grouping(NamedTuple):
     conversions: str | None
     joins: tuple[str, str, str] = ("", "", "")
 
-
-CLICK_OF_POSTBACK = "k.click_id = p.click_id"
-"""The join of two large tables: a distributed database wants to be told, too, that both rows are on one shard."""
 
 _DAY = "({stamp} >> 22) / 86400000"
 _HOUR = "({stamp} >> 22) / 3600000"
@@ -263,7 +404,37 @@ def _report_statements() -> Mapping[str, Statement]:
                 "WHERE v.conversion_id >= :since AND v.conversion_id < :until GROUP BY 1, 2, 3, 4",
                 _ALL_TIME,
             )
+    made["deliveries_by_outcome"] = Statement(
+        "Deliveries by source, target, state and rung of the ladder of times.",
+        f"SELECT m.source, d.target, d.state, {_rung('d.took_ms')} AS rung, count(*) AS count, "
+        "CAST(sum(d.attempts) AS BIGINT) AS attempts "
+        "FROM (SELECT campaign, target, state, attempts, "
+        f"coalesce(settled_ms, 0) - (request_id >> 22) - {EPOCH_MS} AS took_ms "
+        "FROM deliveries WHERE request_id >= :since AND request_id < :until) AS d "
+        "LEFT JOIN campaigns AS m ON m.id = d.campaign GROUP BY 1, 2, 3, 4",
+        _ALL_TIME,
+    )
     return made
+
+
+_SECOND, _MINUTE, _HOUR_MS = 1_000, 60_000, 3_600_000
+
+DELIVERY_LADDER_MS = (
+    *(5, 10, 20, 30, 40, 50, 75, 100, 150, 200, 300, 500, 750),
+    *(n * _SECOND for n in (1, 2, 3, 5, 7, 10, 15, 20, 30, 45)),
+    *(n * _MINUTE for n in (1, 2, 3, 5, 7, 10, 15, 20, 30, 45)),
+    *(n * _HOUR_MS for n in (1, 2, 3, 4, 6, 9, 12, 18, 24, 36, 48, 72, 96, 168)),
+)
+"""Upper bounds of the rungs that times from a conversion to its delivery are counted in; the last one has none.
+
+A ladder is what both databases can compute: they have no percentiles in common.
+"""
+
+
+def _rung(time_ms: str) -> str:
+    """The number of the rung that a time is on; 0 unless it was delivered."""
+    rungs = " ".join(f"WHEN {time_ms} < {bound} THEN {rung}" for rung, bound in enumerate(DELIVERY_LADDER_MS))
+    return f"CASE WHEN d.state <> 2 THEN 0 {rungs} ELSE {len(DELIVERY_LADDER_MS)} END"
 
 
 STATEMENTS: Mapping[str, Statement] = {**_PIECES, **_report_statements()}

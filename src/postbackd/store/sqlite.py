@@ -21,16 +21,19 @@ from typing import Any, TypeVar
 import apsw
 
 from postbackd.core.click_id import MAX_STAMP, stamp_ms
+from postbackd.core.deliveries import Delivery
 from postbackd.core.model import Catalog, CatalogEntry, Postback, SigningKey
 from postbackd.core.rulebook import Rulebook
-from postbackd.store import catalog
+from postbackd.store import catalog, sqlite_outbox
 from postbackd.store.base import (
     Batch,
+    Look,
     NodeLease,
     Purgeable,
     StoreAway,
     StoreRefused,
     StoreUnavailable,
+    Turn,
     Written,
 )
 from postbackd.store.checkpoint import Checkpoint
@@ -40,11 +43,13 @@ from postbackd.store.split import write_in_parts
 from postbackd.store.sqlite_database import SqliteDatabase, ask
 from postbackd.store.sqlite_file import (
     FILE_NAME,
+    TOUCH,
     check_and_migrate,
     check_not_emptied,
     check_sqlite,
     connect,
     drop,
+    examine,
     refusing,
     sync_names,
     unsafe_sync,
@@ -166,20 +171,33 @@ class SqliteStore:
         return await write_in_parts(lambda part: self._write_whole(part, rulebook), batch, _POISONED)
 
     async def _write_whole(self, batch: Batch, rulebook: Rulebook) -> Written:
-        async with self._turn:
-            return await self._write_in_turn(batch, rulebook)
-
-    async def _write_in_turn(self, batch: Batch, rulebook: Rulebook) -> Written:
-        self._check_trusted()
-        db = self._db
-        try:
-            await self._begin()
-            self._check_trusted()
+        async def work() -> Written:
             written = await settle(self._tx, batch, rulebook)
             if batch.flow:
                 self._tx.add_flow(batch.flow)
+            return written
+
+        return await self._commit(work)
+
+    async def _change(self, work: Callable[[apsw.Connection], _T]) -> _T:
+        async def change() -> _T:
+            return work(self._db)
+
+        return await self._commit(change)
+
+    async def _commit(self, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+        """Do the work in one transaction that is on the disk when this returns.  Raises ``StoreUnavailable``."""
+        async with self._turn:
+            return await self._commit_in_turn(work)
+
+    async def _commit_in_turn(self, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+        self._check_trusted()
+        try:
+            await self._begin()
+            self._check_trusted()
+            done = await work()
             pass_failpoint("before_commit")
-            db.execute("COMMIT")
+            self._db.execute("COMMIT")
             if self._log_sync is not None:
                 await self._log_sync.sync()
             pass_failpoint("after_commit")
@@ -196,7 +214,7 @@ class SqliteStore:
         except Exception:
             self._roll_back()
             raise
-        return written
+        return done
 
     def _check_trusted(self) -> None:
         if self._failed or self._log.failed:
@@ -378,8 +396,23 @@ class SqliteStore:
     async def purge(self, before_ms: int, limit: int) -> int:
         return self._ask(lambda: purge(self._db, before_ms, limit))
 
+    async def look(self, targets: Sequence[int], now_ms: int, events: int) -> Look:
+        return self._ask(lambda: sqlite_outbox.look(self._db, targets, now_ms, events))
+
+    async def take_turn(self, turn: Turn) -> Sequence[Delivery]:
+        return await self._change(lambda db: sqlite_outbox.take_turn(db, turn))
+
+    async def release(self, holder: str | None) -> int:
+        return await self._change(lambda db: sqlite_outbox.release(db, holder))
+
+    async def resend(self, numbers: Sequence[int], now_ms: int) -> int:
+        return await self._change(lambda db: sqlite_outbox.resend(db, numbers, now_ms))
+
+    async def cancel(self, numbers: Sequence[int], now_ms: int, reason: str) -> int:
+        return await self._change(lambda db: sqlite_outbox.cancel(db, numbers, now_ms, reason))
+
     async def examine(self) -> dict[str, str]:
-        return self._ask(lambda: _examine(self._db))
+        return self._ask(lambda: examine(self._db))
 
     async def close(self) -> None:
         self._stop_log_sync()
@@ -410,16 +443,3 @@ class SqliteStore:
     def _unavailable(self, error: Exception) -> StoreUnavailable:
         self._failed |= isinstance(error, (apsw.IOError, OSError))
         return StoreUnavailable(f"{type(error).__name__}: {error}")
-
-
-TOUCH = "INSERT INTO settings (name, value) VALUES ('opened', 1) ON CONFLICT DO UPDATE SET value = value + 1"
-# A small write, to prove that writing works; counts how often the server opened the database.
-
-
-def _examine(db: apsw.Connection) -> dict[str, str]:
-    synchronous = {0: "off", 1: "normal", 2: "full", 3: "full"}
-    return {
-        "journal mode": str(db.pragma("journal_mode")),
-        "synchronous": synchronous.get(db.pragma("synchronous"), "unknown"),
-        "integrity": str(db.pragma("quick_check")),
-    }

@@ -18,6 +18,8 @@ _COLUMNS: Mapping[str, str] = {
     "offers.name": "offer_name_once",
     "campaigns.name": "campaign_name_once",
     "campaigns.slug": "campaign_slug_once",
+    "targets.name": "target_name_once",
+    "rules.name": "rule_name_once",
 }
 """For a unique key SQLite names the columns -> what the schema calls it."""
 

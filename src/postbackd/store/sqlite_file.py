@@ -181,3 +181,17 @@ def _without_unique_key(sql: str) -> str:
     return sql.replace(
         key, "CONSTRAINT counted_once PRIMARY KEY (click_id, type, transaction_id, conversion_id)"
     )
+
+
+TOUCH = "INSERT INTO settings (name, value) VALUES ('opened', 1) ON CONFLICT DO UPDATE SET value = value + 1"
+# A small write, to prove that writing works; counts how often the server opened the database.
+
+
+def examine(db: apsw.Connection) -> dict[str, str]:
+    """The settings that durability depends on, and whether the file is whole."""
+    synchronous = {0: "off", 1: "normal", 2: "full", 3: "full"}
+    return {
+        "journal mode": str(db.pragma("journal_mode")),
+        "synchronous": synchronous.get(db.pragma("synchronous"), "unknown"),
+        "integrity": str(db.pragma("quick_check")),
+    }

@@ -16,7 +16,8 @@ import apsw
 from postbackd.core.model import Click, Postback
 from postbackd.core.rules import Conversion
 from postbackd.store.base import FlowMinute
-from postbackd.store.write import STORED_FIELDS, Key, Row, StoredClick, read_postback
+from postbackd.store.transaction import Key, Row, StoredClick
+from postbackd.store.write import STORED_FIELDS, read_postback
 
 # Every statement has a name and a sentence.
 
@@ -71,6 +72,11 @@ ADD_HISTORY = """
 INSERT INTO conversion_history (request_id, conversion_id, status_from, status_to, status_word, value_micros_from,
                                 value_micros_to) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
 """  # One change of a conversion.
+
+ADD_EVENTS = """
+INSERT INTO outbox (request_id, click_id, conversion_id, status_from, status, value_micros_from, value_micros, currency)
+VALUES {rows}
+"""  # What happened to conversions, for the rules to look at.
 
 ADD_POSTBACKS = """
 INSERT INTO postbacks (request_id, network, channel, verdict, reason, click_id, campaign, conversion_id, click_text,
@@ -156,6 +162,7 @@ class _Bulk:
 
 _ADD_CLICKS = _Bulk(ADD_CLICKS, 19)
 _ADD_CONVERSIONS = _Bulk(ADD_CONVERSIONS, 12)
+_ADD_EVENTS = _Bulk(ADD_EVENTS, 8)
 _ADD_POSTBACKS = _Bulk(ADD_POSTBACKS, 18)
 _FIND_CONVERSIONS = _Bulk(FIND_CONVERSIONS, 3)
 
@@ -211,6 +218,9 @@ class SqliteTransaction:
 
     async def add_history(self, rows: Sequence[Row]) -> None:
         self._db.executemany(ADD_HISTORY, [row[1:] for row in rows])
+
+    async def add_events(self, rows: Sequence[Row]) -> None:
+        _ADD_EVENTS.insert(self._db, rows)
 
     async def add_postbacks(self, rows: Sequence[Row]) -> None:
         _ADD_POSTBACKS.insert(self._db, rows)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from operator import itemgetter
-from typing import Any, Protocol
 
 from postbackd.core.click_id import stamp_ms, write_stamp
 from postbackd.core.diagnosis import Reason
@@ -19,11 +18,7 @@ from postbackd.core.rules import Conversion, check_window, moves_status, repeat
 from postbackd.core.verdicts import Verdict
 from postbackd.store.base import Batch, Outcome, Written
 from postbackd.store.failpoints import pass_failpoint
-
-Row = tuple[Any, ...]
-Key = tuple[int, str, str]
-"""(click id stamp, type, transaction id): what is counted once."""
-
+from postbackd.store.transaction import Key, Row, StoredClick, Transaction
 
 _Offered = tuple[int, Key, Row]
 """(position in the batch, key, row): a conversion to be counted if its key is new."""
@@ -31,54 +26,6 @@ _Offered = tuple[int, Key, Row]
 _Repeat = tuple[int, Key, Outcome | None]
 """(position, key, outcome): a postback that cannot make a conversion, but may speak of one that is counted already;
 the outcome is for when it does not.  ``None``: the key is known to be counted."""
-
-StoredClick = tuple[int, int]
-"""(campaign, offer) of a click."""
-
-
-class Transaction(Protocol):
-    """One open transaction of a database.  Every call takes and gives whole sets of rows."""
-
-    async def add_clicks(self, clicks: Sequence[Click]) -> None: ...
-    async def claim_own_ids(self, own_ids: Mapping[str, int]) -> Mapping[str, int]:
-        """Register own ids for stamps; returns the stamp that holds each, which may be an earlier click's."""
-        ...
-
-    async def find_own_ids(self, own_ids: Sequence[str]) -> Mapping[str, int]: ...
-    async def find_clicks(self, stamps: Sequence[int]) -> Mapping[int, StoredClick]: ...
-    async def purged_before(self) -> int:
-        """Clicks with a smaller stamp have been purged."""
-        ...
-
-    async def add_conversions(self, rows: Sequence[Row]) -> int:
-        """Insert the rows whose key is new; returns how many that were."""
-        ...
-
-    async def find_conversions(self, keys: Sequence[Key]) -> Mapping[Key, Conversion]: ...
-    async def lock_conversions(self, keys: Sequence[Key]) -> Mapping[Key, Conversion]:
-        """As ``find_conversions``; nobody else changes them before this transaction has ended."""
-        ...
-
-    async def change_conversions(self, changed: Mapping[Key, Conversion]) -> None: ...
-    async def add_history(self, rows: Sequence[Row]) -> None: ...
-    async def add_postbacks(self, rows: Sequence[Row]) -> None: ...
-    async def change_postbacks(self, rows: Sequence[Row]) -> None: ...
-    async def add_waiting(self, rows: Sequence[tuple[str, int]]) -> None: ...
-    async def take_waiting(self, click_refs: Sequence[str]) -> Sequence[Postback]:
-        """Postbacks that wait for these clicks, oldest first; they wait no longer."""
-        ...
-
-    async def add_pixel_conversions(self, keys: Sequence[tuple[int, str]]) -> None: ...
-    async def take_pixel_conversions(self, keys: Sequence[tuple[int, str]]) -> set[tuple[int, str]]:
-        """Which of these (click, type) the pixel brought without a transaction id; they are not pending any longer."""
-        ...
-
-    async def has_pixel_conversions(self) -> bool: ...
-    async def first_conversion(self, click_id: int, type_: str) -> Key | None:
-        """The oldest conversion of a click and type."""
-        ...
-
-    async def rename_conversion(self, key: Key, transaction_id: str) -> None: ...
 
 
 async def settle(tx: Transaction, batch: Batch, rulebook: Rulebook) -> Written:
@@ -155,6 +102,8 @@ class _Settlement:
         self.clicks: dict[int, tuple[int, StoredClick]] = {}
         """Position in the batch -> (stamp, click) of what was found."""
         self.waiting: list[tuple[str, int]] = []
+        self.events: list[Row] = []
+        """For the outbox: what happened to conversions that a source wants to hear of."""
 
     async def settle(self) -> Sequence[Outcome]:
         offered, repeats = await self._match()
@@ -168,6 +117,8 @@ class _Settlement:
         pass_failpoint("mid_batch")
         if self.waiting:
             await self.tx.add_waiting(self.waiting)
+        if self.events:
+            await self.tx.add_events(self.events)
         await self._log()
         return self.outcomes
 
@@ -246,19 +197,22 @@ class _Settlement:
         added = await self.tx.add_conversions([row for _, _, row in offered])
         if added == len(offered):
             for index, _, row in offered:
-                self._accept(index, row[3])
+                self._accept(index, row)
             return []
         held_by = await self.tx.find_conversions([key for _, key, _ in offered])
         repeats: list[_Repeat] = []
         for index, key, row in offered:
             if held_by[key].conversion_id == row[3]:
-                self._accept(index, row[3])
+                self._accept(index, row)
             else:
                 repeats.append((index, key, None))
         return repeats
 
-    def _accept(self, index: int, conversion_id: int) -> None:
+    def _accept(self, index: int, row: Row) -> None:
+        click_id, _, _, conversion_id, _, campaign, _, status, value_micros, currency, _, _ = row
         self.outcomes[index] = Outcome(Verdict.ACCEPTED, _warning(self.postbacks[index]), conversion_id)
+        if self.rulebook.owes(campaign):
+            self.events.append((conversion_id, click_id, conversion_id, 0, status, 0, value_micros, currency))
 
     async def _repeat(self, repeats: list[_Repeat]) -> None:
         """Decide the postbacks whose key is counted already, in their order, each on top of the one before."""
@@ -281,6 +235,7 @@ class _Settlement:
             now[key] = decided.conversion
             if decided.verdict is Verdict.UPDATED:
                 history.append(_history_row(key, postback, current, decided.conversion))
+                self._note_change(index, key, current, decided.conversion)
             self.outcomes[index] = Outcome(
                 decided.verdict, decided.reason or _warning(postback), current.conversion_id
             )
@@ -294,10 +249,18 @@ class _Settlement:
 
     def _another(self, index: int, key: Key, postback: Postback) -> Row:
         """In ``add`` mode a repeat without transaction id is one more conversion, under a key of its own."""
-        request_id = postback.request.request_id
-        self._accept(index, request_id)
-        another = (key[0], key[1], f"#{write_stamp(request_id)}")
-        return _conversion_row(another, postback, self.clicks[index][1])
+        another = (key[0], key[1], f"#{write_stamp(postback.request.request_id)}")
+        row = _conversion_row(another, postback, self.clicks[index][1])
+        self._accept(index, row)
+        return row
+
+    def _note_change(self, index: int, key: Key, before: Conversion, after: Conversion) -> None:
+        found, postback = self.clicks.get(index), self.postbacks[index]
+        if self.rulebook.owes(found[1][0] if found else postback.click.campaign):
+            self.events.append((
+                postback.request.request_id, key[0], before.conversion_id, before.status, after.status,
+                before.value_micros, after.value_micros, after.currency,
+            ))  # fmt: skip
 
     # --- pixel and S2S are two views of one conversion ---------------------------------------------------------
 

@@ -1,0 +1,437 @@
+"""The loop of the deliver role: from the outbox to the targets.
+
+One turn looks what there is to do, plans what follows from new events, and commits together: what became of deliveries
+since the last turn, new ones, and the claim of those that can be sent now.  Only what is claimed is sent; only what is
+committed counts as settled.  So a deliverer may be killed at any moment: what it had is claimed again when its lease
+ends, and sent again under the same id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from secrets import token_hex
+from time import time
+from typing import Any, Protocol
+
+from msgspec.structs import replace
+
+from postbackd.core.deliveries import (
+    BROKEN,
+    PAUSED,
+    SLOWED,
+    Answer,
+    Attempt,
+    Delivery,
+    DeliveryState,
+    Happened,
+    Outgoing,
+    Owed,
+    Settled,
+    TargetState,
+)
+from postbackd.core.model import Catalog, Target
+from postbackd.core.planning import Planner
+from postbackd.core.platforms.base import TokenRefused
+from postbackd.core.privacy import Masker
+from postbackd.core.replies import Judged, Outcome, excerpt
+from postbackd.core.shipping import Names, ShippingError, hide_secrets, make_shipper
+from postbackd.delivery.breaker import BreakerChange, BreakerState
+from postbackd.delivery.lanes import Host, Lane
+from postbackd.delivery.settling import CHANGED, cancelled, settle_attempt, settle_unsent, was_delayed
+from postbackd.store.base import Look, Store, StoreUnavailable, Turn
+from postbackd.store.failpoints import pass_failpoint
+
+log = logging.getLogger("postbackd.delivery")
+
+LEASE_MS = 60_000
+"""What is claimed is ours so long: much longer than it takes to send all that a lane holds."""
+
+_MOST_EVENTS = 100
+"""Events of one turn: planned in a few milliseconds, in which nobody else writes to an embedded database."""
+
+_SHORTEST_TURN_S = 0.005
+"""Answers that come close together are committed together."""
+
+_POLL_S, _LONGEST_POLL_S = 0.01, 0.04
+"""How often to look when there was nothing to do; the longer it is so, the more seldom."""
+
+_STATE_COLUMNS = ("target", "state", "since_ms", "until_ms", "reason")
+
+_WORTH_A_NOTE_MS = 60_000
+"""A pause that a target asked for is noted when it is so long."""
+
+_REFRESH_S = 0.3
+_RETRY_S = 0.5
+_STOP_S = 6.0
+
+
+class Send(Protocol):
+    """What sends a request; see ``delivery.client.Client.send``."""
+
+    def __call__(
+        self, request: Outgoing, *, connect_ms: int, total_ms: int, answer_bytes: int
+    ) -> Coroutine[Any, Any, Answer]: ...
+
+
+class Deliverer:
+    """Serves the targets of one database."""
+
+    def __init__(
+        self,
+        store: Store,
+        send: Send,
+        open_secret: Callable[[str], str],
+        random: Callable[[], float],
+    ) -> None:
+        """``open_secret``: raises ``ValueError`` or its like with what to do.  ``random``: from 0 to 1, for jitter."""
+        self._store = store
+        self._send = send
+        self._open_secret = open_secret
+        self._random = random
+        self._holder = token_hex(8)
+        self._catalog = Catalog(generation=-1)
+        self._planner = Planner(self._catalog)
+        self._masker = Masker(b"until there is a catalog")
+        self._hosts: dict[str, Host] = {}
+        self._lanes: dict[int, Lane] = {}
+        self._settled: list[Settled] = []
+        self._states: dict[int, TargetState] = {}
+        """How targets are served, as the database says, or will after the next turn."""
+        self._unwritten: dict[int, TargetState] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._wake = asyncio.Event()
+        self._stopping = False
+        self._refreshed = 0.0
+
+    # --- the loop --------------------------------------------------------------------------------------------------
+
+    async def run(self, *, alone: bool) -> None:
+        """Deliver until ``stop`` is called.  ``alone``: nobody else does, so that what anybody had claimed is free."""
+        await self._patiently(lambda: self._begin(alone))
+        poll_s = _POLL_S
+        while not self._stopping:
+            worked = await self._patiently(self._turn)
+            poll_s = _SHORTEST_TURN_S if worked else min(2 * max(poll_s, _POLL_S), _LONGEST_POLL_S)
+            await self._pause(poll_s)
+        await self._end()
+
+    def stop(self) -> None:
+        """Claim nothing more; ``run`` returns when what is on its way has been answered, and is settled."""
+        self._stopping = True
+        self._wake.set()
+
+    async def _begin(self, alone: bool) -> bool:
+        if alone:
+            await self._store.release(None)
+        await self._refresh()
+        return True
+
+    async def _pause(self, seconds: float) -> None:
+        """Until something is to be done, but not for less than the shortest turn."""
+        loop = asyncio.get_running_loop()
+        self._wake.clear()
+        await asyncio.sleep(_SHORTEST_TURN_S)
+        if seconds > _SHORTEST_TURN_S and not self._wake.is_set():
+            timer = loop.call_later(seconds - _SHORTEST_TURN_S, self._wake.set)
+            await self._wake.wait()
+            timer.cancel()
+
+    async def _patiently(self, work: Callable[[], Coroutine[Any, Any, bool]]) -> bool:
+        """Do the work; while the database does not answer, again and again: nothing that was answered is forgotten."""
+        said = ""
+        while True:
+            try:
+                return await work()
+            except StoreUnavailable as error:
+                if str(error) != said:
+                    log.warning("the database does not answer (%s); trying again", error)
+                said = str(error)
+            if self._stopping:
+                return False
+            await asyncio.sleep(_RETRY_S)
+            try:
+                await self._store.recover()
+            except StoreUnavailable as error:
+                said = str(error)
+
+    async def _end(self) -> None:
+        """Hear what is on its way, settle it, and let others have the rest."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_STOP_S)
+        for task in self._tasks:
+            task.cancel()
+        for lane in self._lanes.values():
+            self._give_back(lane, _now_ms())
+        try:
+            await self._commit((), ())
+            await self._store.release(self._holder)
+        except StoreUnavailable as error:
+            log.warning(
+                "the database does not answer (%s); deliveries that were claimed wait for their leases", error
+            )
+
+    async def _turn(self) -> bool:
+        """Whether there was anything to do."""
+        if asyncio.get_running_loop().time() - self._refreshed > _REFRESH_S:
+            await self._refresh()
+        now_ms = _now_ms()
+        for lane in self._lanes.values():
+            if lane.waiting and not lane.open(now_ms):
+                self._give_back(lane, now_ms)
+        rooms = {target: room for target, lane in self._lanes.items() if (room := lane.room(now_ms))}
+        hungry = not self._lanes or any(not lane.full for lane in self._lanes.values())
+        look = await self._store.look(list(rooms), now_ms, _MOST_EVENTS if hungry else 0)
+        owed = await self._plan(look, now_ms)
+        due = {one.target for one in owed} | set(look.due)
+        rooms = {target: room for target, room in rooms.items() if target in due}
+        if not (look.events or rooms or self._settled or self._unwritten):
+            return False
+        for delivery in await self._commit(look.events, owed, rooms):
+            self._lanes[delivery.owed.target].waiting.append(delivery)
+        for lane in self._lanes.values():
+            self._go_on(lane)
+        return True
+
+    async def _plan(self, look: Look, now_ms: int) -> Sequence[Owed]:
+        if any(not self._planner.knows(event.campaign) for event in look.events):
+            await self._refresh()  # younger than the catalog that we have
+        return self._planner.plan(look.events, look.told, now_ms) if look.events else ()
+
+    async def _commit(
+        self, events: Sequence[Happened], owed: Sequence[Owed], rooms: Mapping[int, int] | None = None
+    ) -> Sequence[Delivery]:
+        """One turn of the database.  What was to be settled stays so until it has been committed."""
+        settled, states = list(self._settled), dict(self._unwritten)
+        claimed = await self._store.take_turn(
+            Turn(
+                holder=self._holder,
+                now_ms=_now_ms(),
+                settled=settled,
+                planned=events,
+                owed=owed,
+                states=list(states.values()),
+                rooms=rooms or {},
+                lease_ms=LEASE_MS,
+            )
+        )
+        del self._settled[: len(settled)]
+        for target, state in states.items():
+            if self._unwritten.get(target) is state:
+                del self._unwritten[target]
+        return claimed
+
+    # --- catalog -----------------------------------------------------------------------------------------------------
+
+    async def _refresh(self) -> None:
+        """Look whether the catalog has changed, and whether an operator has paused or resumed a target."""
+        self._refreshed = asyncio.get_running_loop().time()
+        if await self._store.catalog_generation() != self._catalog.generation:
+            self._take_catalog(await self._store.load_catalog())
+        rows = await self._store.query("target_states")
+        stored = {row["target"]: TargetState(*(row[name] for name in _STATE_COLUMNS)) for row in rows}
+        self._states = {**stored, **self._unwritten}
+        for target, lane in self._lanes.items():
+            if target in self._unwritten:
+                continue
+            paused = target in stored and stored[target].state == PAUSED
+            if paused is not lane.paused:
+                log.info("target %r is %s", lane.target.name, "paused" if paused else "served again")
+            lane.paused = paused
+
+    def _take_catalog(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._masker = Masker(catalog.privacy_key)
+        names = Names(catalog)
+        lanes = {target.id: self._make_lane(target, names) for target in catalog.targets}
+        self._planner = Planner(
+            catalog,
+            {
+                id_: lane.shipper.macros
+                for id_, lane in lanes.items()
+                if lane and lane.shipper.macros is not None
+            },
+        )
+        for problem in self._planner.problems:
+            log.warning("%s", problem)
+        for target, lane in self._lanes.items():
+            new = lanes.get(target)
+            if new is None:
+                self._give_back(lane, _now_ms())
+            else:
+                new.waiting, new.sending, new.paused = lane.waiting, lane.sending, lane.paused
+        self._lanes = {target: lane for target, lane in lanes.items() if lane is not None}
+
+    def _make_lane(self, target: Target, names: Names) -> Lane | None:
+        """``None`` when the target cannot be served: its deliveries wait, and the operator is told."""
+        try:
+            accounts = {name: self._open_secret(sealed) for name, sealed in target.secrets.items()}
+            shipper = make_shipper(target, accounts, names)
+        except (ShippingError, ValueError) as error:
+            log.warning("target %r cannot be served: %s", target.name, error)
+            self._note_state(target.id, BROKEN, 0, str(error))
+            return None
+        state = self._states.get(target.id)
+        if (
+            state is not None and state.state == BROKEN and not state.until_ms
+        ):  # it could not be served before
+            self._note_state(target.id, "", 0, "")
+        host = self._hosts.setdefault(shipper.host, Host(shipper.host, target.how.concurrency))
+        host.pace.set_most(target.how.concurrency)
+        return Lane(target, shipper, accounts, host)
+
+    # --- sending -----------------------------------------------------------------------------------------------------
+
+    def _go_on(self, lane: Lane) -> None:
+        """Send what may be sent now."""
+        now_ms = _now_ms()
+        while not self._stopping and (batch := lane.take(now_ms)):
+            unsent = [settle_unsent(delivery, lane.shipper, now_ms) for delivery in batch]
+            self._settled += [settled for settled in unsent if settled is not None]
+            sendable = [d for d, settled in zip(batch, unsent, strict=True) if settled is None]
+            if not sendable:
+                continue
+            lane.sending += len(sendable)
+            lane.host.sending += 1
+            self._note_change(lane, lane.host.breaker.start(now_ms))
+            task = asyncio.get_running_loop().create_task(self._ship(lane, sendable))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _ship(self, lane: Lane, batch: Sequence[Delivery]) -> None:
+        try:
+            if was_delayed(batch[0]) and not await self._holds_still(batch[0]):
+                self._settled.append(cancelled(batch[0], CHANGED))
+            else:
+                await self._attempt(lane, batch)
+        except StoreUnavailable:
+            lane.waiting.extend(batch)  # not asked, not sent
+        except Exception as error:
+            log.exception("a request to target %r could not be made", lane.target.name)
+            attempt = Attempt(batch[0].attempts + 1, _now_ms(), 0, 0, "", f"{type(error).__name__}: {error}")
+            self._hear_each(lane, batch, attempt, [Judged(Outcome.FAILED, attempt.error)] * len(batch))
+        finally:
+            lane.sending -= len(batch)
+            lane.host.sending -= 1
+        self._wake.set()
+        self._go_on(lane)
+
+    async def _attempt(self, lane: Lane, batch: Sequence[Delivery]) -> None:
+        began_ms = _now_ms()
+        pass_failpoint("before_send")
+        answer, judged = await self._ask(lane, batch, began_ms)
+        pass_failpoint("after_send")
+        self._hear(lane, answer, judged)
+        text = self._hide(lane, excerpt(answer.body))
+        attempt = Attempt(0, began_ms, _now_ms() - began_ms, answer.status, text, answer.error)
+        self._hear_each(lane, batch, attempt, judged)
+
+    def _hear_each(
+        self, lane: Lane, batch: Sequence[Delivery], attempt: Attempt, judged: Sequence[Judged]
+    ) -> None:
+        now_ms = _now_ms()
+        for delivery, verdict in zip(batch, judged, strict=True):
+            error = self._hide(lane, verdict.reason or attempt.error)
+            own = replace(attempt, attempt=delivery.attempts + 1, error=error)
+            self._settled.append(
+                settle_attempt(delivery, own, verdict, lane.target.how, now_ms, self._random())
+            )
+
+    def _hide(self, lane: Lane, text: str) -> str:
+        """A text of the outside as it may be kept: without secrets and personal data."""
+        return self._masker.mask_words(hide_secrets(text, lane.accounts)) if text else ""
+
+    async def _holds_still(self, delivery: Delivery) -> bool:
+        """Whether its rule still says that the source is to be told: it was delayed, and much may have happened."""
+        owed = delivery.owed
+        counted = await self._store.query("conversions_of_click", click_id=owed.click_id)
+        row = next((row for row in counted if row["conversion_id"] == owed.conversion_id), None)
+        if row is None:
+            return False
+        first = min(other["conversion_id"] for other in counted if other["type"] == row["type"])
+        now = Happened(
+            0, owed.request_id, owed.click_id, row["type"], row["transaction_id"], owed.conversion_id,
+            row["campaign"], row["offer"], 0, row["status"], 0, row["value_micros"], row["currency"],
+            first == owed.conversion_id, owed.facts,
+        )  # fmt: skip
+        return any(told.rule.id == owed.rule and told.fires for told in self._planner.explain(now, ()))
+
+    async def _ask(
+        self, lane: Lane, batch: Sequence[Delivery], now_ms: int
+    ) -> tuple[Answer, Sequence[Judged]]:
+        how, shipper = lane.target.how, lane.shipper
+        ask = shipper.ask_token()
+        if ask is not None and lane.token.expires_ms <= now_ms:
+            answer = await self._send(
+                ask, connect_ms=how.connect_ms, total_ms=how.total_ms, answer_bytes=shipper.answer_bytes
+            )
+            try:
+                lane.token = shipper.read_token(answer, now_ms)
+            except TokenRefused as error:
+                return answer, [Judged(Outcome.FAILED, str(error))] * len(batch)
+        request = shipper.make(batch, now_ms, lane.token.text)
+        answer = await self._send(
+            request, connect_ms=how.connect_ms, total_ms=how.total_ms, answer_bytes=shipper.answer_bytes
+        )
+        return answer, shipper.read(answer, len(batch), now_ms)
+
+    def _hear(self, lane: Lane, answer: Answer, judged: Sequence[Judged]) -> None:
+        """What an answer says about the host and the target."""
+        now_ms = _now_ms()
+        host = lane.host
+        if not answer.status or answer.status >= 500:
+            reason = judged[0].reason or answer.error
+            self._note_change(lane, host.breaker.failed(now_ms, reason))
+        else:
+            self._note_change(lane, host.breaker.succeeded(now_ms))
+        if any(one.slow_down for one in judged):
+            if host.pace.slow_down(now_ms):
+                log.info("host %s is overloaded: %d requests at a time", host.name, host.pace.at_once)
+            wait_ms = max(one.retry_after_ms for one in judged)
+            lane.not_before_ms = now_ms + wait_ms
+            if wait_ms >= _WORTH_A_NOTE_MS:
+                self._note_state(lane.target.id, SLOWED, lane.not_before_ms, judged[0].reason)
+        elif judged[0].outcome is Outcome.DELIVERED:
+            host.pace.went_well()
+            state = self._states.get(lane.target.id)
+            if state is not None and state.state in (BROKEN, SLOWED):  # also what an earlier run has noted
+                self._note_state(lane.target.id, "", 0, "")
+        gone = next((one for one in judged if one.pause_target), None)
+        if gone is not None and not lane.paused:
+            lane.paused = True
+            log.warning("target %r is paused: %s", lane.target.name, gone.reason)
+            self._note_state(lane.target.id, PAUSED, 0, f"{gone.reason}: the target says that it is gone")
+
+    def _give_back(self, lane: Lane, now_ms: int) -> None:
+        """What is not on its way waits until something may be sent to the target again."""
+        due_ms = max(now_ms, lane.host.breaker.until_ms, lane.not_before_ms)
+        for delivery in lane.give_back():
+            self._settled.append(Settled(delivery, DeliveryState.WAITING, due_ms))
+
+    # --- how targets are served --------------------------------------------------------------------------------------
+
+    def _note_change(self, lane: Lane, change: BreakerChange | None) -> None:
+        """A breaker never opens or closes in silence."""
+        if change is None or change.state is BreakerState.HALF_OPEN:
+            return
+        on_host = [other for other in self._lanes.values() if other.host is lane.host]
+        if change.state is BreakerState.OPEN:
+            pause_s = (change.until_ms - change.at_ms) / 1000
+            log.warning("host %s fails (%s): paused for %g s", lane.host.name, change.reason, pause_s)
+        else:
+            log.info("host %s answers again", lane.host.name)
+        for other in on_host:
+            if not other.paused:
+                state = BROKEN if change.state is BreakerState.OPEN else ""
+                self._note_state(other.target.id, state, change.until_ms, change.reason)
+
+    def _note_state(self, target: int, state: str, until_ms: int, reason: str) -> None:
+        before = self._states.get(target)
+        since_ms = before.since_ms if before is not None and before.state == state else _now_ms()
+        noted = TargetState(target, state, since_ms, until_ms, self._masker.mask_words(reason))
+        self._states[target] = self._unwritten[target] = noted
+
+
+def _now_ms() -> int:
+    return int(time() * 1000)

@@ -1,0 +1,130 @@
+"""What both stores make of the rows of outbox and deliveries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from postbackd.core.deliveries import Delivery, Facts, Happened, Owed, Told
+from postbackd.store.transaction import Row
+
+BLOCKED = (1 << 62) - 1
+"""``due_ms`` of a message that waits for an earlier one about the same conversion to the same target."""
+
+WAITING = 1
+
+EVENT_COLUMNS = (
+    "event, request_id, click_id, conversion_id, status_from, status, value_micros_from, value_micros, "
+    "currency"
+)
+
+CONVERSION_COLUMNS = "click_id, conversion_id, type, transaction_id, campaign, offer"
+
+CLICK_COLUMNS = (
+    "click_id, source_click_id, own_id, country, sub1, sub2, sub3, sub4, sub5, sub6, sub7, sub8, sub9, sub10"
+)
+
+TOLD_COLUMNS = "conversion_id, rule, message, state, value_micros, facts"
+
+OWED_COLUMNS = (
+    "request_id, click_id, type, transaction_id, conversion_id, campaign, offer, rule, target, message, status, "
+    "value_micros, currency, facts, created_ms, due_ms, expires_ms"
+)
+
+
+def assemble(events: Sequence[Row], conversions: Iterable[Row], clicks: Iterable[Row]) -> Sequence[Happened]:
+    """Events with what is known of their conversions and clicks, in their order.
+
+    ``conversions``: all of the clicks that the events are about.
+    """
+    of_id: dict[int, Row] = {}
+    first: dict[tuple[int, str], int] = {}
+    for row in conversions:
+        click_id, conversion_id, type_ = row[0], row[1], row[2]
+        of_id[conversion_id] = row
+        key = (click_id, type_)
+        first[key] = min(first.get(key, conversion_id), conversion_id)
+    facts = {row[0]: make_facts(row) for row in clicks}
+    happened = []
+    for (
+        event,
+        request_id,
+        click_id,
+        conversion_id,
+        status_from,
+        status,
+        micros_from,
+        micros,
+        currency,
+    ) in events:
+        # No conversion is ever deleted; one that is missing is nobody's business.
+        _, _, type_, transaction_id, campaign, offer = of_id.get(conversion_id, (0, 0, "", "", 0, 0))
+        happened.append(
+            Happened(
+                event, request_id, click_id, type_, transaction_id, conversion_id, campaign, offer,
+                status_from, status, micros_from, micros, currency,
+                first.get((click_id, type_)) == conversion_id, facts.get(click_id),
+            )
+        )  # fmt: skip
+    return happened
+
+
+def make_facts(row: Row) -> Facts:
+    """Of a row of clicks (``CLICK_COLUMNS``)."""
+    subs = tuple(row[4:])
+    while subs and subs[-1] is None:
+        subs = subs[:-1]
+    return Facts(row[1], row[2], row[3], subs)
+
+
+_FACTS = msgspec.json.Decoder(Facts)
+
+
+def read_told(row: Row) -> Told:
+    """A row of ``TOLD_COLUMNS``."""
+    conversion_id, rule, message, state, value_micros, facts = row
+    return Told(conversion_id, rule, message, state, value_micros, _FACTS.decode(facts))
+
+
+def owed_row(owed: Owed) -> list[Any]:
+    """The columns of ``OWED_COLUMNS``."""
+    return [
+        owed.request_id, owed.click_id, owed.type, owed.transaction_id, owed.conversion_id, owed.campaign,
+        owed.offer, owed.rule, owed.target, owed.message, owed.status, owed.value_micros, owed.currency,
+        msgspec.json.encode(owed.facts).decode(), owed.created_ms, owed.due_ms, owed.expires_ms,
+    ]  # fmt: skip
+
+
+def read_delivery(row: Row) -> Delivery:
+    """A row of ``number``, ``attempts``, whether it was told, whether it is outdated, and ``OWED_COLUMNS``."""
+    (
+        number, attempts, told, outdated,
+        request_id, click_id, type_, transaction_id, conversion_id, campaign, offer, rule, target, message,
+        status, value_micros, currency, facts, created_ms, due_ms, expires_ms,
+    ) = row  # fmt: skip
+    owed = Owed(
+        0, request_id, click_id, type_, transaction_id, conversion_id, campaign, offer, rule, target, message,
+        status, value_micros, currency, _FACTS.decode(facts), created_ms, due_ms, expires_ms,
+    )  # fmt: skip
+    return Delivery(number, owed, attempts, bool(told), bool(outdated))
+
+
+def changed_conversions(owed: Sequence[Owed]) -> Sequence[int]:
+    """Conversions about which something may be owed already: those that were not counted just now."""
+    return sorted({one.conversion_id for one in owed if one.request_id != one.conversion_id})
+
+
+def due_times(owed: Sequence[Owed], waiting: Iterable[tuple[int, int]]) -> Sequence[int]:
+    """When each is due: ``BLOCKED`` where an earlier message about the same conversion waits for the same target.
+
+    ``waiting``: (conversion, target) of those that wait already.
+    """
+    ahead = set(waiting)
+    times = []
+    for one in owed:
+        key = (one.conversion_id, one.target)
+        times.append(BLOCKED if key in ahead else one.due_ms)
+        ahead.add(key)
+    return times
