@@ -6,8 +6,11 @@ takes many deliveries in one request of its own.  Whoever sends sees no differen
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Protocol
+from urllib.parse import quote, quote_plus
 
 from postbackd.core.click_id import KeyRing
 from postbackd.core.deliveries import Answer, Delivery, Message, Outgoing
@@ -240,12 +243,24 @@ class _PlatformShipper(_PlainAnswers):
         return self._platform.read_token(answer, now_ms)
 
 
-def hide_secrets(text: str, accounts: Mapping[str, str]) -> str:
-    """A text for the log with ``(NAME)`` in place of every secret that it repeats."""
-    for name, secret in sorted(accounts.items(), key=lambda item: -len(item[1])):
-        if len(secret) >= _SHORTEST_SECRET:
-            text = text.replace(secret, f"({name})")
-    return text
+class Hider:
+    """Takes secrets out of texts for the log: ``(NAME)`` stands for one, as it is or as it was sent."""
+
+    def __init__(self, accounts: Mapping[str, str]) -> None:
+        self._names = {
+            form.lower(): name
+            for name, secret in accounts.items()
+            if len(secret) >= _SHORTEST_SECRET
+            for form in (secret, quote(secret, safe=""), quote_plus(secret), json.dumps(secret)[1:-1])
+        }
+        longest_first = sorted(self._names, key=len, reverse=True)
+        self._pattern = re.compile("|".join(map(re.escape, longest_first)), re.IGNORECASE)
+
+    def hide(self, text: str) -> str:
+        """The text without any of the secrets."""
+        if not self._names:
+            return text
+        return self._pattern.sub(lambda found: f"({self._names[found[0].lower()]})", text)
 
 
 _SHORTEST_SECRET = 4

@@ -36,7 +36,7 @@ from postbackd.core.planning import Planner
 from postbackd.core.platforms.base import TokenRefused
 from postbackd.core.privacy import Masker
 from postbackd.core.replies import Judged, Outcome, excerpt
-from postbackd.core.shipping import Names, ShippingError, hide_secrets, make_shipper
+from postbackd.core.shipping import Hider, Names, ShippingError, make_shipper
 from postbackd.delivery.breaker import BreakerChange, BreakerState
 from postbackd.delivery.lanes import Host, Lane
 from postbackd.delivery.settling import CHANGED, cancelled, settle_attempt, settle_unsent, was_delayed
@@ -279,7 +279,7 @@ class Deliverer:
             self._note_state(target.id, "", 0, "")
         host = self._hosts.setdefault(shipper.host, Host(shipper.host, target.how.concurrency))
         host.pace.set_most(target.how.concurrency)
-        return Lane(target, shipper, accounts, host)
+        return Lane(target, shipper, Hider(accounts), host)
 
     # --- sending -----------------------------------------------------------------------------------------------------
 
@@ -340,7 +340,7 @@ class Deliverer:
 
     def _hide(self, lane: Lane, text: str) -> str:
         """A text of the outside as it may be kept: without secrets and personal data."""
-        return self._masker.mask_words(hide_secrets(text, lane.accounts)) if text else ""
+        return self._masker.mask_words(lane.hider.hide(text)) if text else ""
 
     async def _holds_still(self, delivery: Delivery) -> bool:
         """Whether its rule still says that the source is to be told: it was delayed, and much may have happened."""

@@ -7,12 +7,12 @@ its breaker and its pace.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from postbackd.core.deliveries import Delivery
 from postbackd.core.model import Target
 from postbackd.core.platforms.base import Token
-from postbackd.core.shipping import Shipper
+from postbackd.core.shipping import Hider, Shipper
 from postbackd.delivery.breaker import Breaker, BreakerState, Pace
 from postbackd.delivery.settling import was_delayed
 
@@ -40,10 +40,10 @@ class Host:
 class Lane:
     """One target and what was claimed for it."""
 
-    def __init__(self, target: Target, shipper: Shipper, accounts: Mapping[str, str], host: Host) -> None:
+    def __init__(self, target: Target, shipper: Shipper, hider: Hider, host: Host) -> None:
         self.target = target
         self.shipper = shipper
-        self.accounts = accounts
+        self.hider = hider
         self.host = host
         self.waiting: deque[Delivery] = deque()
         self.sending = 0
