@@ -263,14 +263,17 @@ async def _deliver(settings: Settings, ready: Callable[[], None], lifeline: int 
 
 def _secret_opener(settings: Settings) -> Callable[[str], str]:
     """Opens the secrets of targets; the key is looked for when the first one is met."""
-    from postbackd.sealing import Sealer, find_sealer
+    from postbackd.sealing import Sealer, SealError, find_sealer
 
     @cache
     def sealer() -> Sealer:
         return find_sealer(settings.secret_key, Path(settings.data), create=False)
 
     def open_secret(sealed: str) -> str:
-        return sealer().open(sealed)
+        try:
+            return sealer().open(sealed)
+        except SealError as error:  # of one target: the others are served
+            raise ValueError(str(error)) from error
 
     return open_secret
 

@@ -299,9 +299,35 @@ def test_a_later_message_hears_that_the_source_was_never_told(desk: Desk, state:
     desk.world.send(click, "txid=T&status=reversed")
     desk.plan()
     (first,) = desk.claim()
-    desk.settle(first, state, reason="gave up")
+    desk.turn(settled=[Settled(first, state, NOW_MS, "too old")])
     (second,) = desk.claim()
     assert (second.number > first.number, second.told) == (True, False)
+
+
+def test_an_attempt_that_failed_may_have_been_heard(desk: Desk) -> None:
+    click = desk.world.click()
+    desk.world.send(click, "txid=T&value=5")
+    desk.world.send(click, "txid=T&status=reversed")
+    desk.plan()
+    (first,) = desk.claim()
+    desk.settle(first, DeliveryState.DEAD, reason="no answer")
+    (second,) = desk.claim()
+    assert second.told
+
+
+def test_only_a_retraction_makes_what_waits_before_it_outdated(desk: Desk) -> None:
+    click = desk.world.click()
+    desk.world.send(click, "txid=T&value=5", "update")
+    desk.plan()
+    desk.world.send(click, "txid=T&value=6", "update")
+    desk.plan(Message.ADJUSTMENT)
+    (first,) = desk.claim(room=1)
+    assert not first.outdated
+    desk.turn(settled=[Settled(first, DeliveryState.WAITING, NOW_MS)])
+    desk.world.send(click, "txid=T&status=reversed", "update")
+    desk.plan(Message.RETRACTION)
+    (first,) = desk.claim(room=1)
+    assert first.outdated
 
 
 def test_a_later_message_stays_behind_while_the_earlier_one_is_tried_again(desk: Desk) -> None:

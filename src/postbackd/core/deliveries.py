@@ -125,9 +125,9 @@ class Delivery(Struct, frozen=True, gc=False):
     attempts: int
     """How many were made before."""
     told: bool
-    """Whether the source has been told of this conversion by this rule."""
+    """Whether the source may know of this conversion by this rule: an attempt that failed may have been heard."""
     outdated: bool
-    """Whether a later message about the same conversion to the same target waits behind this one."""
+    """Whether a retraction of the same conversion by the same rule waits behind this one."""
 
     @property
     def id(self) -> str:

@@ -96,6 +96,8 @@ class Deliverer:
         self._masker = Masker(b"until there is a catalog")
         self._hosts: dict[str, Host] = {}
         self._lanes: dict[int, Lane] = {}
+        self._until: dict[int, int] = {}
+        """Until when what waits in a lane may be begun: its lease outlasts that by a token and an attempt."""
         self._settled: list[Settled] = []
         self._states: dict[int, TargetState] = {}
         """How targets are served, as the database says, or will after the next turn."""
@@ -188,7 +190,9 @@ class Deliverer:
         rooms = {target: room for target, room in rooms.items() if target in due}
         if not (look.events or rooms or self._settled or self._unwritten):
             return False
+        end_ms = _now_ms() + LEASE_MS
         for delivery in await self._commit(look.events, owed, rooms):
+            self._until[delivery.number] = end_ms
             self._lanes[delivery.owed.target].waiting.append(delivery)
         for lane in self._lanes.values():
             self._go_on(lane)
@@ -213,7 +217,8 @@ class Deliverer:
                 owed=owed,
                 states=list(states.values()),
                 rooms=rooms or {},
-                lease_ms=LEASE_MS,
+                lease_ms=LEASE_MS
+                + 2 * max((one.target.how.total_ms for one in self._lanes.values()), default=0),
             )
         )
         del self._settled[: len(settled)]
@@ -260,7 +265,8 @@ class Deliverer:
             if new is None:
                 self._give_back(lane, _now_ms())
             else:
-                new.waiting, new.sending, new.paused = lane.waiting, lane.sending, lane.paused
+                lane.follow(new)
+                lanes[target] = lane
         self._lanes = {target: lane for target, lane in lanes.items() if lane is not None}
 
     def _make_lane(self, target: Target, names: Names) -> Lane | None:
@@ -286,34 +292,38 @@ class Deliverer:
     def _go_on(self, lane: Lane) -> None:
         """Send what may be sent now."""
         now_ms = _now_ms()
-        while not self._stopping and (batch := lane.take(now_ms)):
+        while not self._stopping and (taken := lane.take(now_ms)):
+            # We may have been stopped, or the database away: what is not ours any more somebody else has sent by now.
+            batch = [one for one in taken if self._until.pop(one.number, 0) > now_ms]
             unsent = [settle_unsent(delivery, lane.shipper, now_ms) for delivery in batch]
             self._settled += [settled for settled in unsent if settled is not None]
             sendable = [d for d, settled in zip(batch, unsent, strict=True) if settled is None]
             if not sendable:
                 continue
+            host = lane.host
             lane.sending += len(sendable)
-            lane.host.sending += 1
-            self._note_change(lane, lane.host.breaker.start(now_ms))
-            task = asyncio.get_running_loop().create_task(self._ship(lane, sendable))
+            host.sending += 1
+            self._note_change(lane, host.breaker.start(now_ms))
+            task = asyncio.get_running_loop().create_task(self._ship(lane, host, sendable))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _ship(self, lane: Lane, batch: Sequence[Delivery]) -> None:
+    async def _ship(self, lane: Lane, host: Host, batch: Sequence[Delivery]) -> None:
         try:
             if was_delayed(batch[0]) and not await self._holds_still(batch[0]):
                 self._settled.append(cancelled(batch[0], CHANGED))
             else:
                 await self._attempt(lane, batch)
         except StoreUnavailable:
-            lane.waiting.extend(batch)  # not asked, not sent
+            now_ms = _now_ms()  # not asked, not sent
+            self._settled += [Settled(delivery, DeliveryState.WAITING, now_ms) for delivery in batch]
         except Exception as error:
             log.exception("a request to target %r could not be made", lane.target.name)
             attempt = Attempt(batch[0].attempts + 1, _now_ms(), 0, 0, "", f"{type(error).__name__}: {error}")
             self._hear_each(lane, batch, attempt, [Judged(Outcome.FAILED, attempt.error)] * len(batch))
         finally:
             lane.sending -= len(batch)
-            lane.host.sending -= 1
+            host.sending -= 1
         self._wake.set()
         self._go_on(lane)
 
@@ -407,6 +417,7 @@ class Deliverer:
         """What is not on its way waits until something may be sent to the target again."""
         due_ms = max(now_ms, lane.host.breaker.until_ms, lane.not_before_ms)
         for delivery in lane.give_back():
+            self._until.pop(delivery.number, None)
             self._settled.append(Settled(delivery, DeliveryState.WAITING, due_ms))
 
     # --- how targets are served --------------------------------------------------------------------------------------

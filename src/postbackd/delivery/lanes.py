@@ -53,6 +53,12 @@ class Lane:
         self.not_before_ms = 0
         """The target asked for a pause."""
 
+    def follow(self, new: Lane) -> None:
+        """Serve the target as it is now.  The lane stays: what is on its way must be counted off where it was added."""
+        if new.target.secrets != self.target.secrets or new.target.how.kind != self.target.how.kind:
+            self.token = Token("", 0)
+        self.target, self.shipper, self.hider, self.host = new.target, new.shipper, new.hider, new.host
+
     @property
     def full(self) -> bool:
         """Whether it holds all that it may."""

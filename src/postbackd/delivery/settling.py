@@ -27,8 +27,8 @@ def settle_unsent(delivery: Delivery, shipper: Shipper, now_ms: int) -> Settled 
     owed = delivery.owed
     if owed.expires_ms and now_ms > owed.expires_ms:
         return Settled(delivery, DeliveryState.DEAD, 0, "it is too old for this target")
-    if owed.message == Message.RETRACTION and not delivery.told:
-        return cancelled(delivery, "the source was never told of the conversion")
+    if owed.message != Message.CONVERSION and not delivery.told:
+        return cancelled(delivery, NEVER_TOLD)
     if owed.message == Message.CONVERSION and delivery.outdated and not delivery.attempts:
         return cancelled(delivery, CHANGED)
     reason = shipper.refusal(delivery, now_ms)
@@ -36,6 +36,7 @@ def settle_unsent(delivery: Delivery, shipper: Shipper, now_ms: int) -> Settled 
 
 
 CHANGED = "the conversion changed before it was sent"
+NEVER_TOLD = "the source was never told of the conversion"
 
 
 def cancelled(delivery: Delivery, reason: str) -> Settled:

@@ -107,10 +107,12 @@ WHERE bucket = ANY ($1::smallint[]) AND click_id = ANY ($2::bigint[]) AND click_
 """For which targets something about conversions of these clicks waits for its turn."""
 
 FIND_WAITING = """
-SELECT conversion_id, target FROM deliveries
+UPDATE deliveries SET state = state
 WHERE bucket = ANY ($1::smallint[]) AND conversion_id = ANY ($2::bigint[]) AND click_id BETWEEN $3 AND $4 AND state = 1
+RETURNING conversion_id, target
 """
-"""For which targets something about these conversions waits."""
+"""For which targets something about these conversions waits.  Locked, so that whoever settles the last one at this
+moment either has committed, or sees what is blocked behind it."""
 
 NEXT_NUMBERS = "SELECT nextval('delivery_numbers') FROM generate_series(1, $1)"
 """Numbers that no delivery has or had."""
@@ -128,10 +130,10 @@ FIND_CLAIMABLE = f"""
 SELECT number, attempts,
        EXISTS (SELECT 1 FROM deliveries AS e
                WHERE e.bucket = d.bucket AND e.click_id = d.click_id AND e.conversion_id = d.conversion_id
-                 AND e.rule = d.rule AND e.number < d.number AND e.state = 2),
+                 AND e.rule = d.rule AND e.number < d.number AND (e.state = 2 OR e.attempts > 0)),
        EXISTS (SELECT 1 FROM deliveries AS e
                WHERE e.bucket = d.bucket AND e.click_id = d.click_id AND e.conversion_id = d.conversion_id
-                 AND e.target = d.target AND e.number > d.number AND e.state = 1),
+                 AND e.rule = d.rule AND e.number > d.number AND e.state = 1 AND e.message = 3),
        {OWED_COLUMNS}
 FROM deliveries AS d WHERE target = $1 AND state = 1 AND due_ms <= $2 ORDER BY due_ms, number LIMIT $3
 """
@@ -211,6 +213,8 @@ async def _of_conversions(
 
 async def take_turn(db: asyncpg.Connection, tx: PostgresTransaction, turn: Turn) -> list[Delivery]:
     """See ``store.base.Store.take_turn``; in an open transaction.  Raises ``PartitionMissing``."""
+    if turn.planned:  # before any row is locked: whoever holds it waits for rows
+        await db.execute(LOCK_EVENTS)
     if turn.settled:
         await _settle(db, tx, turn.settled, turn.holder, turn.now_ms)
     if turn.planned:
@@ -273,7 +277,6 @@ async def _unblock(db: asyncpg.Connection, ended: Sequence[tuple[int, int, int]]
 
 
 async def _finish(db: asyncpg.Connection, tx: PostgresTransaction, turn: Turn) -> None:
-    await db.execute(LOCK_EVENTS)
     clicks = {one.click_id for one in turn.planned}
     events = [one.event for one in turn.planned]
     done = {event for (event,) in await db.fetch(FINISH_EVENTS, sorted(set(buckets_of(clicks))), events)}
