@@ -43,6 +43,7 @@ LOCK_NAME = "postbackd.lock"
 DELIVER_LOCK_NAME = "deliver.lock"
 """Held by the process that delivers from an embedded database."""
 
+_DELIVER_NICENESS = 15
 _LOOK_FOR_SERVER_S = 5.0
 
 _WRITE_TIMEOUT_S = 1.5
@@ -164,8 +165,10 @@ async def _ingest(
     if store is None:
         return
     try:
-        if settings.sync == "beside" and isinstance(store, SqliteStore):
-            store.sync_beside()
+        if isinstance(store, SqliteStore):
+            store.wait_in_loop()
+            if settings.sync == "beside":
+                store.sync_beside()
         snapshot = Snapshot(await store.load_catalog())
         spool = _open_spool(settings, snapshot)
         node = NodeNumber(store)
@@ -221,6 +224,8 @@ def run_deliver(settings: Settings, ready: Callable[[], None], lifeline: int | N
     import uvloop
 
     _start_logging(settings.log_format)
+    if lifeline is not None:  # a front door is on this machine, and comes first
+        os.nice(_DELIVER_NICENESS)
     with _alone(settings):
         uvloop.run(_deliver(settings, ready, lifeline))
 
@@ -244,6 +249,8 @@ async def _deliver(settings: Settings, ready: Callable[[], None], lifeline: int 
     store = await _open_patiently(settings, stop, None)
     if store is None:
         return
+    if isinstance(store, SqliteStore):
+        store.sync_beside()  # the front door need not wait for our syncs
     client = Client(read_allowed(settings.deliver_ranges, settings.deliver_ports))
     try:
         deliverer = Deliverer(store, client.send, _secret_opener(settings), random)

@@ -169,7 +169,9 @@ class Supervisor:
         """After SIGHUP new processes serve, and after SIGCHLD too if an old one has ended; else ``False``."""
         if self._is_missing(self._deliver) and self._deliver.start_again_at <= time.monotonic():
             self._deliver.note_death()
-            pause_s = min(_DELIVER_PAUSE_S * 2 ** min(self._deliver.quick_deaths - 1, 10), _LONGEST_DELIVER_PAUSE_S)
+            pause_s = min(
+                _DELIVER_PAUSE_S * 2 ** min(self._deliver.quick_deaths - 1, 10), _LONGEST_DELIVER_PAUSE_S
+            )
             self._deliver.start_again_at = time.monotonic() + pause_s
         if number == signal.SIGHUP:
             self._manager.tell_reloading()

@@ -65,7 +65,9 @@ def make_event(number: int = 1, **changed: Any) -> Happened:
 
 
 def as_told(owed: Owed, state: DeliveryState = DeliveryState.DELIVERED) -> Told:
-    return Told(owed.conversion_id, owed.rule, owed.message, state, owed.value_micros, owed.facts)
+    return Told(
+        owed.conversion_id, owed.rule, owed.message, state, owed.value_micros, owed.facts, owed.target
+    )
 
 
 def messages(owed: Sequence[Owed]) -> list[tuple[str, int]]:
@@ -321,8 +323,10 @@ def test_after_the_click_was_purged_the_facts_come_from_what_was_told() -> None:
     rule = replace(BOTH_WAYS, condition="country = DE")
     planner = Planner(make_catalog(rule), {70: frozenset({"sub3"})})
     told = [as_told(owed) for owed in planner.plan([make_event()], [], NOW)]
-    told.append(Told(CONVERSION, 2, Message.CONVERSION, DeliveryState.DEAD, 0, Facts("src-2", subs=("x",))))
-    told.append(Told(CONVERSION + 1, 1, Message.CONVERSION, DeliveryState.DELIVERED, 0, Facts("foreign")))
+    told.append(
+        Told(CONVERSION, 2, Message.CONVERSION, DeliveryState.DEAD, 0, Facts("src-2", subs=("x",)), 1)
+    )
+    told.append(Told(CONVERSION + 1, 1, Message.CONVERSION, DeliveryState.DELIVERED, 0, Facts("foreign"), 1))
     changed = make_event(2, value_micros=1, facts=None)
     owed = planner.plan([changed], told, NOW)
     assert messages(owed) == [("adjustment", 1)]
@@ -459,3 +463,35 @@ def test_a_source_is_only_told_what_its_rule_lets_it_be_told(
         belief = believe(belief, one.message, one.value_micros)
         assert one.message != Message.RETRACTION or on_reversal == "retract"
         assert one.message != Message.ADJUSTMENT or "adjust" in (on_change, on_reversal)
+
+
+# --- a rule that took another's place ----------------------------------------------------------------------------
+
+
+def told_by_the_rule_before() -> list[Told]:
+    planner = Planner(make_catalog(replace(RULE, id=5, on_reversal="retract")))
+    return [as_told(owed) for owed in planner.plan([make_event()], [], NOW)]
+
+
+def test_a_rule_that_took_anothers_place_does_not_tell_the_target_twice() -> None:
+    own = replace(RULE, id=6, source=None, campaign=20, on_change="adjust")
+    planner = Planner(make_catalog(replace(RULE, id=5), own))
+    changed = make_event(2, status_from=Status.APPROVED, value_micros=12_000_000)
+    owed = planner.plan([changed], told_by_the_rule_before(), NOW)
+    assert messages(owed) == [("adjustment", 12_000_000)]
+    assert owed[0].rule == 5  # it goes on with what that rule has begun
+
+
+def test_a_rule_that_took_anothers_place_takes_back_what_that_one_told() -> None:
+    planner = Planner(make_catalog(replace(RULE, id=6, on_reversal="retract")))
+    reversed_ = make_event(2, status_from=Status.APPROVED, status=Status.REVERSED)
+    owed = planner.plan([reversed_], told_by_the_rule_before(), NOW)
+    assert messages(owed) == [("retraction", 10_000_000)]
+
+
+def test_a_rule_to_another_target_inherits_nothing() -> None:
+    told = [replace(one, target=99) for one in told_by_the_rule_before()]
+    changed = make_event(2, status_from=Status.APPROVED, value_micros=12_000_000)
+    assert messages(Planner(make_catalog(replace(RULE, id=6))).plan([changed], told, NOW)) == [
+        ("conversion", 12_000_000)
+    ]

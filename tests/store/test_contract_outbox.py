@@ -99,6 +99,17 @@ def test_nothing_that_a_rule_needs_is_removed(desk: Desk) -> None:
     assert desk.world.run(desk.world.store.load_catalog()).removed_campaigns == (desk.world.campaign,)
 
 
+def test_a_target_stays_while_something_waits_for_it(desk: Desk) -> None:
+    desk.world.send(desk.world.click(), "txid=T")
+    desk.plan()
+    desk.world.remove(desk.rule)
+    with pytest.raises(CatalogConflict, match="deliveries that wait"):
+        desk.world.remove(desk.target)
+    (delivery,) = desk.claim()
+    desk.settle(delivery, DeliveryState.DEAD)
+    desk.world.remove(desk.target)
+
+
 def test_a_rule_is_of_a_source_or_a_campaign(desk: Desk) -> None:
     both = Rule(
         id=0, name="both", source=desk.world.source.id, campaign=desk.world.campaign.id, target=desk.target.id

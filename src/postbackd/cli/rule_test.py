@@ -151,6 +151,7 @@ def _read_told(row: Mapping[str, Any]) -> Told:
         state=row["state"],
         value_micros=row["value_micros"],
         facts=msgspec.json.decode(row["facts"], type=Facts),
+        target=row["target"],
     )
 
 

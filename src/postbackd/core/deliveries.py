@@ -88,6 +88,7 @@ class Told(Struct, frozen=True, gc=False):
     state: int
     value_micros: int
     facts: Facts
+    target: int
 
 
 class Owed(Struct, frozen=True, gc=False):
@@ -182,6 +183,8 @@ class TargetState(Struct, frozen=True):
     until_ms: int
     """When it is tried again; 0: when an operator resumes it."""
     reason: str
+    unless_paused: bool = False
+    """A target that is paused stays so: a deliverer may not have heard of it yet."""
 
 
 class Outgoing(Struct, frozen=True, gc=False):

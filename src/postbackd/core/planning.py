@@ -13,7 +13,7 @@ back by another one when the condition holds again, whatever ``on_change`` says.
 has told nothing: the next thing that happens to the conversion makes up for it.
 
 What the source was told is asked, and not what the conversion was before, so that a planning that is done
-twice, a changed rule and a lost delivery all end in the source believing what the rule says.
+twice, a changed or replaced rule and a lost delivery all end in the source believing what the rule says.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ class Planner:
             facts = known.facts(event)
             subject = self._subject(event, facts)
             for line in lines:
-                key = line.rule.id, event.conversion_id
+                key = _heir(line, lines, event.conversion_id, told, beliefs)
                 belief = beliefs.get(key)
                 value, currency = line.payout.apply(event.value_micros, event.currency)
                 due = _decide(line.rule, belief, value, holds=line.condition.holds(subject))
@@ -158,7 +158,7 @@ class Planner:
                     del beliefs[key]
                 else:
                     beliefs[key] = due
-                owed.append(_owe(event, line, due, currency, facts, now_ms))
+                owed.append(_owe(event, line, key[0], due, currency, facts, now_ms))
         return owed
 
     def explain(self, happened: Happened, told: Sequence[Told]) -> list[Explained]:
@@ -166,9 +166,10 @@ class Planner:
         facts = _Known(told).facts(happened)
         subject = self._subject(happened, facts)
         beliefs = _read_beliefs(told)
+        lines = self._lines(happened.campaign)
         return [
-            _explain(line, subject, beliefs.get((line.rule.id, happened.conversion_id)))
-            for line in self._lines(happened.campaign)
+            _explain(line, subject, beliefs.get(_heir(line, lines, happened.conversion_id, told, beliefs)))
+            for line in lines
         ]
 
     def _lines(self, campaign_id: int) -> Sequence[_Line]:
@@ -228,6 +229,25 @@ def _read_beliefs(told: Sequence[Told]) -> _Beliefs:
             # An adjustment that waits for a conversion that died will not be sent.
             beliefs[key] = _Said(Message(delivery.message), delivery.value_micros)
     return beliefs
+
+
+def _heir(
+    line: _Line, lines: Sequence[_Line], conversion: int, told: Sequence[Told], beliefs: _Beliefs
+) -> tuple[int, int]:
+    """Under which rule's id a rule tells its target of a conversion: its own, or that of a rule which it has replaced.
+
+    What a rule that is not followed any more has told the same target is what the target knows; whoever took its place
+    goes on with that, or the target would be told twice, and never that the conversion was taken back.
+    """
+    own = line.rule.id, conversion
+    if not told or own in beliefs:
+        return own
+    followed = {other.rule.id for other in lines}
+    for earlier in told:
+        key = earlier.rule, conversion
+        if earlier.target == line.target.id and earlier.rule not in followed and key in beliefs:
+            return key
+    return own
 
 
 _TELLS = frozenset({DeliveryState.WAITING, DeliveryState.DELIVERED})
@@ -291,7 +311,9 @@ def _was_zeroed(rule: Rule, belief: _Said) -> bool:
     return rule.on_reversal == "adjust" and belief.message == Message.ADJUSTMENT and not belief.value_micros
 
 
-def _owe(event: Happened, line: _Line, due: _Said, currency: str, facts: Facts, now_ms: int) -> Owed:
+def _owe(
+    event: Happened, line: _Line, rule: int, due: _Said, currency: str, facts: Facts, now_ms: int
+) -> Owed:
     how = line.target.how
     wait_s = how.schedule_s[0] if how.schedule_s else 0
     if due.message == Message.CONVERSION:
@@ -309,7 +331,7 @@ def _owe(event: Happened, line: _Line, due: _Said, currency: str, facts: Facts, 
         event.conversion_id,
         event.campaign,
         event.offer,
-        line.rule.id,
+        rule,
         line.target.id,
         due.message,
         event.status,

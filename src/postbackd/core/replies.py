@@ -116,10 +116,10 @@ def read_retry_after(text: str, now_ms: int) -> int:
     return max(0, min(at_ms - now_ms, LONGEST_PAUSE_MS))
 
 
-def excerpt(body: bytes) -> str:
-    """The beginning of an answer for the log, on one line and printable; secrets and personal data are still in it."""
-    text = " ".join(body[:BODY_BYTES].decode("utf-8", "replace").split())
-    return "".join(letter if letter.isprintable() else " " for letter in text[:EXCERPT_CHARACTERS])
+def excerpt(text: str, longest: int = EXCERPT_CHARACTERS) -> str:
+    """The beginning of a text of the outside for the log, on one line and printable."""
+    text = " ".join(text.split())
+    return "".join(letter if letter.isprintable() else " " for letter in text[:longest])
 
 
 # --- body patterns --------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ takes many deliveries in one request of its own.  Whoever sends sees no differen
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from urllib.parse import quote, quote_plus
 from postbackd.core.click_id import KeyRing
 from postbackd.core.deliveries import Answer, Delivery, Message, Outgoing
 from postbackd.core.model import Catalog, RequestForm, Target
-from postbackd.core.outgoing import METHODS, RequestTemplate, compile_form, delivery_values
+from postbackd.core.outgoing import METHODS, compile_form, delivery_values
 from postbackd.core.planning import MACROS_OF_FACTS
 from postbackd.core.platforms import PLATFORMS
 from postbackd.core.platforms.base import ACCESS_TOKEN, Token
@@ -145,16 +146,22 @@ class _PostbackShipper(_PlainAnswers):
             words[word]: compile_form(form, target.how.on_empty, accounts.keys())
             for word, form in target.how.requests.items()
         }
+        self._by_source_id = {
+            message for message, template in self._templates.items() if "source_click_id" in template.macros
+        }
         template = self._templates[Message.CONVERSION]
         self.host = f"{template.host}:{template.port}"
         macros: frozenset[str] = frozenset().union(*(t.macros for t in self._templates.values()))
         self.macros: frozenset[str] | None = macros
 
     def refusal(self, delivery: Delivery, now_ms: int) -> str:
-        template = self._templates.get(Message(delivery.owed.message))
-        if template is None:
-            return f"the target has no request for a {Message(delivery.owed.message).word}"
-        return _missing_id(delivery, template)
+        owed = delivery.owed
+        if owed.message not in self._templates:
+            return f"the target has no request for a {Message(owed.message).word}"
+        # A target that is told of a click by its own id cannot be told without one.
+        if owed.message in self._by_source_id and not owed.facts.source_click_id:
+            return "the click came without the source's click id; check the parameters of the campaign's link"
+        return ""
 
     def make(self, deliveries: Sequence[Delivery], now_ms: int, token: str = "") -> Outgoing:
         (delivery,) = deliveries
@@ -165,13 +172,6 @@ class _PostbackShipper(_PlainAnswers):
         (delivery,) = deliveries
         template = self._templates[Message(delivery.owed.message)]
         return template.show(self._values(delivery), self._accounts)
-
-
-def _missing_id(delivery: Delivery, template: RequestTemplate) -> str:
-    """A target that is told of a click by its own id cannot be told without one."""
-    if "source_click_id" in template.macros and not delivery.owed.facts.source_click_id:
-        return "the click came without the source's click id; check the parameters of the campaign's link"
-    return ""
 
 
 class _WebhookShipper(_PlainAnswers):
@@ -244,14 +244,17 @@ class _PlatformShipper(_PlainAnswers):
 
 
 class Hider:
-    """Takes secrets out of texts for the log: ``(NAME)`` stands for one, as it is or as it was sent."""
+    """Takes secrets out of texts for the log: ``(NAME)`` stands for one, as it is or as it was sent.
+
+    To be asked before a text is cut: half a secret is not recognised.
+    """
 
     def __init__(self, accounts: Mapping[str, str]) -> None:
         self._names = {
             form.lower(): name
             for name, secret in accounts.items()
             if len(secret) >= _SHORTEST_SECRET
-            for form in (secret, quote(secret, safe=""), quote_plus(secret), json.dumps(secret)[1:-1])
+            for form in _written(secret)
         }
         longest_first = sorted(self._names, key=len, reverse=True)
         self._pattern = re.compile("|".join(map(re.escape, longest_first)), re.IGNORECASE)
@@ -261,6 +264,11 @@ class Hider:
         if not self._names:
             return text
         return self._pattern.sub(lambda found: f"({self._names[found[0].lower()]})", text)
+
+
+def _written(secret: str) -> tuple[str, ...]:
+    """The ways in which a secret stands in URLs, forms, JSON and pages."""
+    return secret, quote(secret, safe=""), quote_plus(secret), json.dumps(secret)[1:-1], html.escape(secret)
 
 
 _SHORTEST_SECRET = 4

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from secrets import token_hex
 from time import time
 from typing import Any, Protocol
@@ -29,17 +30,24 @@ from postbackd.core.deliveries import (
     Outgoing,
     Owed,
     Settled,
-    TargetState,
 )
 from postbackd.core.model import Catalog, Target
 from postbackd.core.planning import Planner
 from postbackd.core.platforms.base import TokenRefused
 from postbackd.core.privacy import Masker
-from postbackd.core.replies import Judged, Outcome, excerpt
-from postbackd.core.shipping import Hider, Names, ShippingError, make_shipper
+from postbackd.core.replies import EXCERPT_CHARACTERS, Judged, Outcome, excerpt
+from postbackd.core.shipping import Names, ShippingError
 from postbackd.delivery.breaker import BreakerChange, BreakerState
-from postbackd.delivery.lanes import Host, Lane
-from postbackd.delivery.settling import CHANGED, cancelled, settle_attempt, settle_unsent, was_delayed
+from postbackd.delivery.lanes import Host, Lane, make_lane
+from postbackd.delivery.settling import (
+    CHANGED,
+    as_it_is_now,
+    cancelled,
+    settle_attempt,
+    settle_unsent,
+    was_delayed,
+)
+from postbackd.delivery.states import TargetStates
 from postbackd.store.base import Look, Store, StoreUnavailable, Turn
 from postbackd.store.failpoints import pass_failpoint
 
@@ -48,8 +56,11 @@ log = logging.getLogger("postbackd.delivery")
 LEASE_MS = 60_000
 """What is claimed is ours so long: much longer than it takes to send all that a lane holds."""
 
-_MOST_EVENTS = 100
-"""Events of one turn: planned in a few milliseconds, in which nobody else writes to an embedded database."""
+_FEWEST_EVENTS, _MOST_EVENTS = 100, 800
+"""Events of one turn.  A hundred are planned and written in two milliseconds."""
+
+_LONG_TURN_MS = 10
+"""Nobody else writes to an embedded database meanwhile."""
 
 _SHORTEST_TURN_S = 0.005
 """Answers that come close together are committed together."""
@@ -57,13 +68,13 @@ _SHORTEST_TURN_S = 0.005
 _POLL_S, _LONGEST_POLL_S = 0.01, 0.04
 """How often to look when there was nothing to do; the longer it is so, the more seldom."""
 
-_STATE_COLUMNS = ("target", "state", "since_ms", "until_ms", "reason")
-
 _WORTH_A_NOTE_MS = 60_000
 """A pause that a target asked for is noted when it is so long."""
 
+_REASON_CHARACTERS = 300
 _REFRESH_S = 0.3
-_RETRY_S = 0.5
+_FIRST_RETRY_S, _RETRY_S, _LONGEST_RETRY_S = 0.01, 0.64, 1.28
+"""Pauses between tries while the database does not answer, each twice as long; from the middle one on it is said."""
 _STOP_S = 6.0
 
 
@@ -99,9 +110,8 @@ class Deliverer:
         self._until: dict[int, int] = {}
         """Until when what waits in a lane may be begun: its lease outlasts that by a token and an attempt."""
         self._settled: list[Settled] = []
-        self._states: dict[int, TargetState] = {}
-        """How targets are served, as the database says, or will after the next turn."""
-        self._unwritten: dict[int, TargetState] = {}
+        self._states = TargetStates()
+        self._most_events = _FEWEST_EVENTS
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
         self._stopping = False
@@ -112,11 +122,19 @@ class Deliverer:
     async def run(self, *, alone: bool) -> None:
         """Deliver until ``stop`` is called.  ``alone``: nobody else does, so that what anybody had claimed is free."""
         await self._patiently(lambda: self._begin(alone))
+        clock = asyncio.get_running_loop().time
         poll_s = _POLL_S
         while not self._stopping:
+            began = clock()
             worked = await self._patiently(self._turn)
-            poll_s = _SHORTEST_TURN_S if worked else min(2 * max(poll_s, _POLL_S), _LONGEST_POLL_S)
-            await self._pause(poll_s)
+            took_s = clock() - began
+            if worked:
+                # Half of the time belongs to whoever else writes; what is on its way goes on meanwhile.
+                poll_s = max(_SHORTEST_TURN_S, min(took_s, _LONGEST_POLL_S))
+                await asyncio.sleep(poll_s)
+            else:
+                poll_s = min(2 * max(poll_s, _POLL_S), _LONGEST_POLL_S)
+                await self._pause(poll_s)
         await self._end()
 
     def stop(self) -> None:
@@ -132,31 +150,28 @@ class Deliverer:
 
     async def _pause(self, seconds: float) -> None:
         """Until something is to be done, but not for less than the shortest turn."""
-        loop = asyncio.get_running_loop()
         self._wake.clear()
         await asyncio.sleep(_SHORTEST_TURN_S)
-        if seconds > _SHORTEST_TURN_S and not self._wake.is_set():
-            timer = loop.call_later(seconds - _SHORTEST_TURN_S, self._wake.set)
-            await self._wake.wait()
-            timer.cancel()
+        timer = asyncio.get_running_loop().call_later(seconds - _SHORTEST_TURN_S, self._wake.set)
+        await self._wake.wait()
+        timer.cancel()
 
     async def _patiently(self, work: Callable[[], Coroutine[Any, Any, bool]]) -> bool:
         """Do the work; while the database does not answer, again and again: nothing that was answered is forgotten."""
-        said = ""
+        pause_s = _FIRST_RETRY_S
         while True:
             try:
                 return await work()
             except StoreUnavailable as error:
-                if str(error) != said:
+                if pause_s == _RETRY_S:
                     log.warning("the database does not answer (%s); trying again", error)
-                said = str(error)
             if self._stopping:
                 return False
-            await asyncio.sleep(_RETRY_S)
-            try:
-                await self._store.recover()
-            except StoreUnavailable as error:
-                said = str(error)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_RETRY_S)
+            if pause_s >= _RETRY_S:  # no other writer is in the way for so long
+                with suppress(StoreUnavailable):
+                    await self._store.recover()
 
     async def _end(self) -> None:
         """Hear what is on its way, settle it, and let others have the rest."""
@@ -184,19 +199,27 @@ class Deliverer:
                 self._give_back(lane, now_ms)
         rooms = {target: room for target, lane in self._lanes.items() if (room := lane.room(now_ms))}
         hungry = not self._lanes or any(not lane.full for lane in self._lanes.values())
-        look = await self._store.look(list(rooms), now_ms, _MOST_EVENTS if hungry else 0)
+        look = await self._store.look(list(rooms), now_ms, self._most_events if hungry else 0)
         owed = await self._plan(look, now_ms)
         due = {one.target for one in owed} | set(look.due)
-        rooms = {target: room for target, room in rooms.items() if target in due}
-        if not (look.events or rooms or self._settled or self._unwritten):
+        rooms = {target: room for target, room in rooms.items() if target in due and target in self._lanes}
+        if not (look.events or rooms or self._settled or self._states.unwritten):
             return False
-        end_ms = _now_ms() + LEASE_MS
+        began_ms = _now_ms()
         for delivery in await self._commit(look.events, owed, rooms):
-            self._until[delivery.number] = end_ms
+            self._until[delivery.number] = began_ms + LEASE_MS
             self._lanes[delivery.owed.target].waiting.append(delivery)
+        self._learn_pace(len(look.events), _now_ms() - began_ms)
         for lane in self._lanes.values():
             self._go_on(lane)
         return True
+
+    def _learn_pace(self, events: int, took_ms: int) -> None:
+        """Take more events at a time while there are more, and as long as nobody has to wait long for us."""
+        if took_ms > _LONG_TURN_MS:
+            self._most_events = max(_FEWEST_EVENTS, self._most_events // 2)
+        elif events == self._most_events:
+            self._most_events = min(2 * self._most_events, _MOST_EVENTS)
 
     async def _plan(self, look: Look, now_ms: int) -> Sequence[Owed]:
         if any(not self._planner.knows(event.campaign) for event in look.events):
@@ -207,7 +230,7 @@ class Deliverer:
         self, events: Sequence[Happened], owed: Sequence[Owed], rooms: Mapping[int, int] | None = None
     ) -> Sequence[Delivery]:
         """One turn of the database.  What was to be settled stays so until it has been committed."""
-        settled, states = list(self._settled), dict(self._unwritten)
+        settled, states = list(self._settled), self._states.unwritten
         claimed = await self._store.take_turn(
             Turn(
                 holder=self._holder,
@@ -215,16 +238,14 @@ class Deliverer:
                 settled=settled,
                 planned=events,
                 owed=owed,
-                states=list(states.values()),
+                states=states,
                 rooms=rooms or {},
                 lease_ms=LEASE_MS
                 + 2 * max((one.target.how.total_ms for one in self._lanes.values()), default=0),
             )
         )
         del self._settled[: len(settled)]
-        for target, state in states.items():
-            if self._unwritten.get(target) is state:
-                del self._unwritten[target]
+        self._states.wrote(states)
         return claimed
 
     # --- catalog -----------------------------------------------------------------------------------------------------
@@ -234,13 +255,9 @@ class Deliverer:
         self._refreshed = asyncio.get_running_loop().time()
         if await self._store.catalog_generation() != self._catalog.generation:
             self._take_catalog(await self._store.load_catalog())
-        rows = await self._store.query("target_states")
-        stored = {row["target"]: TargetState(*(row[name] for name in _STATE_COLUMNS)) for row in rows}
-        self._states = {**stored, **self._unwritten}
+        self._states.read(await self._store.query("target_states"))
         for target, lane in self._lanes.items():
-            if target in self._unwritten:
-                continue
-            paused = target in stored and stored[target].state == PAUSED
+            paused = self._states.is_paused(target)
             if paused is not lane.paused:
                 log.info("target %r is %s", lane.target.name, "paused" if paused else "served again")
             lane.paused = paused
@@ -250,14 +267,8 @@ class Deliverer:
         self._masker = Masker(catalog.privacy_key)
         names = Names(catalog)
         lanes = {target.id: self._make_lane(target, names) for target in catalog.targets}
-        self._planner = Planner(
-            catalog,
-            {
-                id_: lane.shipper.macros
-                for id_, lane in lanes.items()
-                if lane and lane.shipper.macros is not None
-            },
-        )
+        macros = {id_: lane.shipper.macros for id_, lane in lanes.items() if lane is not None}
+        self._planner = Planner(catalog, {id_: names for id_, names in macros.items() if names is not None})
         for problem in self._planner.problems:
             log.warning("%s", problem)
         for target, lane in self._lanes.items():
@@ -272,20 +283,14 @@ class Deliverer:
     def _make_lane(self, target: Target, names: Names) -> Lane | None:
         """``None`` when the target cannot be served: its deliveries wait, and the operator is told."""
         try:
-            accounts = {name: self._open_secret(sealed) for name, sealed in target.secrets.items()}
-            shipper = make_shipper(target, accounts, names)
+            lane = make_lane(target, names, self._open_secret, self._hosts)
         except (ShippingError, ValueError) as error:
             log.warning("target %r cannot be served: %s", target.name, error)
             self._note_state(target.id, BROKEN, 0, str(error))
             return None
-        state = self._states.get(target.id)
-        if (
-            state is not None and state.state == BROKEN and not state.until_ms
-        ):  # it could not be served before
+        if self._states.cannot_be_served(target.id):
             self._note_state(target.id, "", 0, "")
-        host = self._hosts.setdefault(shipper.host, Host(shipper.host, target.how.concurrency))
-        host.pace.set_most(target.how.concurrency)
-        return Lane(target, shipper, Hider(accounts), host)
+        return lane
 
     # --- sending -----------------------------------------------------------------------------------------------------
 
@@ -319,7 +324,8 @@ class Deliverer:
             self._settled += [Settled(delivery, DeliveryState.WAITING, now_ms) for delivery in batch]
         except Exception as error:
             log.exception("a request to target %r could not be made", lane.target.name)
-            attempt = Attempt(batch[0].attempts + 1, _now_ms(), 0, 0, "", f"{type(error).__name__}: {error}")
+            said = self._hide(lane, f"{type(error).__name__}: {error}", _REASON_CHARACTERS)
+            attempt = Attempt(batch[0].attempts + 1, _now_ms(), 0, 0, "", said)
             self._hear_each(lane, batch, attempt, [Judged(Outcome.FAILED, attempt.error)] * len(batch))
         finally:
             lane.sending -= len(batch)
@@ -332,8 +338,10 @@ class Deliverer:
         pass_failpoint("before_send")
         answer, judged = await self._ask(lane, batch, began_ms)
         pass_failpoint("after_send")
+        judged = [replace(one, reason=self._hide(lane, one.reason, _REASON_CHARACTERS)) for one in judged]
+        answer = replace(answer, error=self._hide(lane, answer.error, _REASON_CHARACTERS))
         self._hear(lane, answer, judged)
-        text = self._hide(lane, excerpt(answer.body))
+        text = self._hide(lane, answer.body.decode("utf-8", "replace"), EXCERPT_CHARACTERS)
         attempt = Attempt(0, began_ms, _now_ms() - began_ms, answer.status, text, answer.error)
         self._hear_each(lane, batch, attempt, judged)
 
@@ -342,30 +350,26 @@ class Deliverer:
     ) -> None:
         now_ms = _now_ms()
         for delivery, verdict in zip(batch, judged, strict=True):
-            error = self._hide(lane, verdict.reason or attempt.error)
-            own = replace(attempt, attempt=delivery.attempts + 1, error=error)
+            own = replace(attempt, attempt=delivery.attempts + 1, error=verdict.reason or attempt.error)
             self._settled.append(
                 settle_attempt(delivery, own, verdict, lane.target.how, now_ms, self._random())
             )
 
-    def _hide(self, lane: Lane, text: str) -> str:
-        """A text of the outside as it may be kept: without secrets and personal data."""
-        return self._masker.mask_words(lane.hider.hide(text)) if text else ""
+    def _hide(self, lane: Lane, text: str, longest: int) -> str:
+        """A text of the outside as it may be kept: without secrets and personal data, cut and printable."""
+        return self._masker.mask_words(excerpt(lane.hider.hide(text), longest)) if text else ""
 
     async def _holds_still(self, delivery: Delivery) -> bool:
         """Whether its rule still says that the source is to be told: it was delayed, and much may have happened."""
         owed = delivery.owed
         counted = await self._store.query("conversions_of_click", click_id=owed.click_id)
-        row = next((row for row in counted if row["conversion_id"] == owed.conversion_id), None)
-        if row is None:
+        now = as_it_is_now(owed, counted)
+        if now is None:
             return False
-        first = min(other["conversion_id"] for other in counted if other["type"] == row["type"])
-        now = Happened(
-            0, owed.request_id, owed.click_id, row["type"], row["transaction_id"], owed.conversion_id,
-            row["campaign"], row["offer"], 0, row["status"], 0, row["value_micros"], row["currency"],
-            first == owed.conversion_id, owed.facts,
-        )  # fmt: skip
-        return any(told.rule.id == owed.rule and told.fires for told in self._planner.explain(now, ()))
+        asked = [told.fires for told in self._planner.explain(now, ()) if told.rule.id == owed.rule]
+        return not asked or any(
+            asked
+        )  # a rule that was removed: what follows from it already is still delivered
 
     async def _ask(
         self, lane: Lane, batch: Sequence[Delivery], now_ms: int
@@ -377,7 +381,7 @@ class Deliverer:
                 ask, connect_ms=how.connect_ms, total_ms=how.total_ms, answer_bytes=shipper.answer_bytes
             )
             try:
-                lane.token = shipper.read_token(answer, now_ms)
+                lane.use_token(shipper.read_token(answer, now_ms))
             except TokenRefused as error:
                 return answer, [Judged(Outcome.FAILED, str(error))] * len(batch)
         request = shipper.make(batch, now_ms, lane.token.text)
@@ -404,8 +408,7 @@ class Deliverer:
                 self._note_state(lane.target.id, SLOWED, lane.not_before_ms, judged[0].reason)
         elif judged[0].outcome is Outcome.DELIVERED:
             host.pace.went_well()
-            state = self._states.get(lane.target.id)
-            if state is not None and state.state in (BROKEN, SLOWED):  # also what an earlier run has noted
+            if self._states.is_in_trouble(lane.target.id):
                 self._note_state(lane.target.id, "", 0, "")
         gone = next((one for one in judged if one.pause_target), None)
         if gone is not None and not lane.paused:
@@ -438,10 +441,7 @@ class Deliverer:
                 self._note_state(other.target.id, state, change.until_ms, change.reason)
 
     def _note_state(self, target: int, state: str, until_ms: int, reason: str) -> None:
-        before = self._states.get(target)
-        since_ms = before.since_ms if before is not None and before.state == state else _now_ms()
-        noted = TargetState(target, state, since_ms, until_ms, self._masker.mask_words(reason))
-        self._states[target] = self._unwritten[target] = noted
+        self._states.note(target, state, until_ms, self._masker.mask_words(reason), _now_ms())
 
 
 def _now_ms() -> int:

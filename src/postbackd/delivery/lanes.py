@@ -7,12 +7,12 @@ its breaker and its pace.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from postbackd.core.deliveries import Delivery
 from postbackd.core.model import Target
-from postbackd.core.platforms.base import Token
-from postbackd.core.shipping import Hider, Shipper
+from postbackd.core.platforms.base import ACCESS_TOKEN, Token
+from postbackd.core.shipping import Hider, Names, Shipper, make_shipper
 from postbackd.delivery.breaker import Breaker, BreakerState, Pace
 from postbackd.delivery.settling import was_delayed
 
@@ -40,10 +40,11 @@ class Host:
 class Lane:
     """One target and what was claimed for it."""
 
-    def __init__(self, target: Target, shipper: Shipper, hider: Hider, host: Host) -> None:
+    def __init__(self, target: Target, shipper: Shipper, accounts: Mapping[str, str], host: Host) -> None:
         self.target = target
         self.shipper = shipper
-        self.hider = hider
+        self.accounts = accounts
+        self.hider = Hider(accounts)
         self.host = host
         self.waiting: deque[Delivery] = deque()
         self.sending = 0
@@ -55,9 +56,17 @@ class Lane:
 
     def follow(self, new: Lane) -> None:
         """Serve the target as it is now.  The lane stays: what is on its way must be counted off where it was added."""
-        if new.target.secrets != self.target.secrets or new.target.how.kind != self.target.how.kind:
+        if new.accounts != self.accounts or new.target.how.kind != self.target.how.kind:
             self.token = Token("", 0)
-        self.target, self.shipper, self.hider, self.host = new.target, new.shipper, new.hider, new.host
+        self.target, self.shipper, self.host = new.target, new.shipper, new.host
+        self.accounts = new.accounts
+        self.use_token(self.token)
+
+    def use_token(self, token: Token) -> None:
+        """Use an access token; from now on it is a secret like the others."""
+        self.token = token
+        own = {ACCESS_TOKEN: token.text} if token.text else {}
+        self.hider = Hider({**self.accounts, **own})
 
     @property
     def full(self) -> bool:
@@ -101,6 +110,17 @@ class Lane:
         given = list(self.waiting)
         self.waiting.clear()
         return given
+
+
+def make_lane(
+    target: Target, names: Names, open_secret: Callable[[str], str], hosts: dict[str, Host]
+) -> Lane:
+    """A lane for a target, at its host.  Raises ``ShippingError``, and what ``open_secret`` does."""
+    accounts = {name: open_secret(sealed) for name, sealed in target.secrets.items()}
+    shipper = make_shipper(target, accounts, names)
+    host = hosts.setdefault(shipper.host, Host(shipper.host, target.how.concurrency))
+    host.pace.set_most(target.how.concurrency)
+    return Lane(target, shipper, accounts, host)
 
 
 def _goes_alone(delivery: Delivery) -> bool:

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from postbackd.core.deliveries import Attempt, Delivery, DeliveryState, Message, Settled
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from postbackd.core.deliveries import (
+    Attempt,
+    Delivery,
+    DeliveryState,
+    Happened,
+    Message,
+    Owed,
+    Settled,
+)
 from postbackd.core.model import How
 from postbackd.core.replies import Judged, Outcome
 from postbackd.core.retry import next_attempt
@@ -18,8 +29,26 @@ def was_delayed(delivery: Delivery) -> bool:
     return (
         owed.message == Message.CONVERSION
         and not delivery.attempts
-        and owed.due_ms - owed.created_ms >= _DELAYED_MS
+        and (
+            not owed.due_ms or owed.due_ms - owed.created_ms >= _DELAYED_MS
+        )  # 0: released, nobody knows any more
     )
+
+
+def as_it_is_now(owed: Owed, counted: Sequence[Mapping[str, Any]]) -> Happened | None:
+    """The conversion of a delivery as if it had just been counted; ``None`` when it is gone.
+
+    ``counted``: all conversions of its click, rows of the statement ``conversions_of_click``.
+    """
+    row = next((row for row in counted if row["conversion_id"] == owed.conversion_id), None)
+    if row is None:
+        return None
+    first = min(other["conversion_id"] for other in counted if other["type"] == row["type"])
+    return Happened(
+        0, owed.request_id, owed.click_id, row["type"], row["transaction_id"], owed.conversion_id,
+        row["campaign"], row["offer"], 0, row["status"], 0, row["value_micros"], row["currency"],
+        first == owed.conversion_id, owed.facts,
+    )  # fmt: skip
 
 
 def settle_unsent(delivery: Delivery, shipper: Shipper, now_ms: int) -> Settled | None:

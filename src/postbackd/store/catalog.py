@@ -111,6 +111,9 @@ RULES_OF_CAMPAIGN = "SELECT name FROM rules WHERE campaign = ? AND removed_ms IS
 RULES_OF_TARGET = "SELECT name FROM rules WHERE target = ? AND removed_ms IS NULL ORDER BY name"
 """Names of the rules that tell a target."""
 
+ANY_WAITING_DELIVERY = "SELECT 1 FROM deliveries WHERE target = ? AND state = 1 LIMIT 1"
+"""Whether anything waits to be sent to a target."""
+
 SLUG_HOLDER = "SELECT name, removed_ms FROM campaigns WHERE slug = ?"
 """The campaign, live or removed, that has a slug."""
 
@@ -409,6 +412,8 @@ async def _referring(db: Database, entry: CatalogEntry) -> str:
         found = [f"rule {name!r}" for (name,) in await db.rows(RULES_OF_CAMPAIGN, entry.id)]
     elif isinstance(entry, Target):
         found = [f"rule {name!r}" for (name,) in await db.rows(RULES_OF_TARGET, entry.id)]
+        if await db.rows(ANY_WAITING_DELIVERY, entry.id):
+            found.append("deliveries that wait (postbackd delivery cancel)")
     else:
         found = []
     return ", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")

@@ -94,12 +94,6 @@ FROM conversions WHERE bucket = $1 AND click_id = $2 ORDER BY type, transaction_
 """
 """The conversions of one click, which nobody else changes until this transaction has ended."""
 
-CHANGE_CONVERSION = """
-UPDATE conversions SET status = $1, value_micros = $2, currency = $3, channels = $4, status_time_ms = $5
-WHERE click_id = $6 AND type = $7 AND transaction_id = $8 AND bucket = $9
-"""
-"""What a repeat changed."""
-
 CHANGE_POSTBACK = """
 UPDATE postbacks SET first_verdict = coalesce(first_verdict, verdict), first_reason = coalesce(first_reason, reason),
                      verdict = $1, reason = $2, click_id = $3, campaign = $4, conversion_id = $5
@@ -220,18 +214,6 @@ class CitusTransaction(PostgresTransaction):
         for stamp in sorted({key[0] for key in keys}):
             found += await self._db.fetch(LOCK_CONVERSIONS, bucket_of_stamp(stamp), stamp)
         return _choose(keys, found)
-
-    async def change_conversions(self, changed: Mapping[Key, Conversion]) -> None:
-        await self._db.executemany(
-            CHANGE_CONVERSION,
-            [
-                (
-                    after.status, after.value_micros, after.currency, after.channels, after.status_time_ms,
-                    *key, bucket_of_stamp(key[0]),
-                )
-                for key, after in sorted(changed.items(), key=lambda change: change[0])
-            ],
-        )  # fmt: skip
 
     async def change_postbacks(self, rows: Sequence[Row]) -> None:
         await self._db.executemany(CHANGE_POSTBACK, rows)

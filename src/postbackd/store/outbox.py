@@ -26,7 +26,7 @@ CLICK_COLUMNS = (
     "click_id, source_click_id, own_id, country, sub1, sub2, sub3, sub4, sub5, sub6, sub7, sub8, sub9, sub10"
 )
 
-TOLD_COLUMNS = "conversion_id, rule, message, state, value_micros, facts"
+TOLD_COLUMNS = "conversion_id, rule, message, state, value_micros, facts, target"
 
 OWED_COLUMNS = (
     "request_id, click_id, type, transaction_id, conversion_id, campaign, offer, rule, target, message, status, "
@@ -84,8 +84,8 @@ _FACTS = msgspec.json.Decoder(Facts)
 
 def read_told(row: Row) -> Told:
     """A row of ``TOLD_COLUMNS``."""
-    conversion_id, rule, message, state, value_micros, facts = row
-    return Told(conversion_id, rule, message, state, value_micros, _FACTS.decode(facts))
+    conversion_id, rule, message, state, value_micros, facts, target = row
+    return Told(conversion_id, rule, message, state, value_micros, _FACTS.decode(facts), target)
 
 
 def owed_row(owed: Owed) -> list[Any]:

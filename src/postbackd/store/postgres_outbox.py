@@ -151,10 +151,11 @@ NOTE_STATE = """
 INSERT INTO target_states (target, state, since_ms, until_ms, reason) VALUES ($1, $2, $3, $4, $5)
 ON CONFLICT (target) DO UPDATE SET state = excluded.state, since_ms = excluded.since_ms, until_ms = excluded.until_ms,
                                    reason = excluded.reason
+WHERE target_states.state <> 'paused' OR NOT $6::boolean
 """
 """A target is not served as usual."""
 
-FORGET_STATE = "DELETE FROM target_states WHERE target = $1"
+FORGET_STATE = "DELETE FROM target_states WHERE target = $1 AND (state <> 'paused' OR NOT $2::boolean)"
 """A target is served as usual again."""
 
 RELEASE = """
@@ -310,9 +311,10 @@ async def _insert(
 async def note_state(db: asyncpg.Connection, state: TargetState) -> None:
     """Keep how a target is served."""
     if state.state:
-        await db.execute(NOTE_STATE, state.target, state.state, state.since_ms, state.until_ms, state.reason)
+        row = (state.target, state.state, state.since_ms, state.until_ms, state.reason, state.unless_paused)
+        await db.execute(NOTE_STATE, *row)
     else:
-        await db.execute(FORGET_STATE, state.target)
+        await db.execute(FORGET_STATE, state.target, state.unless_paused)
 
 
 async def release(db: asyncpg.Connection, holder: str | None) -> int:

@@ -51,10 +51,15 @@ FIND_OWN_IDS = (
 FIND_CLICKS = """
 SELECT c.click_id, c.campaign, c.offer, EXISTS (SELECT 1 FROM pixel_conversions) AS pixel
 FROM unnest($1::bigint[], $2::smallint[]) AS w (click_id, bucket)
-JOIN clicks AS c ON c.click_id = w.click_id AND c.bucket = w.bucket
-WHERE c.click_id BETWEEN $3 AND $4
+CROSS JOIN LATERAL (
+    SELECT click_id, campaign, offer FROM clicks
+    WHERE click_id = w.click_id AND bucket = w.bucket AND click_id BETWEEN $3 AND $4 OFFSET 0) AS c
 """
-"""What matching needs of clicks; on the way, whether the pixel brought anything that S2S has not confirmed."""
+"""What matching needs of clicks; on the way, whether the pixel brought anything that S2S has not confirmed.
+
+``OFFSET 0`` keeps it a look-up for each that is wanted.  The planner, which knows nothing of a table that has just
+begun, may otherwise read all clicks between the two bounds, and for each of them everything that is wanted.
+"""
 
 PURGED_BEFORE = "SELECT value FROM settings WHERE name = 'purged_before'"
 """The horizon up to which clicks have been purged."""
@@ -68,29 +73,27 @@ ADD_CONVERSIONS = Insert(
 )
 """Count conversions, unless their keys are counted already: this is what decides."""
 
-FIND_CONVERSIONS = """
-SELECT c.click_id, c.type, c.transaction_id,
-       c.conversion_id, c.status, c.value_micros, c.currency, c.channels, c.status_time_ms
+_WANTED_CONVERSIONS = """
+SELECT c.*
 FROM unnest($1::bigint[], $2::text[], $3::text[], $4::smallint[]) AS w (click_id, type, transaction_id, bucket)
-JOIN conversions AS c ON c.click_id = w.click_id AND c.type = w.type AND c.transaction_id = w.transaction_id
-  AND c.bucket = w.bucket
-WHERE c.click_id BETWEEN $5 AND $6
+CROSS JOIN LATERAL (
+    SELECT click_id, type, transaction_id, conversion_id, status, value_micros, currency, channels, status_time_ms
+    FROM conversions
+    WHERE click_id = w.click_id AND type = w.type AND transaction_id = w.transaction_id AND bucket = w.bucket
+      AND click_id BETWEEN $5 AND $6 {how}) AS c
 """
-"""The conversions under keys."""
 
-LOCK_CONVERSIONS = f"{FIND_CONVERSIONS} FOR UPDATE OF c"
+FIND_CONVERSIONS = _WANTED_CONVERSIONS.format(how="OFFSET 0")
+"""The conversions under keys; a look-up for each, as in ``FIND_CLICKS``."""
+
+LOCK_CONVERSIONS = _WANTED_CONVERSIONS.format(how="FOR UPDATE")
 """The conversions under keys, which nobody else changes until this transaction has ended."""
 
-CHANGE_CONVERSIONS = """
-UPDATE conversions AS c SET status = w.status, value_micros = w.value_micros, currency = w.currency,
-                            channels = w.channels, status_time_ms = w.status_time_ms
-FROM unnest($1::bigint[], $2::text[], $3::text[], $4::smallint[], $5::smallint[], $6::bigint[], $7::text[],
-            $8::smallint[], $9::bigint[])
-  AS w (click_id, type, transaction_id, bucket, status, value_micros, currency, channels, status_time_ms)
-WHERE c.click_id = w.click_id AND c.type = w.type AND c.transaction_id = w.transaction_id AND c.bucket = w.bucket
-  AND c.click_id BETWEEN $10 AND $11
+CHANGE_CONVERSION = """
+UPDATE conversions SET status = $1, value_micros = $2, currency = $3, channels = $4, status_time_ms = $5
+WHERE click_id = $6 AND type = $7 AND transaction_id = $8 AND bucket = $9
 """
-"""What repeats changed."""
+"""What a repeat changed."""
 
 FIRST_CONVERSION = """
 SELECT click_id, type, transaction_id FROM conversions WHERE click_id = $1 AND type = $2 AND bucket = $3
@@ -269,15 +272,16 @@ class PostgresTransaction:
         return {(row[0], row[1], row[2]): Conversion(*row[3:]) for row in map(tuple, rows)}
 
     async def change_conversions(self, changed: Mapping[Key, Conversion]) -> None:
-        rows = [
-            (
-                *key, bucket_of_stamp(key[0]),
-                after.status, after.value_micros, after.currency, after.channels, after.status_time_ms,
-            )
-            for key, after in sorted(changed.items(), key=itemgetter(0))
-        ]  # fmt: skip
-        columns = list(zip(*rows, strict=True))
-        await self._db.execute(CHANGE_CONVERSIONS, *columns, columns[0][0], columns[0][-1])
+        await self._db.executemany(
+            CHANGE_CONVERSION,
+            [
+                (
+                    after.status, after.value_micros, after.currency, after.channels, after.status_time_ms,
+                    *key, bucket_of_stamp(key[0]),
+                )
+                for key, after in sorted(changed.items(), key=lambda change: change[0])
+            ],
+        )  # fmt: skip
 
     async def add_history(self, rows: Sequence[Row]) -> None:
         await self.insert(ADD_HISTORY, [(*row, bucket_of_stamp(row[0])) for row in rows])

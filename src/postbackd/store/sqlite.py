@@ -95,12 +95,17 @@ class SqliteStore:
         self._log.watch(self._db)
         self._failed = False
         """Since a write or sync failed, and until ``recover`` has succeeded, nothing may be written."""
-        self._beside = False
+        self._beside = self._in_loop = False
         self._log_sync: LogSync | None = None
         self._turn = asyncio.Lock()
         """Held by whoever writes, and by the checkpoint that lets the log start over."""
         self._copying = asyncio.Lock()
         """Held during a checkpoint."""
+
+    def wait_in_loop(self) -> None:
+        """From now on the event loop goes on while another program writes.  Needs a running event loop."""
+        self._in_loop = True
+        self._db.set_busy_timeout(0)  # ``_begin`` waits
 
     def sync_beside(self) -> None:
         """From now on sync commits in a thread, while the event loop goes on.  Needs a running event loop.
@@ -108,6 +113,7 @@ class SqliteStore:
         Raises ``StoreRefused`` when the database cannot be written.
         """
         self._beside = True
+        self.wait_in_loop()
         with refusing(self._path):
             self._start_log_sync()
 
@@ -115,7 +121,6 @@ class SqliteStore:
         log = Path(self._db.filename_wal)
         if not log.exists():  # not written otherwise: another program may be writing for long
             self._db.execute(TOUCH)
-        self._db.set_busy_timeout(0)  # ``_begin`` waits, and lets the loop go on meanwhile
         self._db.pragma("synchronous", unsafe_sync() or "NORMAL")
         if unsafe_sync() is None:
             self._log_sync = LogSync(log)
@@ -278,7 +283,7 @@ class SqliteStore:
             self._failed = True
             raise
         finally:
-            if not self._beside:
+            if not self._in_loop:
                 self._db.set_busy_timeout(self._busy_timeout_ms)
 
     def _open_anew(self) -> None:
@@ -304,7 +309,7 @@ class SqliteStore:
         self._log.emptied()
         if self._beside:
             self._start_log_sync()
-        else:
+        if not self._in_loop:
             self._db.set_busy_timeout(self._busy_timeout_ms)
         self._failed = False
 

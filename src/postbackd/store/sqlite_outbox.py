@@ -89,9 +89,10 @@ NOTE_STATE = """
 INSERT INTO target_states (target, state, since_ms, until_ms, reason) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET state = excluded.state, since_ms = excluded.since_ms, until_ms = excluded.until_ms,
                           reason = excluded.reason
+WHERE target_states.state <> 'paused' OR NOT ?
 """  # A target is not served as usual.
 
-FORGET_STATE = "DELETE FROM target_states WHERE target = ?"
+FORGET_STATE = "DELETE FROM target_states WHERE target = ? AND (state <> 'paused' OR NOT ?)"
 # A target is served as usual again.
 
 RELEASE = """
@@ -194,10 +195,10 @@ def _add(db: apsw.Connection, owed: Sequence[Owed]) -> None:
 def note_state(db: apsw.Connection, state: TargetState) -> None:
     """Keep how a target is served."""
     if state.state:
-        row = (state.target, state.state, state.since_ms, state.until_ms, state.reason)
+        row = (state.target, state.state, state.since_ms, state.until_ms, state.reason, state.unless_paused)
         db.execute(NOTE_STATE, row)
     else:
-        db.execute(FORGET_STATE, (state.target,))
+        db.execute(FORGET_STATE, (state.target, state.unless_paused))
 
 
 def release(db: apsw.Connection, holder: str | None) -> int:

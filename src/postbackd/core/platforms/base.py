@@ -180,7 +180,7 @@ def with_reason(judged: Judged, reason: str, *, slow_down: bool = False) -> Judg
     """The same with a better reason, and slower if asked."""
     outcome = Outcome.FAILED if judged.outcome is Outcome.DELIVERED else judged.outcome
     return msgspec.structs.replace(
-        judged, outcome=outcome, reason=reason[:300], slow_down=judged.slow_down or slow_down
+        judged, outcome=outcome, reason=reason, slow_down=judged.slow_down or slow_down
     )
 
 

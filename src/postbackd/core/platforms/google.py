@@ -306,9 +306,7 @@ def _judge_row(error: Any) -> Judged:
     if word in _TOLD_BEFORE:
         return Judged(Outcome.DELIVERED)
     message = as_object(error).get("message")
-    return Judged(
-        Outcome.DEAD if word in _HOPELESS else Outcome.FAILED, f"HTTP 200, but {word}: {message}"[:300]
-    )
+    return Judged(Outcome.DEAD if word in _HOPELESS else Outcome.FAILED, f"HTTP 200, but {word}: {message}")
 
 
 def _worse(one: Judged, other: Judged) -> Judged:
