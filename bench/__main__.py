@@ -28,6 +28,9 @@ _FULL = Sizes(
     postgres_level=5_000_000,
     purged_rows=5_000_000,
     drop_seconds=60.0,
+    told_seconds=30.0,
+    steady=40_000,
+    backlog=200_000,
 )
 _QUICK = Sizes(
     seconds=3.0,
@@ -36,6 +39,9 @@ _QUICK = Sizes(
     postgres_level=1_000_000,
     purged_rows=1_000_000,
     drop_seconds=10.0,
+    told_seconds=10.0,
+    steady=20_000,
+    backlog=100_000,
 )
 
 
@@ -56,6 +62,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "--fifty-million", action="store_true", help="50 million stored conversions on PostgreSQL (30 GB)"
     )
+    parser.add_argument(
+        "--million-deliveries", action="store_true", help="a million queued deliveries (eight minutes more)"
+    )
     parser.add_argument("--seed", type=int, default=2026, help="every random choice follows from it")
     parser.add_argument(
         "--work-dir", type=Path, default=Path("/var/tmp"), help="on the disk to measure (default: /var/tmp)"
@@ -71,6 +80,8 @@ def _sizes(given: argparse.Namespace) -> Sizes:
         sizes = replace(sizes, levels=(*_FULL.levels, 100_000_000))
     if given.fifty_million:
         sizes = replace(sizes, postgres_level=50_000_000, purged_rows=_FULL.purged_rows)
+    if given.million_deliveries:
+        sizes = replace(sizes, backlog=1_000_000)
     return sizes
 
 

@@ -95,21 +95,29 @@ def open_loop(
 
 
 class Timeline:
-    """When each request of an open loop was due, by ``time.monotonic``, and how long it took, in seconds."""
+    """When each request of an open loop was due, by ``time.monotonic``, how long it took, in seconds, and its line."""
 
     def __init__(self, file: Path) -> None:
         """Read what ``open_loop`` left."""
-        pairs = (line.split() for line in file.read_text().splitlines())
-        self._requests = [(float(due), float(latency)) for due, latency in pairs]
+        answers = (line.split() for line in file.read_text().splitlines())
+        self._requests = [(float(due), float(latency), int(line)) for due, latency, line in answers]
 
     def between(self, begin: float, end: float) -> list[float]:
         """The latencies, in order of size, of the requests that were due between two moments."""
-        return sorted(latency for due, latency in self._requests if begin <= due <= end)
+        return sorted(latency for due, latency, _line in self._requests if begin <= due <= end)
 
     def after(self, seconds: float) -> list[float]:
         """The latencies, in order of size, of the requests that were due later than so long after the first."""
-        begin = min(due for due, _latency in self._requests) + seconds
-        return self.between(begin, inf)
+        return self.between(self._begin + seconds, inf)
+
+    def answered(self, seconds: float) -> dict[int, float]:
+        """Line of the file -> when its answer was there; of those that were due later than so long after the first."""
+        begin = self._begin + seconds
+        return {line: due + latency for due, latency, line in self._requests if due >= begin}
+
+    @property
+    def _begin(self) -> float:
+        return min(due for due, _latency, _line in self._requests)
 
 
 def _run(command: list[str], seconds: float) -> dict[str, Any]:

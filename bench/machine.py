@@ -118,6 +118,24 @@ class Server:
                 with suppress(ProcessLookupError):
                     os.sched_setaffinity(pid, cores)
 
+    def make_way(self) -> None:
+        """As ``postbackd serve`` has its deliver role: it runs where there is room, and others come first."""
+        self.run_on({SERVER_CORE, LOAD_CORE})
+        for pid in self.family:
+            os.setpriority(os.PRIO_PROCESS, pid, 15)
+
+    def let_run_anywhere(self, role: str) -> None:
+        """A role of it goes where there is room, once it runs.  Raises ``NotRun`` when it does not."""
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            for pid in self.family:
+                with suppress(OSError):
+                    if role.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
+                        os.sched_setaffinity(pid, {SERVER_CORE, LOAD_CORE})
+                        return
+            time.sleep(0.01)
+        raise NotRun(f"the role {role} has not been started")
+
     def cpu_s(self) -> float:
         """Processor time, in seconds, of all its processes, of those too that have ended."""
         return sum(_cpu_s(pid) for pid in self.family)
@@ -125,6 +143,10 @@ class Server:
     def resident_bytes(self) -> int:
         """Resident memory of all processes of the server together; pages that they share count for each."""
         return sum(_resident_bytes(pid) for pid in self.family)
+
+    def peak_resident_bytes(self) -> int:
+        """The most that each of its processes ever had, together."""
+        return sum(_peak_resident_bytes(pid) for pid in self.family)
 
     def stop(self) -> None:
         """Stop it cleanly; when that takes too long, kill it with all its descendants."""
@@ -201,6 +223,14 @@ def _resident_bytes(pid: int) -> int:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, IndexError):
         return 0  # ended while we looked
+
+
+def _peak_resident_bytes(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0  # ended while we looked
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
 
 
 def syncs_per_second(directory: Path, seconds: float = 1.0) -> float:

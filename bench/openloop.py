@@ -29,7 +29,7 @@ _LENGTH = b"content-length:"
 class Connection:
     """One keep-alive connection with at most one request under way."""
 
-    __slots__ = ("buffer", "due", "socket")
+    __slots__ = ("buffer", "due", "number", "socket")
 
     def __init__(self, port: int) -> None:
         self.socket = socket.create_connection((HOST, port))
@@ -37,6 +37,7 @@ class Connection:
         self.socket.settimeout(0)
         self.buffer = b""
         self.due = 0.0
+        self.number = 0
 
 
 def is_complete(answer: bytes) -> bool:
@@ -59,14 +60,17 @@ class OpenLoop:
         self._requests = requests
         self._rate = rate
         self._connections = {c.socket.fileno(): c for c in (Connection(port) for _ in range(connections))}
-        self._idle = list(self._connections.values())
-        self._waiting: deque[tuple[float, bytes]] = deque()
+        self._idle = deque(self._connections.values())
+        """The one that has been idle for longest is used next: a server closes those that are never used."""
+        self._waiting: deque[tuple[float, int]] = deque()
         self._epoll = select.epoll()
         for number in self._connections:
             self._epoll.register(number, select.EPOLLIN)
         self.latencies: list[float] = []
         self.due: list[float] = []
         """When each of the answered requests was due, on the machine's monotonic clock."""
+        self.numbers: list[int] = []
+        """Which of the requests these were, counted from 0."""
         self.lateness: list[float] = []
         self.ok = 0
 
@@ -78,7 +82,7 @@ class OpenLoop:
             now = time.perf_counter()
             due = min(total, int((now - began) * self._rate) + 1)
             for number in range(sent, due):
-                self._send(began + number / self._rate, self._requests[number], now)
+                self._send(began + number / self._rate, number, now)
             sent = due
             self._receive(0)
         deadline = time.perf_counter() + _DRAIN_TIMEOUT_S
@@ -86,17 +90,17 @@ class OpenLoop:
             self._receive(0.01)
         return time.perf_counter() - began
 
-    def _send(self, due: float, request: bytes, now: float) -> None:
+    def _send(self, due: float, number: int, now: float) -> None:
         if not self._idle:
-            self._waiting.append((due, request))
+            self._waiting.append((due, number))
             return
         self.lateness.append(now - due)
-        self._write(self._idle.pop(), due, request)
+        self._write(self._idle.popleft(), due, number)
 
-    def _write(self, connection: Connection, due: float, request: bytes) -> None:
-        connection.due = due
+    def _write(self, connection: Connection, due: float, number: int) -> None:
+        connection.due, connection.number = due, number
         # A request of two hundred bytes on a connection with nothing under way fits the socket's buffer.
-        connection.socket.sendall(request)
+        connection.socket.sendall(self._requests[number])
 
     def _receive(self, timeout: float) -> None:
         for number, _event in self._epoll.poll(timeout):
@@ -113,6 +117,7 @@ class OpenLoop:
     def _finish(self, connection: Connection) -> None:
         self.latencies.append(time.perf_counter() - connection.due)
         self.due.append(connection.due)
+        self.numbers.append(connection.number)
         self.ok += connection.buffer.startswith((b"HTTP/1.1 2", b"HTTP/1.1 3"))
         connection.buffer = b""
         if self._waiting:
@@ -142,14 +147,18 @@ def main() -> None:
     parser.add_argument("--rate", type=float, required=True, help="requests a second")
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=8)
-    parser.add_argument("--timeline", type=Path, help="write when each was due, and how long it took, in s")
+    parser.add_argument(
+        "--timeline", type=Path, help="write when each was due, how long it took, in s, and its line"
+    )
     given = parser.parse_args()
     requests = _load(given.file, given.first, int(given.rate * given.seconds), given.port)
     loop = OpenLoop(requests, given.port, given.rate, given.connections)
     seconds = loop.run()
     if given.timeline:
-        pairs = zip(loop.due, loop.latencies, strict=True)
-        given.timeline.write_text("".join(f"{due:.6f} {latency:.6f}\n" for due, latency in pairs))
+        answers = zip(loop.due, loop.latencies, loop.numbers, strict=True)
+        given.timeline.write_text(
+            "".join(f"{due:.6f} {latency:.6f} {given.first + number}\n" for due, latency, number in answers)
+        )
     latencies, lateness = sorted(loop.latencies), sorted(loop.lateness)
     figures = {
         "sent": len(requests),

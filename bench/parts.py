@@ -12,6 +12,7 @@ from pathlib import Path
 from bench import results as names
 from bench.load import closed_loop, open_loop
 from bench.machine import LOAD_CORE, NotRun, pinned_to
+from bench.parts_deliveries import measure_deliveries, measure_deliveries_postgres
 from bench.parts_nodes import measure_nodes
 from bench.parts_postgres import measure_postbackd_postgres, measure_postgres_levels
 from bench.purge import Purge
@@ -183,6 +184,8 @@ PARTS: dict[str, Callable[[Run], None]] = {
     "nodes": measure_nodes,
     "levels": measure_levels,
     "postgres-levels": measure_postgres_levels,
+    "deliveries": measure_deliveries,
+    "deliveries-postgres": measure_deliveries_postgres,
     "footprint": measure_footprint,
 }
 """Name on the command line -> part, in their order."""

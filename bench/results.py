@@ -78,6 +78,7 @@ class Results:
 NGINX = "nginx, return 200"
 POSTBACKD = "postbackd"
 POSTBACKD_POSTGRES = "postbackd, PostgreSQL"
+DELIVERER = "postbackd, deliver"
 PEER_SQLITE = "FastAPI + SQLAlchemy, SQLite"
 PEER_POSTGRES = "FastAPI + SQLAlchemy, PostgreSQL"
 """Subjects; the name of one on PostgreSQL goes on with a space and the version."""
@@ -105,6 +106,24 @@ NODES_IDLE = "nodes_least_idle_percent"
 NODES_LEAST_IDLE_PERCENT = 10
 """Of each core: with less left the machine could have been the limit, not the nodes."""
 
+UNTOLD = f"{NEW_RECENT}, no rules"
+TOLD = f"{NEW_RECENT}, each delivered"
+ALL_ALIVE = "1,000 new conversions/s, all targets alive"
+HALF_DEAD = "1,000 new conversions/s, half of the targets dead"
+NOT_DRAINING = "half load, nothing is delivered"
+WHILE_DRAINING = "half load, a backlog drains"
+WHILE_DOWN = "while the target was down"
+
+TOLD_P99 = "deliveries_p99_ms"
+TOLD_P99_POSTGRES = "postgres_deliveries_p99_ms"
+STEADY = "deliveries_per_second"
+STEADY_POSTGRES = "postgres_deliveries_per_second"
+BACKLOG = "deliveries_backlog"
+BACKLOG_MEMORY = "deliveries_backlog_grown_mb"
+DRAINING = "deliveries_backlog_ratio"
+DRAINING_P99 = "deliveries_draining_p99_ratio"
+HALF_DEAD_P99 = "deliveries_half_dead_p99_ratio"
+
 _IN_LINES = {NGINX: "nginx", POSTBACKD: "postbackd on SQLite"}
 """What some subjects are called in a line to pass."""
 
@@ -112,6 +131,11 @@ _IN_LINES = {NGINX: "nginx", POSTBACKD: "postbackd on SQLite"}
 def stored_before(conversions: int, what: str = NEW_RECENT) -> str:
     """The name of the rows on a database that holds so many conversions already."""
     return f"{what}, {conversions / 1e6:g} M stored"
+
+
+def queued(deliveries: int, when: str = "") -> str:
+    """The name of the row of so many deliveries that were queued before."""
+    return f"{deliveries:,} queued deliveries {when}".strip()
 
 
 def judge(results: Results) -> list[Line]:
@@ -128,6 +152,7 @@ def judge(results: Results) -> list[Line]:
         Line("runtime distributions", "<= 18", count, "", None if count is None else count <= 18),
         *_judge_speed(results, POSTBACKD_POSTGRES, "PostgreSQL: ", ((POSTBACKD, 0.5), (PEER_POSTGRES, 8))),
         *_judge_postgres(results),
+        *_judge_deliveries(results),
     ]
 
 
@@ -154,6 +179,23 @@ def _judge_postgres(results: Results) -> Iterator[Line]:
     empty = results.rate(NEW_RECENT, 64, POSTBACKD_POSTGRES)
     yield _at_least(f"PostgreSQL: {level / 1e6:g} M stored / empty", _ratio(full, empty), 0.8)
     yield _below("PostgreSQL: p99 while a day is dropped / before", figures.get(DROP_RATIO), 2, "")
+
+
+def _judge_deliveries(results: Results) -> Iterator[Line]:
+    """Outbound never slows inbound, and is soon there."""
+    figures = results.figures
+    told, untold = (results.rate(what, 64, POSTBACKD) for what in (TOLD, UNTOLD))
+    backlog = f"{figures.get(BACKLOG, 1_000_000):,.0f}"
+    yield _below("deliveries: p99 from commit to target, 1,000/s", figures.get(TOLD_P99), 50, "ms")
+    yield _at_least("deliveries a second, one core", figures.get(STEADY), 3_000)
+    yield _below(f"deliveries: memory for {backlog} queued", figures.get(BACKLOG_MEMORY), 150, "MB")
+    yield _at_least(f"deliveries: {backlog} queued drain / steady rate", figures.get(DRAINING), 0.8)
+    yield _below("deliveries: p99 at half load, draining / not", figures.get(DRAINING_P99), 2, "")
+    yield _below("deliveries: p99 of the others, half dead / all alive", figures.get(HALF_DEAD_P99), 1.2, "")
+    yield _at_least("deliveries: new conversions, with / without", _ratio(told, untold), 0.8)
+    name = "PostgreSQL: p99 from commit to target, 1,000 deliveries/s"
+    yield _below(name, figures.get(TOLD_P99_POSTGRES), 50, "ms")
+    yield _at_least("PostgreSQL: deliveries a second, one core", figures.get(STEADY_POSTGRES), 3_000)
 
 
 def _ratio(ours: float | None, theirs: float | None) -> float | None:
@@ -201,9 +243,10 @@ def _write_row(row: Row) -> str:
         return f"| {row.subject} | {row.what} | {row.connections} | not run: {row.remark} | | | |"
     verified = {None: "", True: "agrees: ", False: "DIFFERS: "}[row.verified]
     failed = f", {load.failed} failed" if load.failed else ""
+    latencies = f"{load.p50_ms:.2f} | {load.p99_ms:.2f}" if load.max_ms else "|"
     return (
-        f"| {row.subject} | {row.what} | {row.connections} | {load.per_second:,.0f} | {load.p50_ms:.2f} "
-        f"| {load.p99_ms:.2f} | {verified}{row.remark}{failed} |"
+        f"| {row.subject} | {row.what} | {row.connections or ''} | {load.per_second:,.0f} | {latencies} "
+        f"| {verified}{row.remark}{failed} |"
     )
 
 

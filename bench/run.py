@@ -25,7 +25,14 @@ _LINES_A_SECOND = 60_000
 _SETTLE_S = 0.5
 _SETTLE_TIMEOUT_S = 30.0
 
-_S = TypeVar("_S", bound=Subject)
+
+class Running(Protocol):
+    """Something that has been started."""
+
+    def stop(self) -> None: ...
+
+
+_S = TypeVar("_S", bound=Running)
 
 Check = Callable[[Stored, Load, int], bool]
 """(what is new in the database, the load, its connections) -> whether they agree."""
@@ -56,6 +63,12 @@ class Sizes:
     """Clicks of the day that is dropped on PostgreSQL."""
     drop_seconds: float
     """How long the loads before and beside that last."""
+    told_seconds: float
+    """How long the loads last whose conversions are followed to the targets."""
+    steady: int
+    """Deliveries by which the steady rate is measured."""
+    backlog: int
+    """Conversions that are queued while their target is down."""
 
 
 @dataclass

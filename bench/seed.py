@@ -32,12 +32,15 @@ RECENT_DAYS = 7
 HISTORY_DAYS = 21
 """Together within the attribution window of thirty days."""
 
-CAMPAIGNS = 8
+CAMPAIGNS = 10
 NETWORK_KEY = "benchbenchbenchbenchbench0"
 NODE = 1023
 """No server of the benchmark has this node number: its stamps and the seeded ones cannot meet."""
 
 _ROWS_A_TRANSACTION = 1_000_000
+
+_EVENTS_A_TRANSACTION = 5_000
+"""Others write at the same time."""
 
 _ADD_RECENT = """
 WITH RECURSIVE n(i) AS (SELECT :first UNION ALL SELECT i + 1 FROM n WHERE i + 1 < :last)
@@ -65,6 +68,17 @@ SELECT ((:start + 3600000 + i * :span / :rows) << 22) | (:node << 12) | (i & 409
        ((:start + i * :span / :rows) << 22) | (:node << 12) | (i & 4095), i % :campaigns + 1,
        ((:start + 3600000 + i * :span / :rows) << 22) | (:node << 12) | (i & 4095),
        NULL, '12.50', 'USD', printf('h%09x', i), NULL, 82, 4
+FROM n
+"""
+
+_ADD_EVENTS = """
+WITH RECURSIVE n(i) AS (SELECT :first UNION ALL SELECT i + 1 FROM n WHERE i + 1 < :last)
+INSERT INTO outbox (request_id, click_id, conversion_id, status_from, status, value_micros_from, value_micros,
+                    currency)
+SELECT ((:start + 3600000 + i * :span / :rows) << 22) | (:node << 12) | (i & 4095),
+       ((:start + i * :span / :rows) << 22) | (:node << 12) | (i & 4095),
+       ((:start + 3600000 + i * :span / :rows) << 22) | (:node << 12) | (i & 4095),
+       0, :approved, 0, 12500000, 'USD'
 FROM n
 """
 
@@ -142,6 +156,24 @@ def seed(data: Path, clicks: int, conversions: int, catalog: Path | None = None)
     return Seeded(data, keys, slugs, recent, history)
 
 
+def queue(seeded: Seeded, first: int, last: int) -> None:
+    """Put conversions of the history into the outbox, from number ``first`` up to ``last`` without it.
+
+    As if they had been counted just now; a server may be running.
+    """
+    db = apsw.Connection(str(seeded.database))
+    try:
+        db.set_busy_timeout(60_000)
+        db.wal_autocheckpoint(0)  # that is the business of the server, and of whoever opens the file next
+        for begin in range(first, last, _EVENTS_A_TRANSACTION):
+            values = _values(seeded.history, begin, min(last, begin + _EVENTS_A_TRANSACTION))
+            db.execute("BEGIN IMMEDIATE")
+            db.execute(_ADD_EVENTS, values)
+            db.execute("COMMIT")
+    finally:
+        db.close()
+
+
 def day_of(seeded: Seeded, days: int) -> str:
     """The UTC date, as ``YYYY-MM-DD``, before which the first ``days`` days of history lie."""
     ms = seeded.history.start_ms + days * DAY_MS
@@ -169,19 +201,24 @@ async def _make_catalog(data: Path) -> tuple[KeyRing, tuple[str, ...]]:
 
 def _fill(db: apsw.Connection, sql: str, population: Population) -> None:
     """Run one of the statements above for the rows of a population, a million a transaction."""
-    rows = population.rows
-    given = {
+    for first in range(0, population.rows, _ROWS_A_TRANSACTION):
+        with db:
+            db.execute(sql, _values(population, first, min(population.rows, first + _ROWS_A_TRANSACTION)))
+
+
+def _values(population: Population, first: int, last: int) -> dict[str, int]:
+    """What one of the statements wants to know, for the rows from ``first`` up to ``last`` without it."""
+    return {
         "start": first_stamp_at(population.start_ms) >> 22,
         "span": population.span_ms,
-        "rows": rows,
+        "rows": population.rows,
         "node": NODE,
         "campaigns": CAMPAIGNS,
         "approved": int(Status.APPROVED),
         "accepted": int(Verdict.ACCEPTED),
+        "first": first,
+        "last": last,
     }
-    for first in range(0, rows, _ROWS_A_TRANSACTION):
-        with db:
-            db.execute(sql, {**given, "first": first, "last": min(rows, first + _ROWS_A_TRANSACTION)})
 
 
 def main() -> None:

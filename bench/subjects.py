@@ -7,6 +7,7 @@ import re
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -111,11 +112,14 @@ class Postbackd:
 
     name = POSTBACKD
 
-    def __init__(self, seeded: Seeded, log: Path) -> None:
+    def __init__(
+        self, seeded: Seeded, log: Path, command: str = "serve", options: Sequence[str] = ()
+    ) -> None:
+        """``command``: ``serve``, or ``ingest`` alone."""
         self._seeded = seeded
         self.port = free_port()
-        listen = f"{HOST}:{self.port}"
-        self._server = Server([*command_line(), "serve", "--data", str(seeded.data), "--listen", listen], log)
+        options = ["--data", str(seeded.data), "--listen", f"{HOST}:{self.port}", *options]
+        self._server = Server([*command_line(), command, *options], log)
         self.start_s = self._server.wait_until(lambda: answers(self.port, "/readyz"))
 
     def stored(self) -> Stored:
@@ -124,6 +128,10 @@ class Postbackd:
     def resident_bytes(self) -> int:
         return self._server.resident_bytes()
 
+    def let_run_anywhere(self, role: str) -> None:
+        """See ``Server.let_run_anywhere``."""
+        self._server.let_run_anywhere(role)
+
     def stop(self) -> None:
         self._server.stop()
 
@@ -131,12 +139,12 @@ class Postbackd:
 class PostbackdPostgres:
     """postbackd as ``postbackd serve --store`` starts it, on a database that is started and stopped elsewhere."""
 
-    def __init__(self, postgres: Postgres, data: Path, log: Path) -> None:
+    def __init__(self, postgres: Postgres, data: Path, log: Path, options: Sequence[str] = ()) -> None:
         """``data``: the directory of the node; there is none yet."""
         self._postgres = postgres
         self.name = f"{POSTBACKD_POSTGRES} {postgres.version}"
         self.port = free_port()
-        self._server = start_node("serve", postgres, data, self.port, log)
+        self._server = start_node("serve", postgres, data, self.port, log, options)
 
     def stored(self) -> Stored:
         return count_on_postgres(self._postgres)
@@ -149,11 +157,20 @@ class PostbackdPostgres:
         self._server.stop()
 
 
-def start_node(command: str, postgres: Postgres, data: Path, port: int, log: Path) -> Server:
+def start_node(
+    command: str, postgres: Postgres, data: Path, port: int, log: Path, options: Sequence[str] = ()
+) -> Server:
     """A node on a database, ready: ``serve``, or ``ingest`` alone."""
-    options = ["--store", postgres.address, "--data", str(data), "--listen", f"{HOST}:{port}"]
+    options = ["--store", postgres.address, "--data", str(data), "--listen", f"{HOST}:{port}", *options]
     server = Server([*command_line(), command, *options], log)
     server.wait_until(lambda: answers(port, "/readyz"))
+    return server
+
+
+def start_deliverer(log: Path, options: Sequence[str]) -> Server:
+    """The deliver role alone, ready; ``options`` say on which database.  ``log``: there is none yet."""
+    server = Server([*command_line(), "deliver", *options], log)
+    server.wait_until(lambda: b"postbackd delivers" in log.read_bytes())
     return server
 
 

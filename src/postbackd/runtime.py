@@ -43,8 +43,10 @@ LOCK_NAME = "postbackd.lock"
 DELIVER_LOCK_NAME = "deliver.lock"
 """Held by the process that delivers from an embedded database."""
 
-_DELIVER_NICENESS = 15
 _LOOK_FOR_SERVER_S = 5.0
+
+_NICENESS = 15
+"""Of a deliver role beside a front door."""
 
 _WRITE_TIMEOUT_S = 1.5
 """After which a database is called away, and requests are kept elsewhere."""
@@ -224,8 +226,8 @@ def run_deliver(settings: Settings, ready: Callable[[], None], lifeline: int | N
     import uvloop
 
     _start_logging(settings.log_format)
-    if lifeline is not None:  # a front door is on this machine, and comes first
-        os.nice(_DELIVER_NICENESS)
+    if lifeline is not None:
+        os.nice(_NICENESS)  # there is a front door on this machine, and it comes first
     with _alone(settings):
         uvloop.run(_deliver(settings, ready, lifeline))
 

@@ -129,6 +129,8 @@ class Delivery(Struct, frozen=True, gc=False):
     """Whether the source may know of this conversion by this rule: an attempt that failed may have been heard."""
     outdated: bool
     """Whether a retraction of the same conversion by the same rule waits behind this one."""
+    unsure: bool = False
+    """Whether somebody had it and ended without saying what became of it: it may have been sent."""
 
     @property
     def id(self) -> str:

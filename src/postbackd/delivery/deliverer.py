@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from secrets import token_hex
-from time import time
+from time import monotonic, time
 from typing import Any, Protocol
 
 from msgspec.structs import replace
@@ -48,6 +48,7 @@ from postbackd.delivery.settling import (
     was_delayed,
 )
 from postbackd.delivery.states import TargetStates
+from postbackd.delivery.turns import SHORTEST_TURN_S, TurnPace
 from postbackd.store.base import Look, Store, StoreUnavailable, Turn
 from postbackd.store.failpoints import pass_failpoint
 
@@ -55,18 +56,6 @@ log = logging.getLogger("postbackd.delivery")
 
 LEASE_MS = 60_000
 """What is claimed is ours so long: much longer than it takes to send all that a lane holds."""
-
-_FEWEST_EVENTS, _MOST_EVENTS = 100, 800
-"""Events of one turn.  A hundred are planned and written in two milliseconds."""
-
-_LONG_TURN_MS = 10
-"""Nobody else writes to an embedded database meanwhile."""
-
-_SHORTEST_TURN_S = 0.005
-"""Answers that come close together are committed together."""
-
-_POLL_S, _LONGEST_POLL_S = 0.01, 0.04
-"""How often to look when there was nothing to do; the longer it is so, the more seldom."""
 
 _WORTH_A_NOTE_MS = 60_000
 """A pause that a target asked for is noted when it is so long."""
@@ -96,7 +85,7 @@ class Deliverer:
         open_secret: Callable[[str], str],
         random: Callable[[], float],
     ) -> None:
-        """``open_secret``: raises ``ValueError`` or its like with what to do.  ``random``: from 0 to 1, for jitter."""
+        """``open_secret``: raises ``ValueError`` with what to do.  ``random``: from 0 to 1, for jitter."""
         self._store = store
         self._send = send
         self._open_secret = open_secret
@@ -111,7 +100,8 @@ class Deliverer:
         """Until when what waits in a lane may be begun: its lease outlasts that by a token and an attempt."""
         self._settled: list[Settled] = []
         self._states = TargetStates()
-        self._most_events = _FEWEST_EVENTS
+        self._pace = TurnPace()
+        self._began_s = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
         self._stopping = False
@@ -122,19 +112,12 @@ class Deliverer:
     async def run(self, *, alone: bool) -> None:
         """Deliver until ``stop`` is called.  ``alone``: nobody else does, so that what anybody had claimed is free."""
         await self._patiently(lambda: self._begin(alone))
-        clock = asyncio.get_running_loop().time
-        poll_s = _POLL_S
         while not self._stopping:
-            began = clock()
-            worked = await self._patiently(self._turn)
-            took_s = clock() - began
-            if worked:
-                # Half of the time belongs to whoever else writes; what is on its way goes on meanwhile.
-                poll_s = max(_SHORTEST_TURN_S, min(took_s, _LONGEST_POLL_S))
-                await asyncio.sleep(poll_s)
+            if await self._patiently(self._turn):
+                await asyncio.sleep(self._pace.pause_s)  # what is on its way goes on meanwhile
             else:
-                poll_s = min(2 * max(poll_s, _POLL_S), _LONGEST_POLL_S)
-                await self._pause(poll_s)
+                self._pace.rested()
+                await self._pause(self._pace.pause_s)
         await self._end()
 
     def stop(self) -> None:
@@ -151,8 +134,8 @@ class Deliverer:
     async def _pause(self, seconds: float) -> None:
         """Until something is to be done, but not for less than the shortest turn."""
         self._wake.clear()
-        await asyncio.sleep(_SHORTEST_TURN_S)
-        timer = asyncio.get_running_loop().call_later(seconds - _SHORTEST_TURN_S, self._wake.set)
+        await asyncio.sleep(SHORTEST_TURN_S)
+        timer = asyncio.get_running_loop().call_later(seconds - SHORTEST_TURN_S, self._wake.set)
         await self._wake.wait()
         timer.cancel()
 
@@ -199,27 +182,25 @@ class Deliverer:
                 self._give_back(lane, now_ms)
         rooms = {target: room for target, lane in self._lanes.items() if (room := lane.room(now_ms))}
         hungry = not self._lanes or any(not lane.full for lane in self._lanes.values())
-        look = await self._store.look(list(rooms), now_ms, self._most_events if hungry else 0)
+        look = await self._store.look(list(rooms), now_ms, self._pace.events if hungry else 0)
         owed = await self._plan(look, now_ms)
         due = {one.target for one in owed} | set(look.due)
-        rooms = {target: room for target, room in rooms.items() if target in due and target in self._lanes}
+        rooms = self._pace.share(
+            {id_: room for id_, room in rooms.items() if id_ in due and id_ in self._lanes}
+        )
         if not (look.events or rooms or self._settled or self._states.unwritten):
             return False
-        began_ms = _now_ms()
+        began_s, end_ms = monotonic(), _now_ms() + LEASE_MS
         for delivery in await self._commit(look.events, owed, rooms):
-            self._until[delivery.number] = began_ms + LEASE_MS
+            self._until[delivery.number] = end_ms
             self._lanes[delivery.owed.target].waiting.append(delivery)
-        self._learn_pace(len(look.events), _now_ms() - began_ms)
+        self._pace.worked(
+            len(look.events), monotonic() - began_s, self._store.waited_s, began_s - self._began_s
+        )
+        self._began_s = began_s
         for lane in self._lanes.values():
             self._go_on(lane)
         return True
-
-    def _learn_pace(self, events: int, took_ms: int) -> None:
-        """Take more events at a time while there are more, and as long as nobody has to wait long for us."""
-        if took_ms > _LONG_TURN_MS:
-            self._most_events = max(_FEWEST_EVENTS, self._most_events // 2)
-        elif events == self._most_events:
-            self._most_events = min(2 * self._most_events, _MOST_EVENTS)
 
     async def _plan(self, look: Look, now_ms: int) -> Sequence[Owed]:
         if any(not self._planner.knows(event.campaign) for event in look.events):

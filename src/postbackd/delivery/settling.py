@@ -29,6 +29,7 @@ def was_delayed(delivery: Delivery) -> bool:
     return (
         owed.message == Message.CONVERSION
         and not delivery.attempts
+        and not (delivery.unsure and delivery.outdated)  # the retraction must not be left out
         and (
             not owed.due_ms or owed.due_ms - owed.created_ms >= _DELAYED_MS
         )  # 0: released, nobody knows any more
@@ -58,7 +59,11 @@ def settle_unsent(delivery: Delivery, shipper: Shipper, now_ms: int) -> Settled 
         return Settled(delivery, DeliveryState.DEAD, 0, "it is too old for this target")
     if owed.message != Message.CONVERSION and not delivery.told:
         return cancelled(delivery, NEVER_TOLD)
-    if owed.message == Message.CONVERSION and delivery.outdated and not delivery.attempts:
+    if (
+        owed.message == Message.CONVERSION
+        and delivery.outdated
+        and not (delivery.attempts or delivery.unsure)
+    ):
         return cancelled(delivery, CHANGED)
     reason = shipper.refusal(delivery, now_ms)
     return Settled(delivery, DeliveryState.DEAD, 0, reason) if reason else None

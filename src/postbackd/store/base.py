@@ -128,6 +128,9 @@ class Turn(Struct, frozen=True, kw_only=True):
 class Store(Protocol):
     """The database, behind one door."""
 
+    waited_s: float
+    """How long the last write had to wait for another program that writes."""
+
     async def write(self, batch: Batch, rulebook: Rulebook, *, patience_s: float = 0) -> Written:
         """Commit the batch as one transaction, synced to disk before this returns.
 

@@ -102,14 +102,8 @@ CAMPAIGNS_OF_SOURCE = "SELECT name FROM campaigns WHERE source = ? AND removed_m
 OFFERS_OF_CAMPAIGNS = "SELECT name, offers FROM campaigns WHERE removed_ms IS NULL ORDER BY name"
 """Names of the campaigns, and the offers that each refers to."""
 
-RULES_OF_SOURCE = "SELECT name FROM rules WHERE source = ? AND removed_ms IS NULL ORDER BY name"
-"""Names of the rules of a source."""
-
-RULES_OF_CAMPAIGN = "SELECT name FROM rules WHERE campaign = ? AND removed_ms IS NULL ORDER BY name"
-"""Names of the rules of a campaign."""
-
-RULES_OF_TARGET = "SELECT name FROM rules WHERE target = ? AND removed_ms IS NULL ORDER BY name"
-"""Names of the rules that tell a target."""
+RULES_OF = "SELECT name FROM rules WHERE {column} = ? AND removed_ms IS NULL ORDER BY name"
+"""Names of the rules of a source or a campaign, or that tell a target."""
 
 ANY_WAITING_DELIVERY = "SELECT 1 FROM deliveries WHERE target = ? AND state = 1 LIMIT 1"
 """Whether anything waits to be sent to a target."""
@@ -401,7 +395,7 @@ async def _referring(db: Database, entry: CatalogEntry) -> str:
         found = [f"offer {name!r}" for (name,) in await db.rows(OFFERS_OF_NETWORK, entry.id)]
     elif isinstance(entry, Source):
         found = [f"campaign {name!r}" for (name,) in await db.rows(CAMPAIGNS_OF_SOURCE, entry.id)]
-        found += [f"rule {name!r}" for (name,) in await db.rows(RULES_OF_SOURCE, entry.id)]
+        found += [f"rule {name!r}" for (name,) in await db.rows(RULES_OF.format(column="source"), entry.id)]
     elif isinstance(entry, Offer):
         found = [
             f"campaign {name!r}"
@@ -409,9 +403,9 @@ async def _referring(db: Database, entry: CatalogEntry) -> str:
             if any(weighted.offer == entry.id for weighted in _OFFERS.decode(offers))
         ]
     elif isinstance(entry, Campaign):
-        found = [f"rule {name!r}" for (name,) in await db.rows(RULES_OF_CAMPAIGN, entry.id)]
+        found = [f"rule {name!r}" for (name,) in await db.rows(RULES_OF.format(column="campaign"), entry.id)]
     elif isinstance(entry, Target):
-        found = [f"rule {name!r}" for (name,) in await db.rows(RULES_OF_TARGET, entry.id)]
+        found = [f"rule {name!r}" for (name,) in await db.rows(RULES_OF.format(column="target"), entry.id)]
         if await db.rows(ANY_WAITING_DELIVERY, entry.id):
             found.append("deliveries that wait (postbackd delivery cancel)")
     else:

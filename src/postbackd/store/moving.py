@@ -44,7 +44,8 @@ _POSTBACK_COLUMNS = (
 )
 _DELIVERY_COLUMNS = (
     "click_id number request_id type transaction_id conversion_id campaign offer rule target message status "
-    "value_micros currency facts created_ms expires_ms state due_ms holder attempts settled_ms reason"
+    "value_micros currency facts created_ms expires_ms state due_ms holder unsure attempts "
+    "settled_ms reason"
 )
 _ATTEMPT_COLUMNS = "click_id delivery attempt at_ms took_ms http_status excerpt error"
 _EVENT_COLUMNS = (

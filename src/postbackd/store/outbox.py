@@ -98,9 +98,9 @@ def owed_row(owed: Owed) -> list[Any]:
 
 
 def read_delivery(row: Row) -> Delivery:
-    """A row of ``number``, ``attempts``, whether it was told, whether it is outdated, and ``OWED_COLUMNS``."""
+    """A row of number, attempts, whether it was told, is outdated, is unsure, and ``OWED_COLUMNS``."""
     (
-        number, attempts, told, outdated,
+        number, attempts, told, outdated, unsure,
         request_id, click_id, type_, transaction_id, conversion_id, campaign, offer, rule, target, message,
         status, value_micros, currency, facts, created_ms, due_ms, expires_ms,
     ) = row  # fmt: skip
@@ -108,7 +108,7 @@ def read_delivery(row: Row) -> Delivery:
         0, request_id, click_id, type_, transaction_id, conversion_id, campaign, offer, rule, target, message,
         status, value_micros, currency, _FACTS.decode(facts), created_ms, due_ms, expires_ms,
     )  # fmt: skip
-    return Delivery(number, owed, attempts, bool(told), bool(outdated))
+    return Delivery(number, owed, attempts, bool(told), bool(outdated), bool(unsure))
 
 
 def changed_conversions(owed: Sequence[Owed]) -> Sequence[int]:

@@ -32,6 +32,7 @@ from postbackd.store.base import (
     Turn,
     Written,
 )
+from postbackd.store.failpoints import pass_failpoint
 from postbackd.store.postgres_connection import (
     AWAY,
     CATALOG_CHANNEL,
@@ -90,6 +91,8 @@ _ASK_GENERATION_EVERY_S = 0.4
 
 class PostgresStore:
     """See ``store.base.Store`` for what each verb promises."""
+
+    waited_s = 0.0  # writers do not wait for each other here
 
     def __init__(self, dsn: str, write_timeout_s: float, question_timeout_s: float | None) -> None:
         """Use ``PostgresStore.open``."""
@@ -358,7 +361,10 @@ class PostgresStore:
             for _ in range(_MOST_TRIES):
                 try:
                     async with db.transaction():
-                        return await work(db, self._transaction_kind(db))
+                        done = await work(db, self._transaction_kind(db))
+                        pass_failpoint("before_commit")
+                    pass_failpoint("after_commit")
+                    return done
                 except PartitionMissing as error:
                     await make_partitions(db, error.partitions)
                 except IN_THE_WAY:

@@ -2,6 +2,9 @@
 
 What is due is chosen first and claimed afterwards, by an ``UPDATE`` that looks again: of two deliverers that chose the
 same, one gets it.  Nothing is locked while it is only looked at.
+
+Where rows are known by their number or conversion, "it waits" is written ``state < 2``, and not ``state = 1``: the
+planner would take the index of what is due for it, and read all that waits for each.
 """
 
 from __future__ import annotations
@@ -76,7 +79,7 @@ DELETE FROM outbox WHERE bucket = ANY ($1::smallint[]) AND event = ANY ($2::bigi
 
 SETTLE = """
 UPDATE deliveries SET state = $1, due_ms = $2, holder = NULL, attempts = attempts + $3, settled_ms = $4, reason = $5
-WHERE bucket = $6 AND click_id = $7 AND number = $8 AND holder = $9 AND state = 1
+WHERE bucket = $6 AND click_id = $7 AND number = $8 AND holder = $9 AND state < 2
 """
 """What became of a delivery, unless somebody else has it by now."""
 
@@ -90,25 +93,25 @@ ADD_ATTEMPTS = Insert(
 
 FIND_NEXT = f"""
 SELECT number, due_ms = {BLOCKED} FROM deliveries
-WHERE bucket = $1 AND click_id = $2 AND conversion_id = $3 AND target = $4 AND state = 1 ORDER BY number LIMIT 1
+WHERE bucket = $1 AND click_id = $2 AND conversion_id = $3 AND target = $4 AND state < 2 ORDER BY number LIMIT 1
 """
 """The next message about a conversion, and whether it waits for its turn."""
 
 UNBLOCK = (
-    "UPDATE deliveries SET due_ms = $1 WHERE bucket = $2 AND click_id = $3 AND number = $4 AND state = 1"
+    "UPDATE deliveries SET due_ms = $1 WHERE bucket = $2 AND click_id = $3 AND number = $4 AND state < 2"
 )
 """It may go."""
 
 FIND_BLOCKED = f"""
 SELECT DISTINCT click_id, conversion_id, target FROM deliveries
 WHERE bucket = ANY ($1::smallint[]) AND click_id = ANY ($2::bigint[]) AND click_id BETWEEN $3 AND $4
-  AND state = 1 AND due_ms = {BLOCKED}
+  AND state < 2 AND due_ms = {BLOCKED}
 """
 """For which targets something about conversions of these clicks waits for its turn."""
 
 FIND_WAITING = """
 UPDATE deliveries SET state = state
-WHERE bucket = ANY ($1::smallint[]) AND conversion_id = ANY ($2::bigint[]) AND click_id BETWEEN $3 AND $4 AND state = 1
+WHERE bucket = ANY ($1::smallint[]) AND conversion_id = ANY ($2::bigint[]) AND click_id BETWEEN $3 AND $4 AND state < 2
 RETURNING conversion_id, target
 """
 """For which targets something about these conversions waits.  Locked, so that whoever settles the last one at this
@@ -130,19 +133,20 @@ FIND_CLAIMABLE = f"""
 SELECT number, attempts,
        EXISTS (SELECT 1 FROM deliveries AS e
                WHERE e.bucket = d.bucket AND e.click_id = d.click_id AND e.conversion_id = d.conversion_id
-                 AND e.rule = d.rule AND e.number < d.number AND (e.state = 2 OR e.attempts > 0)),
+                 AND e.rule = d.rule AND e.number - d.number < 0 AND (e.state = 2 OR e.attempts > 0)),
        EXISTS (SELECT 1 FROM deliveries AS e
                WHERE e.bucket = d.bucket AND e.click_id = d.click_id AND e.conversion_id = d.conversion_id
-                 AND e.rule = d.rule AND e.number > d.number AND e.state = 1 AND e.message = 3),
+                 AND e.rule = d.rule AND e.number - d.number > 0 AND e.state < 2 AND e.message = 3),
+       unsure = 1 OR holder IS NOT NULL,
        {OWED_COLUMNS}
 FROM deliveries AS d WHERE target = $1 AND state = 1 AND due_ms <= $2 ORDER BY due_ms, number LIMIT $3
 """
 """What may be sent to a target now."""
 
 CLAIM = """
-UPDATE deliveries SET holder = $1, due_ms = $2
+UPDATE deliveries SET unsure = CASE WHEN holder IS NULL THEN unsure ELSE 1 END, holder = $1, due_ms = $2
 WHERE bucket = ANY ($3::smallint[]) AND click_id = ANY ($4::bigint[]) AND click_id BETWEEN $5 AND $6
-  AND number = ANY ($7::bigint[]) AND state = 1 AND due_ms <= $8
+  AND number = ANY ($7::bigint[]) AND state < 2 AND due_ms <= $8
 RETURNING number
 """
 """Nobody else gets these until then."""
@@ -159,14 +163,14 @@ FORGET_STATE = "DELETE FROM target_states WHERE target = $1 AND (state <> 'pause
 """A target is served as usual again."""
 
 RELEASE = """
-UPDATE deliveries SET holder = NULL, due_ms = 0
+UPDATE deliveries SET holder = NULL, due_ms = 0, unsure = 1
 WHERE state = 1 AND holder IS NOT NULL AND coalesce(holder = $1::text, true) RETURNING number
 """
 """Let anybody have what a holder has."""
 
 SEND_NOW = f"""
 UPDATE deliveries SET due_ms = $1
-WHERE number = ANY ($2::bigint[]) AND state = 1 AND holder IS NULL AND due_ms <> {BLOCKED} RETURNING number
+WHERE number = ANY ($2::bigint[]) AND state < 2 AND holder IS NULL AND due_ms <> {BLOCKED} RETURNING number
 """
 """Those that wait need not wait longer."""
 
@@ -177,7 +181,7 @@ FIND_ENDED = (
 
 CANCEL = """
 UPDATE deliveries SET state = 4, settled_ms = $1, reason = $2, due_ms = $1
-WHERE number = ANY ($3::bigint[]) AND state = 1 AND (holder IS NULL OR due_ms <= $1)
+WHERE number = ANY ($3::bigint[]) AND state < 2 AND (holder IS NULL OR due_ms <= $1)
 RETURNING click_id, conversion_id, target
 """
 """Not to be sent."""

@@ -72,13 +72,8 @@ _BUSY_PAUSE_S = 0.001
 _T = TypeVar("_T")
 
 _POISONED = (
-    apsw.ConstraintError,
-    apsw.MismatchError,
-    apsw.TooBigError,
-    OverflowError,
-    TypeError,
-    UnicodeError,
-)
+    apsw.ConstraintError, apsw.MismatchError, apsw.TooBigError, OverflowError, TypeError, UnicodeError,
+)  # fmt: skip
 """What a row that cannot be stored raises; everything else concerns the store itself."""
 
 
@@ -96,6 +91,7 @@ class SqliteStore:
         self._failed = False
         """Since a write or sync failed, and until ``recover`` has succeeded, nothing may be written."""
         self._beside = self._in_loop = False
+        self.waited_s = 0.0
         self._log_sync: LogSync | None = None
         self._turn = asyncio.Lock()
         """Held by whoever writes, and by the checkpoint that lets the log start over."""
@@ -227,12 +223,14 @@ class SqliteStore:
 
     async def _begin(self) -> None:
         """Become the writer.  While another program writes, the event loop goes on."""
-        deadline = monotonic() + self._busy_timeout_ms / 1000
+        began = monotonic()
+        self.waited_s = 0.0
         while True:
             try:
                 self._db.execute("BEGIN IMMEDIATE")
             except apsw.BusyError:
-                if monotonic() >= deadline:
+                self.waited_s = monotonic() - began
+                if self.waited_s >= self._busy_timeout_ms / 1000:
                     raise
                 await asyncio.sleep(_BUSY_PAUSE_S)
             else:
@@ -380,11 +378,11 @@ class SqliteStore:
     async def last_stamp(self) -> int:
         return int(self._ask(lambda: self._db.execute(LAST_STAMP).get) or 0)
 
-    async def claim_node(
-        self, wanted: int, now_ms: int
-    ) -> NodeLease:  # the lock of the directory is the lease
+    async def claim_node(self, wanted: int, now_ms: int) -> NodeLease:
         last = await self.last_stamp()
-        return NodeLease(wanted, stamp_ms(last) + 1 if last else 0, stamp_ms(MAX_STAMP))
+        return NodeLease(
+            wanted, stamp_ms(last) + 1 if last else 0, stamp_ms(MAX_STAMP)
+        )  # the lock is the lease
 
     async def renew_node(self, lease: NodeLease, now_ms: int) -> NodeLease:
         return lease
@@ -405,7 +403,8 @@ class SqliteStore:
         return self._ask(lambda: sqlite_outbox.look(self._db, targets, now_ms, events))
 
     async def take_turn(self, turn: Turn) -> Sequence[Delivery]:
-        return await self._change(lambda db: sqlite_outbox.take_turn(db, turn))
+        chosen = self._ask(lambda: sqlite_outbox.choose(self._db, turn))
+        return await self._change(lambda db: sqlite_outbox.take_turn(db, turn, chosen))
 
     async def release(self, holder: str | None) -> int:
         return await self._change(lambda db: sqlite_outbox.release(db, holder))

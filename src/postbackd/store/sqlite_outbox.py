@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from collections.abc import Sequence
 
 import apsw
@@ -67,9 +68,9 @@ FIND_WAITING = "SELECT conversion_id, target FROM deliveries WHERE conversion_id
 # For which targets something about these conversions waits.
 
 ADD_DELIVERY = f"""
-INSERT INTO deliveries ({OWED_COLUMNS}, state, attempts, reason)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, 0, '')
-"""  # Something that is owed from now on.
+INSERT INTO deliveries ({OWED_COLUMNS}, state, attempts, reason, holder)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, 0, '', ?) RETURNING number
+"""  # Something that is owed from now on, and who has it, if somebody takes it at once.
 
 FIND_CLAIMABLE = f"""
 SELECT number, attempts,
@@ -78,11 +79,15 @@ SELECT number, attempts,
                                                AND (e.state = 2 OR e.attempts > 0)),
        EXISTS (SELECT 1 FROM deliveries AS e WHERE e.conversion_id = d.conversion_id AND e.rule = d.rule
                                                AND e.number > d.number AND e.state = 1 AND e.message = 3),
+       unsure OR holder IS NOT NULL,
        {OWED_COLUMNS}
 FROM deliveries AS d WHERE target = ? AND state = 1 AND due_ms <= ? ORDER BY due_ms, number LIMIT ?
 """  # What may be sent to a target now.
 
-CLAIM = "UPDATE deliveries SET holder = ?, due_ms = ? WHERE number = ?"
+CLAIM = (
+    "UPDATE deliveries SET unsure = unsure OR holder IS NOT NULL, holder = ?, due_ms = ? "
+    "WHERE number = ? AND state = 1 AND due_ms <= ? RETURNING number"
+)
 # Nobody else gets it until then.
 
 NOTE_STATE = """
@@ -96,7 +101,8 @@ FORGET_STATE = "DELETE FROM target_states WHERE target = ? AND (state <> 'paused
 # A target is served as usual again.
 
 RELEASE = """
-UPDATE deliveries SET holder = NULL, due_ms = 0 WHERE state = 1 AND holder IS NOT NULL AND coalesce(holder = ?, 1)
+UPDATE deliveries SET holder = NULL, due_ms = 0, unsure = 1
+WHERE state = 1 AND holder IS NOT NULL AND coalesce(holder = ?, 1)
 """  # Let anybody have what a holder has.
 
 SEND_NOW = f"""
@@ -131,23 +137,46 @@ def look(db: apsw.Connection, targets: Sequence[int], now_ms: int, limit: int) -
     return Look(happened, told, due)
 
 
-def take_turn(db: apsw.Connection, turn: Turn) -> list[Delivery]:
-    """See ``store.base.Store.take_turn``."""
+def choose(db: apsw.Connection, turn: Turn) -> list[Delivery]:
+    """What is due and there is room for, before the transaction: looking need not keep others from writing.
+
+    What will be claimed as soon as it is owed takes its room first.
+    """
+    fresh = Counter(one.target for one in _fresh(turn.owed, turn.now_ms))
+    chosen: list[Delivery] = []
+    for target, room in turn.rooms.items():
+        if room > fresh[target]:
+            rows = db.execute(FIND_CLAIMABLE, (target, turn.now_ms, room - fresh[target]))
+            chosen += map(read_delivery, rows)
+    return chosen
+
+
+def _fresh(owed: Sequence[Owed], now_ms: int) -> list[Owed]:
+    """What can be sent at once, because nothing else is owed about its conversion, and never was."""
+    messages = Counter(one.conversion_id for one in owed)
+    return [
+        one
+        for one in owed
+        if one.request_id == one.conversion_id and one.due_ms <= now_ms and messages[one.conversion_id] == 1
+    ]
+
+
+def take_turn(db: apsw.Connection, turn: Turn, chosen: Sequence[Delivery]) -> list[Delivery]:
+    """See ``store.base.Store.take_turn``; ``chosen``: what may be claimed, if it still can be."""
     if turn.settled:
         _settle(db, turn.settled, turn.holder, turn.now_ms)
+    claimed: list[Delivery] = []
     if turn.planned:
         done = {
             event for (event,) in db.execute(FINISH_EVENTS, (_array([one.event for one in turn.planned]),))
         }
-        _add(db, [owed for owed in turn.owed if owed.event in done])
+        claimed = _add(db, [owed for owed in turn.owed if owed.event in done], turn)
     for state in turn.states:
         note_state(db, state)
-    claimed: list[Delivery] = []
-    for target, room in turn.rooms.items():
-        claimed += map(read_delivery, db.execute(FIND_CLAIMABLE, (target, turn.now_ms, room)))
     end_ms = turn.now_ms + turn.lease_ms
-    db.executemany(CLAIM, [(turn.holder, end_ms, delivery.number) for delivery in claimed])
-    return claimed
+    rows = [(turn.holder, end_ms, delivery.number, turn.now_ms) for delivery in chosen]
+    ours = {number for (number,) in db.executemany(CLAIM, rows)}
+    return [*(delivery for delivery in chosen if delivery.number in ours), *claimed]
 
 
 def _settle(db: apsw.Connection, settled: Sequence[Settled], holder: str, now_ms: int) -> None:
@@ -181,15 +210,27 @@ def unblock(db: apsw.Connection, ended: Sequence[tuple[int, int]], now_ms: int) 
     db.executemany(UNBLOCK, [(now_ms, *key) for key in ended])
 
 
-def _add(db: apsw.Connection, owed: Sequence[Owed]) -> None:
+def _add(db: apsw.Connection, owed: Sequence[Owed], turn: Turn) -> list[Delivery]:
+    """Keep what is owed; returns what of it was claimed at once, as there is room."""
     changed = changed_conversions(owed)
     waiting: list[Row] = db.execute(FIND_WAITING, (_array(changed),)).fetchall() if changed else []
+    rooms = dict(turn.rooms)
+    taken: set[int] = set()
+    for one in _fresh(owed, turn.now_ms):
+        if rooms.get(one.target, 0) > 0:
+            rooms[one.target] -= 1
+            taken.add(id(one))
     rows = []
     for one, due_ms in zip(owed, due_times(owed, [(row[0], row[1]) for row in waiting]), strict=True):
         row = owed_row(one)
-        row[15] = due_ms
-        rows.append(row)
-    db.executemany(ADD_DELIVERY, rows)
+        row[15] = turn.now_ms + turn.lease_ms if id(one) in taken else due_ms
+        rows.append((*row, turn.holder if id(one) in taken else None))
+    numbers = [number for (number,) in db.executemany(ADD_DELIVERY, rows)]
+    return [
+        Delivery(number, one, 0, told=False, outdated=False)
+        for number, one in zip(numbers, owed, strict=True)
+        if id(one) in taken
+    ]
 
 
 def note_state(db: apsw.Connection, state: TargetState) -> None:

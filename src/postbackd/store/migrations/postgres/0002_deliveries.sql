@@ -65,6 +65,7 @@ CREATE TABLE deliveries (
     state smallint NOT NULL,                  -- deliveries.DeliveryState
     due_ms bigint NOT NULL,                   -- when to try, while it waits; the end of the lease, while somebody has it
     holder text,                              -- who has it
+    unsure smallint NOT NULL DEFAULT 0,       -- 1: somebody had it and ended without saying whether it was sent
     attempts integer NOT NULL,
     settled_ms bigint,                        -- when it was delivered or given up
     reason text NOT NULL,                     -- why it is dead or cancelled

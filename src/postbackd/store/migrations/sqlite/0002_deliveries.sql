@@ -61,6 +61,7 @@ CREATE TABLE deliveries (
     state INTEGER NOT NULL,                   -- deliveries.DeliveryState
     due_ms INTEGER NOT NULL,                  -- when to try, while it waits; the end of the lease, while somebody has it
     holder TEXT,                              -- who has it
+    unsure INTEGER NOT NULL DEFAULT 0,        -- 1: somebody had it and ended without saying whether it was sent
     attempts INTEGER NOT NULL,
     settled_ms INTEGER,                       -- when it was delivered or given up
     reason TEXT NOT NULL                      -- why it is dead or cancelled
