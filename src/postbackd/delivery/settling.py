@@ -20,19 +20,20 @@ from postbackd.core.retry import next_attempt
 from postbackd.core.shipping import Shipper
 
 _DELAYED_MS = 1000
-"""A first attempt that is due so long after the delivery was made was delayed by its rule."""
+"""A first attempt that is due so long after the delivery was made was delayed, by its rule or its target."""
 
 
 def was_delayed(delivery: Delivery) -> bool:
-    """Whether its rule made it wait: what it says may not be so any more."""
+    """Whether it has waited without having been sent: what it says may not be so any more.
+
+    One that may have been sent is not asked about again: if it must be taken back, the retraction does that.
+    """
     owed = delivery.owed
     return (
         owed.message == Message.CONVERSION
         and not delivery.attempts
-        and not (delivery.unsure and delivery.outdated)  # the retraction must not be left out
-        and (
-            not owed.due_ms or owed.due_ms - owed.created_ms >= _DELAYED_MS
-        )  # 0: released, nobody knows any more
+        and not delivery.unsure
+        and owed.due_ms - owed.created_ms >= _DELAYED_MS
     )
 
 
