@@ -281,7 +281,7 @@ def test_a_target_that_stays_silent_keeps_nobody_else_waiting(shop: Shop) -> Non
         await talk.silence()
 
     slow, quick = shop.open(silent), shop.open(in_turn())
-    shop.rule(shop.target(slow, "slow", total_ms=60_000))
+    shop.rule(shop.target(slow, "slow", total_ms=700))
     shop.rule(shop.target(quick, "quick"))
     click = shop.sale()
 
