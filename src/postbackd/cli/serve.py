@@ -148,7 +148,7 @@ def _describe_start(settings: Settings, base: str, address: str, catalog: Catalo
 
 def _program() -> str:
     """How this program was called, to be typed again."""
-    called = Path(sys.argv[0])
+    called = Path(sys.argv[0]).absolute()
     return str(called.relative_to(Path.cwd())) if called.is_relative_to(Path.cwd()) else called.name
 
 
