@@ -63,7 +63,7 @@ class Seen:
 @trust_test("T12", "the deliverer killed between send and mark, while its target misbehaves")
 def run(size: Size, seed: int, work_dir: Path) -> Result:
     """Everything owed arrives, in order, under one id; nothing else does."""
-    at_random, times, supervised = size.pick((20, 3, 3), (40, 5, 5), (60, 10, 10))
+    at_random, times, supervised = size.pick((10, 2, 2), (40, 5, 5), (60, 10, 10))
     seen = Seen()
     kinds: list[tuple[str, str, Disturb]] = [
         ("random", "ingest", lambda scene, draw: kill_at_random(scene, draw, at_random)),

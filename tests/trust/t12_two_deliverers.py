@@ -38,7 +38,7 @@ def run(size: Size, seed: int, work_dir: Path) -> Result:
     seen = Seen()
     for number in range(size.pick(1, 10, 50)):
         version = found_versions[number % len(found_versions)]
-        at_random, times = size.pick((8, 2), (60, 10), (100, 20))
+        at_random, times = size.pick((5, 1), (60, 10), (100, 20))
         _round(work_dir / f"round{number}", version, seed + number, seen, at_random, times)
     control = _control(work_dir / "control", found_versions[-1], seed)
     figures = seen.figures | {"versions": ", ".join(map(str, found_versions))}
