@@ -86,9 +86,9 @@ def cluster(directory: Path) -> Iterator[Cluster]:
         for node in nodes:
             node.start()
         catalog = make_catalog(directory / "unused", env=environment)
-        known = f"/p/{catalog.key}?click_id=known"
+        last = f"/c/{catalog.slug}"  # made last, so that whoever knows it knows all
         for node in nodes:
-            wait_until(lambda node=node: node.ask(known) == 200, DEADLINE_S, "the catalog")  # type: ignore[misc]
+            wait_until(lambda node=node: node.ask(last) == 302, DEADLINE_S, "the catalog")  # type: ignore[misc]
         yield Cluster(nodes, catalog, environment, directory)
     finally:
         for node in nodes:
