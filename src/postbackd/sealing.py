@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
@@ -90,9 +91,8 @@ def _make_key(path: Path) -> None:
     finally:
         os.close(file)
     try:
-        os.link(draft, path)
-    except FileExistsError:
-        pass  # another process was faster: that key is the one
+        with suppress(FileExistsError):  # another process was faster: that key is the one
+            os.link(draft, path)
     finally:
         draft.unlink()
 

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
-import msgspec
 from msgspec import Struct
 
 from postbackd.cli.catalog import find_entry
@@ -26,6 +25,7 @@ from postbackd.core.shipping import WEBHOOK, Names, ShippingError, make_shipper
 from postbackd.core.statuses import Status
 from postbackd.reports.period import write_duration
 from postbackd.settings import Settings
+from postbackd.store.outbox import facts_of, happened_now, told_of
 
 _SUBS = tuple(f"sub{n}" for n in range(1, 11))
 _SAMPLE = (
@@ -105,54 +105,16 @@ async def _of_click(session: Session, click_id: int, conversion_id: int | None) 
     """The conversions of a click, or one of them."""
     query = session.store.query
     clicks = await query("click", click_id=click_id)
-    facts = _read_facts(clicks[0]) if clicks else None
+    facts = facts_of(clicks[0]) if clicks else None
     rows = await query("conversions_of_click", click_id=click_id)
-    told = [_read_told(row) for row in await query("deliveries_of_click", click_id=click_id)]
+    told = [told_of(row) for row in await query("deliveries_of_click", click_id=click_id)]
     asked = []
     for row in rows:
         if conversion_id not in (None, row["conversion_id"]):
             continue
-        first = row["conversion_id"] == min(r["conversion_id"] for r in rows if r["type"] == row["type"])
         about = tuple(earlier for earlier in told if earlier.conversion_id == row["conversion_id"])
-        asked.append(Asked(_read_conversion(row, facts, first), about))
+        asked.append(Asked(happened_now(row, rows, facts), about))
     return asked
-
-
-def _read_conversion(row: Mapping[str, Any], facts: Facts | None, first: bool) -> Happened:
-    return Happened(
-        event=0,
-        request_id=row["conversion_id"],
-        click_id=row["click_id"],
-        type=row["type"],
-        transaction_id=row["transaction_id"],
-        conversion_id=row["conversion_id"],
-        campaign=row["campaign"],
-        offer=row["offer"],
-        status_from=0,
-        status=row["status"],
-        value_micros_from=0,
-        value_micros=row["value_micros"],
-        currency=row["currency"],
-        first=first,
-        facts=facts,
-    )
-
-
-def _read_facts(row: Mapping[str, Any]) -> Facts:
-    subs = tuple(row[name] for name in _SUBS)
-    return Facts(row["source_click_id"], row["own_id"], row["country"], subs)
-
-
-def _read_told(row: Mapping[str, Any]) -> Told:
-    return Told(
-        conversion_id=row["conversion_id"],
-        rule=row["rule"],
-        message=row["message"],
-        state=row["state"],
-        value_micros=row["value_micros"],
-        facts=msgspec.json.decode(row["facts"], type=Facts),
-        target=row["target"],
-    )
 
 
 # --- a made-up conversion ----------------------------------------------------------------------------------------

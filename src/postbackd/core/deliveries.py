@@ -12,7 +12,6 @@ from enum import IntEnum
 from msgspec import Struct
 
 from postbackd.core.click_id import write_stamp
-from postbackd.core.statuses import Status
 
 
 class Message(IntEnum):
@@ -209,21 +208,3 @@ class Answer(Struct, frozen=True, gc=False):
     """The headers that matter, names in lower case."""
     error: str = ""
     took_ms: int = 0
-
-
-def message_values(delivery: Delivery, names: Mapping[str, str]) -> dict[str, str | None]:
-    """The macro values that every kind of target can use.  ``names``: campaign, source, offer, network, goal …"""
-    owed, facts = delivery.owed, delivery.owed.facts
-    subs = dict(zip((f"sub{n}" for n in range(1, 11)), facts.subs, strict=False))
-    return {
-        "source_click_id": facts.source_click_id,
-        "country": facts.country,
-        **subs,
-        "type": owed.type,
-        "status": Status(owed.status).word,
-        "currency": owed.currency,
-        "transaction_id": owed.transaction_id or None,
-        "conversion_id": write_stamp(owed.conversion_id),
-        "delivery_id": delivery.id,
-        **names,
-    }

@@ -30,11 +30,11 @@ _LISTED = (
 
 # Foreign double braces and dollar braces first: the longest delimiter decides.
 _MACRO = re.compile(r"\{\{[^{}]*\}\}|\$\{[^{}]*\}|\{([^{}]*)\}|[{}]")
-_SCHEME = re.compile(r"https?://", re.IGNORECASE)
-_AUTHORITY_END = re.compile(r"[/?#]")
-_HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?\.?|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?")
-_LAST_PORT = 65535
-_FORBIDDEN = re.compile(r"[\x00-\x20\x7f-\xa0\\\s\ud800-\udfff]")
+SCHEME = re.compile(r"https?://", re.IGNORECASE)
+AUTHORITY_END = re.compile(r"[/?#]")
+HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?\.?|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?")
+LAST_PORT = 65535
+FORBIDDEN = re.compile(r"[\x00-\x20\x7f-\xa0\\\s\ud800-\udfff]")
 _PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
 
 
@@ -115,16 +115,16 @@ def _own_name(found: re.Match[str]) -> str | None:
 
 
 def _check_url(url: str) -> None:
-    scheme = _SCHEME.match(url)
+    scheme = SCHEME.match(url)
     if scheme is None:
         raise MacroError("the offer URL must start with https:// or http://; write the whole address")
-    forbidden = _FORBIDDEN.search(url)
+    forbidden = FORBIDDEN.search(url)
     if forbidden:
         raise MacroError(
             f"the offer URL has the forbidden character {forbidden.group()!a} at position "
             f"{forbidden.start() + 1}; remove it, or percent-encode it (a space is %20)"
         )
-    _check_authority(_AUTHORITY_END.split(url[scheme.end() :], maxsplit=1)[0])
+    _check_authority(AUTHORITY_END.split(url[scheme.end() :], maxsplit=1)[0])
 
 
 def _check_authority(authority: str) -> None:
@@ -136,8 +136,8 @@ def _check_authority(authority: str) -> None:
         raise MacroError("the host of the offer URL holds a macro; write the host out, macros go behind it")
     if not authority.isascii():
         raise MacroError("the host of the offer URL has non-ASCII letters; write it in its xn-- form")
-    host = _HOST.fullmatch(authority)
-    if host is None or ".." in authority or int(host.group(1) or "0") > _LAST_PORT:
+    host = HOST.fullmatch(authority)
+    if host is None or ".." in authority or int(host.group(1) or "0") > LAST_PORT:
         raise MacroError(
             f"the offer URL has no usable host ({authority!r}); write it like https://shop.example/path"
         )

@@ -18,9 +18,9 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from postbackd.core.click_id import stamp_ms
-from postbackd.core.deliveries import Delivery, Outgoing, message_values
-from postbackd.core.macros import _AUTHORITY_END, _FORBIDDEN, _HOST, _SCHEME
+from postbackd.core.click_id import stamp_ms, write_stamp
+from postbackd.core.deliveries import Delivery, Outgoing
+from postbackd.core.macros import AUTHORITY_END, FORBIDDEN, HOST, LAST_PORT, SCHEME
 from postbackd.core.model import How, RequestForm
 from postbackd.core.money import write_micros
 from postbackd.core.statuses import Status
@@ -71,7 +71,6 @@ _OWN_HEADERS = frozenset(
 """They say how the message is framed and which answers can be read: that is the sender's business."""
 _HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_LAST_PORT = 65535
 
 
 # --- the presets' way of writing ------------------------------------------------------------------------------
@@ -93,7 +92,7 @@ def convert_preset_url(pattern: str, given: Mapping[str, str] | None = None) -> 
     ``given``: what stands for other placeholders (``ADCASH_HOST``), a text or a macro of ours; the ones not given
     stay, see ``placeholders_left``.  Raises ``TemplateError`` for an API that is no postback URL.
     """
-    if not _SCHEME.match(pattern):
+    if not SCHEME.match(pattern):
         raise TemplateError(
             f"{pattern!r} is not a postback URL but an API; make a target of that platform's kind"
         )
@@ -141,17 +140,26 @@ def delivery_values(delivery: Delivery, how: How, names: Mapping[str, str]) -> d
     ``names``: click_id, campaign, source, network and offer.  The times are those of the conversion, so that every
     attempt says the same.
     """
-    owed = delivery.owed
+    owed, facts = delivery.owed, delivery.owed.facts
     at_ms = stamp_ms(owed.conversion_id)
-    values = message_values(delivery, names)
     word = Status(owed.status).word
-    values["goal"] = how.types.get(owed.type, owed.type)
-    values["status"] = how.statuses.get(word, word)
-    values["value"] = write_micros(owed.value_micros)
-    values["timestamp"] = str(at_ms // 1000)
-    values["timestamp_ms"] = str(at_ms)
-    values["time"] = write_time(at_ms)
-    return values
+    return {
+        "source_click_id": facts.source_click_id,
+        "country": facts.country,
+        **dict(zip((f"sub{n}" for n in range(1, 11)), facts.subs, strict=False)),
+        "type": owed.type,
+        "currency": owed.currency,
+        "transaction_id": owed.transaction_id or None,
+        "conversion_id": write_stamp(owed.conversion_id),
+        "delivery_id": delivery.id,
+        **names,
+        "goal": how.types.get(owed.type, owed.type),
+        "status": how.statuses.get(word, word),
+        "value": write_micros(owed.value_micros),
+        "timestamp": str(at_ms // 1000),
+        "timestamp_ms": str(at_ms),
+        "time": write_time(at_ms),
+    }
 
 
 # --- requests -------------------------------------------------------------------------------------------------
@@ -260,14 +268,14 @@ def compile_form(form: RequestForm, on_empty: str, accounts: Collection[str]) ->
 def _compile_url(url: str, accounts: Collection[str]) -> _Target:
     place = Place("the URL", url)
     _refuse_placeholders(place)
-    scheme = _SCHEME.match(url)
+    scheme = SCHEME.match(url)
     if scheme is None:
         raise TemplateError(
             f"the URL {url[:40]!a} must start with https:// or http://; write the whole address"
         )
     _refuse_forbidden(place)
     end = len(url)
-    found = _AUTHORITY_END.search(url, scheme.end())
+    found = AUTHORITY_END.search(url, scheme.end())
     if found is not None:
         end = found.start()
     host, port = _read_authority(place, scheme.end(), end)
@@ -296,19 +304,19 @@ def _read_authority(place: Place, start: int, end: int) -> tuple[str, int]:
     if "{" in authority or "}" in authority:
         what = "a macro in the host; write the host out, macros go behind it"
         raise place.refuse(what, start, end)
-    found = _HOST.fullmatch(authority)
+    found = HOST.fullmatch(authority)
     if found is None or ".." in authority or not authority.isascii():
         what = "no usable host; write it like ads.example, letters beyond ASCII in their xn-- form"
         raise place.refuse(what, start, end)
     port = found[1]
-    if port is not None and not 1 <= int(port) <= _LAST_PORT:
-        raise place.refuse(f"a port is a number from 1 to {_LAST_PORT}", end - len(port), end)
+    if port is not None and not 1 <= int(port) <= LAST_PORT:
+        raise place.refuse(f"a port is a number from 1 to {LAST_PORT}", end - len(port), end)
     host = authority.removesuffix(f":{port}") if port else authority
     return host.strip("[]").lower(), int(port or 0)
 
 
 def _refuse_forbidden(place: Place) -> None:
-    found = _FORBIDDEN.search(place.text)
+    found = FORBIDDEN.search(place.text)
     if found is not None:
         raise place.refuse_found(
             "a character that must not stand here; percent-encode it (a space is %20)", found

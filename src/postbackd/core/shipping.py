@@ -219,8 +219,7 @@ class _PlatformShipper(_PlainAnswers):
         self.answer_bytes = self._platform.answer_bytes
 
     def refusal(self, delivery: Delivery, now_ms: int) -> str:
-        cannot = self._platform.cannot.get(Message(delivery.owed.message), "")
-        return cannot or self._platform.check_delivery(delivery, now_ms)
+        return self._platform.check_delivery(delivery, now_ms)
 
     def make(self, deliveries: Sequence[Delivery], now_ms: int, token: str = "") -> Outgoing:
         accounts = {**self._accounts, ACCESS_TOKEN: token} if token else self._accounts

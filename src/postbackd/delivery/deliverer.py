@@ -39,18 +39,12 @@ from postbackd.core.replies import EXCERPT_CHARACTERS, Judged, Outcome, excerpt
 from postbackd.core.shipping import Names, ShippingError
 from postbackd.delivery.breaker import BreakerChange, BreakerState
 from postbackd.delivery.lanes import Host, Lane, make_lane
-from postbackd.delivery.settling import (
-    CHANGED,
-    as_it_is_now,
-    cancelled,
-    settle_attempt,
-    settle_unsent,
-    was_delayed,
-)
+from postbackd.delivery.settling import CHANGED, cancelled, settle_attempt, settle_unsent, was_delayed
 from postbackd.delivery.states import TargetStates
 from postbackd.delivery.turns import SHORTEST_TURN_S, TurnPace
 from postbackd.store.base import Look, Store, StoreUnavailable, Turn
 from postbackd.store.failpoints import pass_failpoint
+from postbackd.store.outbox import happened_now
 
 log = logging.getLogger("postbackd.delivery")
 
@@ -344,32 +338,36 @@ class Deliverer:
         """Whether its rule still says that the source is to be told: it was delayed, and much may have happened."""
         owed = delivery.owed
         counted = await self._store.query("conversions_of_click", click_id=owed.click_id)
-        now = as_it_is_now(owed, counted)
-        if now is None:
+        row = next((row for row in counted if row["conversion_id"] == owed.conversion_id), None)
+        if row is None:
             return False
-        asked = [told.fires for told in self._planner.explain(now, ()) if told.rule.id == owed.rule]
-        return not asked or any(
-            asked
-        )  # a rule that was removed: what follows from it already is still delivered
+        explained = self._planner.explain(happened_now(row, counted, owed.facts), ())
+        asked = [told.fires for told in explained if told.rule.id == owed.rule]
+        return not asked or any(asked)  # what follows from a rule that was removed is still delivered
 
     async def _ask(
         self, lane: Lane, batch: Sequence[Delivery], now_ms: int
     ) -> tuple[Answer, Sequence[Judged]]:
-        how, shipper = lane.target.how, lane.shipper
+        shipper = lane.shipper
         ask = shipper.ask_token()
         if ask is not None and lane.token.expires_ms <= now_ms:
-            answer = await self._send(
-                ask, connect_ms=how.connect_ms, total_ms=how.total_ms, answer_bytes=shipper.answer_bytes
-            )
+            answer = await self._send_for(lane, ask)
             try:
                 lane.use_token(shipper.read_token(answer, now_ms))
             except TokenRefused as error:
                 return answer, [Judged(Outcome.FAILED, str(error))] * len(batch)
-        request = shipper.make(batch, now_ms, lane.token.text)
-        answer = await self._send(
-            request, connect_ms=how.connect_ms, total_ms=how.total_ms, answer_bytes=shipper.answer_bytes
-        )
+        answer = await self._send_for(lane, shipper.make(batch, now_ms, lane.token.text))
         return answer, shipper.read(answer, len(batch), now_ms)
+
+    async def _send_for(self, lane: Lane, request: Outgoing) -> Answer:
+        """Send a request within the limits of a lane's target."""
+        how = lane.target.how
+        return await self._send(
+            request,
+            connect_ms=how.connect_ms,
+            total_ms=how.total_ms,
+            answer_bytes=lane.shipper.answer_bytes,
+        )
 
     def _hear(self, lane: Lane, answer: Answer, judged: Sequence[Judged]) -> None:
         """What an answer says about the host and the target."""

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 from postbackd.core.deliveries import (
     Attempt,
     Delivery,
     DeliveryState,
-    Happened,
     Message,
-    Owed,
     Settled,
 )
 from postbackd.core.model import How
 from postbackd.core.replies import Judged, Outcome
 from postbackd.core.retry import next_attempt
 from postbackd.core.shipping import Shipper
+
+CHANGED = "the conversion changed before it was sent"
+NEVER_TOLD = "the source was never told of the conversion"
 
 _DELAYED_MS = 1000
 """A first attempt that is due so long after the delivery was made was delayed, by its rule or its target."""
@@ -37,22 +35,6 @@ def was_delayed(delivery: Delivery) -> bool:
     )
 
 
-def as_it_is_now(owed: Owed, counted: Sequence[Mapping[str, Any]]) -> Happened | None:
-    """The conversion of a delivery as if it had just been counted; ``None`` when it is gone.
-
-    ``counted``: all conversions of its click, rows of the statement ``conversions_of_click``.
-    """
-    row = next((row for row in counted if row["conversion_id"] == owed.conversion_id), None)
-    if row is None:
-        return None
-    first = min(other["conversion_id"] for other in counted if other["type"] == row["type"])
-    return Happened(
-        0, owed.request_id, owed.click_id, row["type"], row["transaction_id"], owed.conversion_id,
-        row["campaign"], row["offer"], 0, row["status"], 0, row["value_micros"], row["currency"],
-        first == owed.conversion_id, owed.facts,
-    )  # fmt: skip
-
-
 def settle_unsent(delivery: Delivery, shipper: Shipper, now_ms: int) -> Settled | None:
     """``None`` when it is to be sent."""
     owed = delivery.owed
@@ -68,10 +50,6 @@ def settle_unsent(delivery: Delivery, shipper: Shipper, now_ms: int) -> Settled 
         return cancelled(delivery, CHANGED)
     reason = shipper.refusal(delivery, now_ms)
     return Settled(delivery, DeliveryState.DEAD, 0, reason) if reason else None
-
-
-CHANGED = "the conversion changed before it was sent"
-NEVER_TOLD = "the source was never told of the conversion"
 
 
 def cancelled(delivery: Delivery, reason: str) -> Settled:

@@ -11,7 +11,7 @@ from postbackd.core.model import Catalog
 from postbackd.core.planning import Planner
 from postbackd.reports.deliveries import DeliveryDescriber, Row, format_attempt, said, sum_up
 from postbackd.store.base import Store
-from postbackd.store.outbox import CLICK_COLUMNS, TOLD_COLUMNS, make_facts, read_told
+from postbackd.store.outbox import facts_of, happened_now, told_of
 
 NOT_ASKED = (
     "the rules have not been asked yet; 'postbackd serve' or 'postbackd deliver' does it within a second, "
@@ -55,12 +55,13 @@ class Teller:
         """
         events = await self._store.query("events_of_click", click_id=click_id) if conversions else []
         unasked = {event["conversion_id"] for event in events}
-        told = [read_told(_columns(row, TOLD_COLUMNS)) for row in deliveries]
+        told = [told_of(row) for row in deliveries]
+        facts = None if click is None else facts_of(click)
         explained = {}
         for row in conversions:
             about = [one for one in told if one.conversion_id == row["conversion_id"]]
             explained[row["conversion_id"]] = {
-                "rules": self._ask_rules(_happened(row, click, conversions), about),
+                "rules": self._ask_rules(happened_now(row, conversions, facts), about),
                 "unasked": row["conversion_id"] in unasked,
             }
             if not explained[row["conversion_id"]]["rules"]:
@@ -104,21 +105,6 @@ class Teller:
             f"there is no rule for {whose} or campaign {conversion['campaign_name']!r}; "
             "add one with 'postbackd rule add'"
         )
-
-
-def _happened(row: Row, click: Row | None, conversions: Sequence[Row]) -> Happened:
-    """The conversion as it is now, as if it were counted anew."""
-    first = min(other["conversion_id"] for other in conversions if other["type"] == row["type"])
-    facts = None if click is None else make_facts(_columns(click, CLICK_COLUMNS))
-    return Happened(
-        0, row["conversion_id"], row["click_id"], row["type"], row["transaction_id"], row["conversion_id"],
-        row["campaign"], row["offer"], 0, row["status"], 0, row["value_micros"], row["currency"],
-        row["conversion_id"] == first, facts,
-    )  # fmt: skip
-
-
-def _columns(row: Row, names: str) -> tuple[Any, ...]:
-    return tuple(row[name] for name in names.split(", "))
 
 
 # --- for people --------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -12,8 +12,6 @@ from postbackd.store.transaction import Row
 
 BLOCKED = (1 << 62) - 1
 """``due_ms`` of a message that waits for an earlier one about the same conversion to the same target."""
-
-WAITING = 1
 
 EVENT_COLUMNS = (
     "event, request_id, click_id, conversion_id, status_from, status, value_micros_from, value_micros, "
@@ -86,6 +84,41 @@ def read_told(row: Row) -> Told:
     """A row of ``TOLD_COLUMNS``."""
     conversion_id, rule, message, state, value_micros, facts, target = row
     return Told(conversion_id, rule, message, state, value_micros, _FACTS.decode(facts), target)
+
+
+# --- rows of the named statements (``store.queries``) ----------------------------------------------------------------
+
+
+def facts_of(click: Mapping[str, Any]) -> Facts:
+    """Of a row of the statement ``click``."""
+    return make_facts(_columns(click, CLICK_COLUMNS))
+
+
+def told_of(delivery: Mapping[str, Any]) -> Told:
+    """Of a row of the statement ``deliveries_of_click``."""
+    return read_told(_columns(delivery, TOLD_COLUMNS))
+
+
+def happened_now(
+    row: Mapping[str, Any], counted: Sequence[Mapping[str, Any]], facts: Facts | None
+) -> Happened:
+    """A conversion as it is now, as if it had just been counted.
+
+    ``row`` is one of ``counted``, all conversions of its click: rows of the statement ``conversions_of_click``.
+    """
+    first = min(other["conversion_id"] for other in counted if other["type"] == row["type"])
+    return Happened(
+        0, row["conversion_id"], row["click_id"], row["type"], row["transaction_id"], row["conversion_id"],
+        row["campaign"], row["offer"], 0, row["status"], 0, row["value_micros"], row["currency"],
+        row["conversion_id"] == first, facts,
+    )  # fmt: skip
+
+
+def _columns(row: Mapping[str, Any], names: str) -> Row:
+    return tuple(row[name] for name in names.split(", "))
+
+
+# --- rows of the tables ----------------------------------------------------------------------------------------------
 
 
 def owed_row(owed: Owed) -> list[Any]:

@@ -380,9 +380,8 @@ class SqliteStore:
 
     async def claim_node(self, wanted: int, now_ms: int) -> NodeLease:
         last = await self.last_stamp()
-        return NodeLease(
-            wanted, stamp_ms(last) + 1 if last else 0, stamp_ms(MAX_STAMP)
-        )  # the lock is the lease
+        # The lock of the directory is the lease.
+        return NodeLease(wanted, stamp_ms(last) + 1 if last else 0, stamp_ms(MAX_STAMP))
 
     async def renew_node(self, lease: NodeLease, now_ms: int) -> NodeLease:
         return lease

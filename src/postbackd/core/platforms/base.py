@@ -137,6 +137,11 @@ def source_id(delivery: Delivery) -> str:
     return clean_unicode(delivery.owed.facts.source_click_id or "")
 
 
+def untellable(cannot: Mapping[Message, str], delivery: Delivery, missing: str) -> str:
+    """Why it can never be told: it is a message that the platform ``cannot`` take, or the click's id is ``missing``."""
+    return cannot.get(Message(delivery.owed.message)) or ("" if source_id(delivery) else missing)
+
+
 def event_name(delivery: Delivery, values: Values) -> str:
     """The platform's word for the type of the conversion."""
     return clean_unicode(values.get("goal") or delivery.owed.type)

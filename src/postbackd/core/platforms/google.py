@@ -42,6 +42,7 @@ from postbackd.core.platforms.base import (
     post_json,
     read_json,
     source_id,
+    untellable,
     with_reason,
 )
 from postbackd.core.replies import Judged, Outcome
@@ -76,14 +77,10 @@ class _Google:
     }
 
     def check_delivery(self, delivery: Delivery, now_ms: int) -> str:
-        message = Message(delivery.owed.message)
-        if message in self.cannot:
-            return self.cannot[message]
-        if not source_id(delivery):
-            return "no gclid, gbraid or wbraid was stored with the click"
-        if now_ms - clicked_ms(delivery) > OLDEST_CLICK_MS - SENDING_MS:
-            return "the click is older than 90 days, for which Google takes no conversions"
-        return ""
+        reason = untellable(self.cannot, delivery, "no gclid, gbraid or wbraid was stored with the click")
+        if not reason and now_ms - clicked_ms(delivery) > OLDEST_CLICK_MS - SENDING_MS:
+            reason = "the click is older than 90 days, for which Google takes no conversions"
+        return reason
 
     def ask_token(self, accounts: Mapping[str, str]) -> Outgoing | None:
         """An access token lasts an hour; with a refresh token there is always a new one (RFC 6749, section 6)."""

@@ -34,6 +34,7 @@ from postbackd.core.platforms.base import (
     post_json,
     read_json,
     source_id,
+    untellable,
     with_reason,
 )
 from postbackd.core.replies import Judged, Outcome
@@ -85,14 +86,10 @@ class Meta(FixedToken):
             raise ValueError(f"option api_version is written like {API_VERSION}")
 
     def check_delivery(self, delivery: Delivery, now_ms: int) -> str:
-        message = Message(delivery.owed.message)
-        if message in self.cannot:
-            return self.cannot[message]
-        if not source_id(delivery):
-            return "no fbclid was stored with the click"
-        if now_ms - converted_ms(delivery) > OLDEST_MS - SENDING_MS:
-            return "the conversion is older than 7 days, which the Conversions API refuses"
-        return ""
+        reason = untellable(self.cannot, delivery, "no fbclid was stored with the click")
+        if not reason and now_ms - converted_ms(delivery) > OLDEST_MS - SENDING_MS:
+            reason = "the conversion is older than 7 days, which the Conversions API refuses"
+        return reason
 
     def make(
         self,

@@ -29,6 +29,7 @@ from postbackd.core.platforms.base import (
     post_json,
     read_json,
     source_id,
+    untellable,
     with_reason,
 )
 from postbackd.core.replies import Judged, Outcome
@@ -56,10 +57,7 @@ class TikTok(FixedToken):
         check_names(options, ("pixel_code",), ("page_url", "test_event_code"), secrets, ACCESS_TOKEN)
 
     def check_delivery(self, delivery: Delivery, now_ms: int) -> str:
-        message = Message(delivery.owed.message)
-        if message in self.cannot:
-            return self.cannot[message]
-        return "" if source_id(delivery) else "no ttclid was stored with the click"
+        return untellable(self.cannot, delivery, "no ttclid was stored with the click")
 
     def make(
         self,
