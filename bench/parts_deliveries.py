@@ -96,6 +96,7 @@ def measure_deliveries_postgres(run: Run) -> None:
         log = run.directory / "deliveries-postgres.log"
         server = PostbackdPostgres(postgres, run.directory / "node-deliveries", log, options)
         with running(server):
+            server.let_run_anywhere("deliver")
             lags = _follow(run, server, names.ALL_ALIVE, stream.take(lines), run.base, targets)
             figures[names.TOLD_P99_POSTGRES] = _note(
                 run, "postgres_deliveries_all_alive", lags, targets.ports

@@ -153,6 +153,10 @@ class PostbackdPostgres:
         """Processor time of postbackd alone, in seconds."""
         return self._server.cpu_s()
 
+    def let_run_anywhere(self, role: str) -> None:
+        """See ``Server.let_run_anywhere``."""
+        self._server.let_run_anywhere(role)
+
     def stop(self) -> None:
         self._server.stop()
 

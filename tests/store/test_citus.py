@@ -47,7 +47,7 @@ def collect() -> dict[str, str]:
     return found
 
 
-_NOT_DISTRIBUTED = ("FIND_DUE",)
+_NOT_DISTRIBUTED = ("FIND_DUE", "FIND_CLAIMABLE", "SETTLE")
 """Statements of the outbox that have a twin for distributed tables."""
 
 STATEMENTS = collect()
@@ -62,7 +62,7 @@ ALL_SHARDS = {
     "ANY_ROW": "a purge, on one day",
     "outbox FIND_EVENTS": "a deliverer takes the oldest, wherever they are",
     "outbox FIND_DUE_ON_SHARDS": "one question a turn",
-    "outbox FIND_CLAIMABLE": "a target's deliveries are of many clicks; inside, each shard asks itself",
+    "outbox FIND_CLAIMABLE_ON_SHARDS": "a target's deliveries are of many clicks; inside, each shard asks itself",
     "outbox RELEASE": "once a stop",
     "outbox SEND_NOW": "an operator's command",
     "outbox FIND_ENDED": "an operator's command",

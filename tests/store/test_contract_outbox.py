@@ -318,8 +318,9 @@ def test_a_later_message_hears_that_the_source_was_never_told(desk: Desk, state:
 def test_an_attempt_that_failed_may_have_been_heard(desk: Desk) -> None:
     click = desk.world.click()
     desk.world.send(click, "txid=T&value=5")
-    desk.world.send(click, "txid=T&status=reversed")
     desk.plan()
+    desk.world.send(click, "txid=T&status=reversed")
+    desk.plan(Message.RETRACTION)
     (first,) = desk.claim()
     desk.settle(first, DeliveryState.DEAD, reason="no answer")
     (second,) = desk.claim()

@@ -125,9 +125,10 @@ class Delivery(Struct, frozen=True, gc=False):
     attempts: int
     """How many were made before."""
     told: bool
-    """Whether the source may know of this conversion by this rule: an attempt that failed may have been heard."""
+    """Of an adjustment or retraction: whether the source may know of the conversion by this rule.  An attempt that
+    failed may have been heard."""
     outdated: bool
-    """Whether a retraction of the same conversion by the same rule waits behind this one."""
+    """Of a conversion: whether its retraction by the same rule waits behind it."""
     unsure: bool = False
     """Whether somebody had it and ended without saying what became of it: it may have been sent."""
 

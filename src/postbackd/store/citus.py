@@ -192,6 +192,8 @@ def parts_of(batch: Batch, shards: Sequence[int]) -> tuple[Mapping[int, list[int
 class CitusTransaction(PostgresTransaction):
     """As on one machine, in statements that go to one shard."""
 
+    distributed = True
+
     async def insert(self, statement: Insert, rows: Sequence[Row]) -> int:
         return await statement.run_values(self._db, rows)
 

@@ -78,10 +78,20 @@ DELETE FROM outbox WHERE bucket = ANY ($1::smallint[]) AND event = ANY ($2::bigi
 """The rules have been asked about these."""
 
 SETTLE = """
-UPDATE deliveries SET state = $1, due_ms = $2, holder = NULL, attempts = attempts + $3, settled_ms = $4, reason = $5
-WHERE bucket = $6 AND click_id = $7 AND number = $8 AND holder = $9 AND state < 2
+UPDATE deliveries AS d SET state = w.state, due_ms = w.due_ms, holder = NULL, attempts = d.attempts + w.attempts,
+                           settled_ms = w.settled_ms, reason = w.reason
+FROM unnest($1::bigint[], $2::smallint[], $3::bigint[], $4::integer[], $5::bigint[], $6::text[])
+  AS w (number, state, due_ms, attempts, settled_ms, reason)
+WHERE d.bucket = ANY ($7::smallint[]) AND d.click_id = ANY ($8::bigint[]) AND d.click_id BETWEEN $9 AND $10
+  AND d.number = ANY ($1::bigint[]) AND d.number = w.number AND d.holder = $11 AND d.state < 2
 """
-"""What became of a delivery, unless somebody else has it by now."""
+"""What became of deliveries, unless somebody else has them by now."""
+
+SETTLE_ON_SHARDS = """
+UPDATE deliveries SET state = $2, due_ms = $3, holder = NULL, attempts = attempts + $4, settled_ms = $5, reason = $6
+WHERE number = $1 AND bucket = $7 AND click_id = $8 AND holder = $9 AND state < 2
+"""
+"""The same for one, where the rows lie on several machines."""
 
 ADD_ATTEMPTS = Insert(
     "attempts",
@@ -104,10 +114,10 @@ UNBLOCK = (
 
 FIND_BLOCKED = f"""
 SELECT DISTINCT click_id, conversion_id, target FROM deliveries
-WHERE bucket = ANY ($1::smallint[]) AND click_id = ANY ($2::bigint[]) AND click_id BETWEEN $3 AND $4
+WHERE bucket = ANY ($1::smallint[]) AND conversion_id = ANY ($2::bigint[]) AND click_id BETWEEN $3 AND $4
   AND state < 2 AND due_ms = {BLOCKED}
 """
-"""For which targets something about conversions of these clicks waits for its turn."""
+"""For which targets something about these conversions waits for its turn."""
 
 FIND_WAITING = """
 UPDATE deliveries SET state = state
@@ -129,19 +139,31 @@ ADD_DELIVERIES = Insert(
 )
 """What is owed from now on."""
 
-FIND_CLAIMABLE = f"""
+_CLAIMABLE = f"""
 SELECT number, attempts,
-       EXISTS (SELECT 1 FROM deliveries AS e
-               WHERE e.bucket = d.bucket AND e.click_id = d.click_id AND e.conversion_id = d.conversion_id
-                 AND e.rule = d.rule AND e.number - d.number < 0 AND (e.state = 2 OR e.attempts > 0)),
-       EXISTS (SELECT 1 FROM deliveries AS e
-               WHERE e.bucket = d.bucket AND e.click_id = d.click_id AND e.conversion_id = d.conversion_id
-                 AND e.rule = d.rule AND e.number - d.number > 0 AND e.state < 2 AND e.message = 3),
-       unsure = 1 OR holder IS NOT NULL,
+       message <> 1 AND EXISTS (
+           SELECT 1 FROM deliveries AS e
+           WHERE e.bucket = d.bucket AND e.click_id = d.click_id AND e.conversion_id = d.conversion_id
+             AND e.rule = d.rule AND e.number - d.number < 0 AND (e.state = 2 OR e.attempts > 0)) AS told,
+       message = 1 AND EXISTS (
+           SELECT 1 FROM deliveries AS e
+           WHERE e.bucket = d.bucket AND e.click_id = d.click_id AND e.conversion_id = d.conversion_id
+             AND e.rule = d.rule AND e.number - d.number > 0 AND e.state < 2 AND e.message = 3) AS outdated,
+       unsure = 1 OR holder IS NOT NULL AS unsure,
        {OWED_COLUMNS}
-FROM deliveries AS d WHERE target = $1 AND state = 1 AND due_ms <= $2 ORDER BY due_ms, number LIMIT $3
+FROM deliveries AS d WHERE target = {{target}} AND state = 1 AND due_ms <= {{now}}
+ORDER BY due_ms, number LIMIT {{room}}
 """
-"""What may be sent to a target now."""
+# What came before matters to what takes it back or corrects it, what comes behind to a conversion.
+
+FIND_CLAIMABLE = f"""
+SELECT c.* FROM unnest($1::bigint[], $2::bigint[]) AS t (target, room)
+CROSS JOIN LATERAL ({_CLAIMABLE.format(target="t.target", now="$3", room="t.room")}) AS c
+"""
+"""What may be sent to targets now, so many for each."""
+
+FIND_CLAIMABLE_ON_SHARDS = _CLAIMABLE.format(target="$1", now="$2", room="$3")
+"""The same for one target, where the rows lie on several machines: no shard knows which are the first."""
 
 CLAIM = """
 UPDATE deliveries SET unsure = CASE WHEN holder IS NULL THEN unsure ELSE 1 END, holder = $1, due_ms = $2
@@ -226,10 +248,7 @@ async def take_turn(db: asyncpg.Connection, tx: PostgresTransaction, turn: Turn)
         await _finish(db, tx, turn)
     for state in turn.states:
         await note_state(db, state)
-    claimed: list[Delivery] = []
-    for target, room in turn.rooms.items():
-        rows = await db.fetch(FIND_CLAIMABLE, target, turn.now_ms, room)
-        claimed += [read_delivery(tuple(row)) for row in rows]
+    claimed = [read_delivery(tuple(row)) for row in await _find_claimable(db, tx, turn)]
     if not claimed:
         return []
     clicks = [delivery.owed.click_id for delivery in claimed]
@@ -242,20 +261,29 @@ async def take_turn(db: asyncpg.Connection, tx: PostgresTransaction, turn: Turn)
     return [delivery for delivery in claimed if delivery.number in won]
 
 
+async def _find_claimable(
+    db: asyncpg.Connection, tx: PostgresTransaction, turn: Turn
+) -> Sequence[asyncpg.Record]:
+    found: list[asyncpg.Record] = []
+    if not tx.distributed and turn.rooms:
+        found += await db.fetch(FIND_CLAIMABLE, turn.rooms.keys(), turn.rooms.values(), turn.now_ms)
+    elif tx.distributed:
+        for target, room in turn.rooms.items():
+            found += await db.fetch(FIND_CLAIMABLE_ON_SHARDS, target, turn.now_ms, room)
+    return found
+
+
 async def _settle(
     db: asyncpg.Connection, tx: PostgresTransaction, settled: Sequence[Settled], holder: str, now_ms: int
 ) -> None:
-    ordered = sorted(settled, key=lambda one: one.delivery.number)
+    clicks = [one.delivery.owed.click_id for one in settled]
+    buckets = buckets_of(clicks)
     rows, attempts, ended = [], [], []
-    for one in ordered:
+    for one, click_id, bucket in zip(settled, clicks, buckets, strict=True):
         delivery, attempt = one.delivery, one.attempt
-        click_id = delivery.owed.click_id
-        (bucket,) = buckets_of([click_id])
         waits = one.state is DeliveryState.WAITING
-        rows.append((
-            one.state, one.due_ms, int(attempt is not None), None if waits else now_ms, one.reason,
-            bucket, click_id, delivery.number, holder,
-        ))  # fmt: skip
+        tried, settled_ms = int(attempt is not None), None if waits else now_ms
+        rows.append((delivery.number, one.state, one.due_ms, tried, settled_ms, one.reason))
         if attempt is not None:
             attempts.append((
                 click_id, bucket, delivery.number, attempt.attempt, attempt.at_ms, attempt.took_ms,
@@ -263,7 +291,12 @@ async def _settle(
             ))  # fmt: skip
         if not waits:
             ended.append((click_id, delivery.owed.conversion_id, delivery.owed.target))
-    await db.executemany(SETTLE, rows)
+    if tx.distributed:
+        each = zip(rows, buckets, clicks, strict=True)
+        await db.executemany(SETTLE_ON_SHARDS, sorted((*row, *where, holder) for row, *where in each))
+    else:
+        where = (buckets, clicks, min(clicks), max(clicks))
+        await db.execute(SETTLE, *zip(*rows, strict=True), *where, holder)
     await tx.insert(ADD_ATTEMPTS, attempts)
     await _unblock(db, ended, now_ms)
 
@@ -272,9 +305,8 @@ async def _unblock(db: asyncpg.Connection, ended: Sequence[tuple[int, int, int]]
     """Let the next message go for each (click, conversion, target) of which one has ended."""
     if not ended:
         return
-    clicks = sorted({click_id for click_id, _, _ in ended})
-    blocked = await db.fetch(FIND_BLOCKED, buckets_of(clicks), clicks, clicks[0], clicks[-1])
-    for click_id, conversion_id, target in sorted({tuple(row) for row in blocked} & set(ended)):
+    blocked = await _of_conversions(db, FIND_BLOCKED, {(one[1], one[0]) for one in ended})
+    for click_id, conversion_id, target in sorted(set(blocked) & set(ended)):
         (bucket,) = buckets_of([click_id])
         found = await db.fetchrow(FIND_NEXT, bucket, click_id, conversion_id, target)
         if found is not None and found[1]:

@@ -209,6 +209,9 @@ _NO_SUBS = (None,) * 10
 class PostgresTransaction:
     """The set-based verbs of ``store.write.Transaction``; whoever makes one opens and closes the transaction."""
 
+    distributed = False
+    """Whether the rows lie on several machines, where sets of rows are changed one by one."""
+
     def __init__(self, db: asyncpg.Connection, *, alone: bool = False) -> None:
         """``alone``: whether nobody else writes meanwhile."""
         self._db = db

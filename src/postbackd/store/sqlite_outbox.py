@@ -74,11 +74,12 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, 0, '', ?) RETURNIN
 
 FIND_CLAIMABLE = f"""
 SELECT number, attempts,
-       EXISTS (SELECT 1 FROM deliveries AS e WHERE e.conversion_id = d.conversion_id AND e.rule = d.rule
-                                               AND e.number < d.number
-                                               AND (e.state = 2 OR e.attempts > 0)),
-       EXISTS (SELECT 1 FROM deliveries AS e WHERE e.conversion_id = d.conversion_id AND e.rule = d.rule
-                                               AND e.number > d.number AND e.state = 1 AND e.message = 3),
+       message <> 1 AND EXISTS (
+           SELECT 1 FROM deliveries AS e WHERE e.conversion_id = d.conversion_id AND e.rule = d.rule
+                                           AND e.number < d.number AND (e.state = 2 OR e.attempts > 0)),
+       message = 1 AND EXISTS (
+           SELECT 1 FROM deliveries AS e WHERE e.conversion_id = d.conversion_id AND e.rule = d.rule
+                                           AND e.number > d.number AND e.state = 1 AND e.message = 3),
        unsure OR holder IS NOT NULL,
        {OWED_COLUMNS}
 FROM deliveries AS d WHERE target = ? AND state = 1 AND due_ms <= ? ORDER BY due_ms, number LIMIT ?
