@@ -95,7 +95,10 @@ def test_a_megabyte_in_chunks_of_one_byte_is_read_in_time_that_grows_with_its_le
         assert len(line.requests) == 1
         return perf_counter() - began
 
-    assert seconds(300_000) < 40 * max(seconds(30_000), 0.005)
+    def least(size: int) -> float:
+        return min(seconds(size) for _ in range(3))  # others run on this machine, too
+
+    assert least(300_000) < 40 * max(least(30_000), 0.005)
 
 
 # --- limits of time -----------------------------------------------------------------------------------------
