@@ -175,8 +175,11 @@ def _measure_drop(
     What counts is the p99 of the minute in which ``postbackd purge`` ran beside that of the minute before; that of the
     requests which were due while it ran is noted too.  The first second is left out: connections and caches warm up.
     The command runs with the lowest priority: it would be on another machine.  What the database does for it does not.
+    Each minute begins with a checkpoint, so that it is not the log's size that starts one in the second of them.
     """
+    postgres.psql("CHECKPOINT")
     before, calm = _paced(run, server, segments[0], rate)
+    postgres.psql("CHECKPOINT")
     clicks = server.stored().clicks
     until = datetime.fromtimestamp((day.start_ms + DAY_MS) / 1000, UTC).date().isoformat()
     window: list[float] = []
