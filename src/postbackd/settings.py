@@ -1,8 +1,8 @@
 """Every setting once: name, type, default, limits, help and whether it is secret.
 
 The fields of ``Settings`` are the only definition.  The options of the command line, the environment variables
-(``POSTBACKD_<NAME>``) and ``docs/reference/settings.md`` are made from them, so that a new setting is one field here.
-Given on the command line, a value wins over the environment, the environment over the default.
+(``POSTBACKD_<NAME>``), the keys of ``postbackd.toml`` and ``docs/reference/settings.md`` are made from them, so that a
+new setting is one field here.  Where values come from, and which wins, is in ``settings_sources``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import cache
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_type_hints
 
 import msgspec
 from msgspec import Meta, Struct
@@ -26,7 +26,7 @@ class SettingsError(Exception):
 
 
 class Settings(Struct, frozen=True, kw_only=True):
-    """What one postbackd was told; made once by ``load_settings``."""
+    """What one postbackd was told; made once by ``settings_sources.load_settings``."""
 
     data: Annotated[
         str,
@@ -107,11 +107,13 @@ class Settings(Struct, frozen=True, kw_only=True):
         str,
         Meta(
             description="Addresses to which deliveries may go although they are not public, such as 127.0.0.1 or "
-            "10.0.0.0/8, separated by commas."
+            "10.0.0.0/8, separated by commas.",
+            extra={"list": True},
         ),
     ] = ""
     deliver_ports: Annotated[
-        str, Meta(description="Ports to which deliveries may go, separated by commas.")
+        str,
+        Meta(description="Ports to which deliveries may go, separated by commas.", extra={"list": True}),
     ] = "80,443"
     checkpoint_pages: Annotated[
         int,
@@ -161,11 +163,33 @@ class Setting(Struct, frozen=True):
     default: Any
     help: str
     secret: bool
+    is_list: bool
+    """Its text is several values, separated by commas."""
 
     @property
     def variable(self) -> str:
         """The environment variable."""
         return PREFIX + self.name.upper()
+
+    @property
+    def file_variable(self) -> str:
+        """The environment variable that names a file with the value; of secrets alone."""
+        return f"{self.variable}_FILE"
+
+    @property
+    def flag(self) -> str:
+        """The option of the command line."""
+        return f"--{self.name.replace('_', '-')}"
+
+
+class Given(NamedTuple):
+    """The value of a setting as somebody wrote it."""
+
+    value: Any
+    origin: str
+    """Where it stands, for messages: ``--listen``, ``POSTBACKD_LISTEN``, ``postbackd.toml, line 3: listen``."""
+    typed: bool = False
+    """It has a type, as in TOML; otherwise it is text, whatever it stands for."""
 
 
 @cache
@@ -179,8 +203,11 @@ def list_settings() -> tuple[Setting, ...]:
     rows = []
     for field in msgspec.structs.fields(Settings):
         type_, meta = get_args(_hints()[field.name])
-        secret = bool((meta.extra or {}).get("secret"))
-        rows.append(Setting(field.name, _describe_type(type_, meta), field.default, meta.description, secret))
+        marks = {mark: bool((meta.extra or {}).get(mark)) for mark in ("secret", "list")}
+        words = _describe_type(type_, meta)
+        rows.append(
+            Setting(field.name, words, field.default, meta.description, marks["secret"], marks["list"])
+        )
     return tuple(rows)
 
 
@@ -197,33 +224,24 @@ def _describe_type(type_: Any, meta: Meta) -> str:
     return "text"
 
 
-def load_settings(overrides: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
-    """The settings from the command line (``overrides``; ``None`` means not given) and the environment.
+def make_settings(given: Mapping[str, Given]) -> Settings:
+    """The settings, by name; one that is not given has its default.
 
     Raises ``SettingsError`` naming the setting, where its value came from and what it may be.
     """
-    values: dict[str, Any] = {}
-    origins: dict[str, str] = {}
-    for setting in list_settings():
-        given, origin = overrides.get(setting.name), f"--{setting.name.replace('_', '-')}"
-        if given is None:
-            given, origin = environ.get(setting.variable) or None, setting.variable
-        if given is not None:
-            values[setting.name], origins[setting.name] = _convert(setting, given, origin), origin
-    unknown = set(overrides) - {setting.name for setting in list_settings()}
-    if unknown:
-        raise SettingsError(f"there is no setting {min(unknown)!r}; see docs/reference/settings.md")
-    settings = Settings(**values)
-    _check(settings, origins)
+    settings = Settings(**{name: _convert(find_setting(name), one) for name, one in given.items()})
+    _check(settings, {name: one.origin for name, one in given.items()})
     return _trim_url(settings)
 
 
-def _convert(setting: Setting, given: Any, origin: str) -> Any:
+def _convert(setting: Setting, given: Given) -> Any:
     try:
-        return msgspec.convert(given, _hints()[setting.name], strict=False)
+        return msgspec.convert(given.value, _hints()[setting.name], strict=given.typed)
     except msgspec.ValidationError as error:
-        shown = "" if setting.secret else f" {given!r}"
-        raise SettingsError(f"{origin}{shown} is not usable; {setting.name} is {setting.type}") from error
+        shown = "" if setting.secret else f" {given.value!r}"
+        raise SettingsError(
+            f"{given.origin}{shown} is not usable; {setting.name} is {setting.type}"
+        ) from error
 
 
 def _check(settings: Settings, origins: Mapping[str, str]) -> None:
@@ -234,7 +252,8 @@ def _check(settings: Settings, origins: Mapping[str, str]) -> None:
     try:
         read_allowed(settings.deliver_ranges, settings.deliver_ports)
     except ValueError as error:
-        raise SettingsError(f"deliver_ranges or deliver_ports: {error}") from error
+        where = [origins[name] for name in ("deliver_ranges", "deliver_ports") if name in origins]
+        raise SettingsError(f"{' or '.join(where)}: {error}") from error
     url = settings.public_url
     if url is not None and not re.fullmatch(r"https?://[^/\s?#@]+(/[^\s?#]*)?", url):
         origin = origins.get("public_url", "public_url")

@@ -16,7 +16,7 @@ from postbackd.core.model import Channel, Click, Request
 from postbackd.core.planning import Planner
 from postbackd.core.rulebook import Rulebook
 from postbackd.core.rules import judge
-from postbackd.settings import load_settings
+from postbackd.settings_sources import load_settings
 from postbackd.store.base import Batch, Turn
 from tests.cli.conftest import Run
 

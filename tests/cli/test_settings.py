@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from postbackd.settings import Settings, SettingsError, find_setting, list_settings, load_settings
+from postbackd.settings import Settings, SettingsError, find_setting, list_settings
+from postbackd.settings_sources import load_settings
 
 
 def test_the_command_line_wins_over_the_environment_and_that_over_the_default() -> None:

@@ -32,6 +32,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "apply": ("apply:apply", "Make the catalog match a file."),
     "export": ("export:export", "Write the catalog as a file that apply reads."),
     "doctor": ("doctor:doctor", "Check the installation and say what to do."),
+    "settings": ("settings:settings", "Each setting, its value and where it comes from."),
     "keys": ("keys:keys", "Keys that sign click ids."),
     "purge": ("purge:purge", "Delete old clicks and log rows; conversions stay."),
     "db": ("db:db", "The tables of a PostgreSQL database, and the way into it."),
@@ -96,8 +97,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
+    given = sys.argv[1:] if arguments is None else arguments
+    if (unreadable := _find_unreadable(given)) is not None:
+        _complain(unreadable)
+        return 2
     try:
-        result = root.main(arguments, prog_name="postbackd", standalone_mode=False)
+        result = root.main(given, prog_name="postbackd", standalone_mode=False)
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except click.exceptions.Exit as leaving:
@@ -113,6 +118,16 @@ def _run(arguments: Sequence[str] | None) -> int:
         return 130
     except BrokenPipeError:
         return _leave_quietly()
+
+
+def _find_unreadable(arguments: Sequence[str]) -> str | None:
+    """What is wrong with an argument that is no text.  It may hold a secret, and is not shown."""
+    for number, argument in enumerate(arguments, 1):
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            return f"argument number {number} is not UTF-8 text; write it as UTF-8 (LANG says what the terminal uses)."
+    return None
 
 
 def _leave_quietly() -> int:

@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 import click
 
 from postbackd.reports.period import Period, read_duration, read_moment
-from postbackd.settings import Setting, SettingsError, find_setting, load_settings
+from postbackd.settings import Setting, SettingsError, find_setting
+from postbackd.settings_sources import CONFIG_NAME, CONFIG_VARIABLE, Loaded, load
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -21,18 +22,28 @@ as_json = click.option("--json", "json_wanted", is_flag=True, help="Print JSON f
 
 def takes_settings(*names: str) -> Callable[[F], F]:
     """The options of these settings, handed to the command as one argument ``settings``."""
+    return _taking(names, lambda loaded: {"settings": loaded.settings})
 
+
+def takes_loaded(*names: str) -> Callable[[F], F]:
+    """The same with where each value comes from, as one argument ``loaded``."""
+    return _taking(names, lambda loaded: {"loaded": loaded})
+
+
+def _taking(names: tuple[str, ...], hand_over: Callable[[Loaded], dict[str, Any]]) -> Callable[[F], F]:
     def decorate(command: F) -> F:
         @wraps(command)
-        def loading(*arguments: Any, **options: Any) -> Any:
+        def loading(*arguments: Any, config: str | None, **options: Any) -> Any:
             given = {name: options.pop(name) for name in names}
             try:
-                settings = load_settings(given, os.environ)
+                loaded = load(given, os.environ, config)
             except SettingsError as error:
                 raise click.UsageError(str(error)) from error
-            return command(*arguments, settings=settings, **options)
+            for warning in loaded.warnings:
+                click.echo(f"postbackd: {warning}", err=True)
+            return command(*arguments, **hand_over(loaded), **options)
 
-        decorated: Any = loading
+        decorated: Any = _config_option(loading)
         for name in reversed(names):
             decorated = _option(find_setting(name))(decorated)
         return decorated  # type: ignore[no-any-return]  # click's decorators return what they are given
@@ -40,11 +51,18 @@ def takes_settings(*names: str) -> Callable[[F], F]:
     return decorate
 
 
+_config_option = click.option(
+    "--config",
+    metavar="FILE",
+    help=f"Read settings from this file.  [default: {CONFIG_NAME} here or in the data directory; "
+    f"or {CONFIG_VARIABLE}]",
+)
+
+
 def _option(setting: Setting) -> Callable[[Any], Any]:
-    flag = f"--{setting.name.replace('_', '-')}"
     origin = "" if setting.default is None else f"default: {setting.default}; "
     return click.option(
-        flag,
+        setting.flag,
         setting.name,
         metavar=_METAVARS.get(setting.name, "VALUE"),
         help=f"{setting.help}  [{origin}or {setting.variable}]",

@@ -58,16 +58,20 @@ def _settings_page() -> str:
     rows = (
         (
             f"`{setting.name}`",
-            f"`--{setting.name.replace('_', '-')}`",
+            f"`{setting.flag}`",
             f"`{setting.variable}`",
             setting.type,
             "" if setting.default is None else f"`{setting.default}`",
-            setting.help + (" Secret." if setting.secret else ""),
+            setting.help + (f" Secret: or `{setting.file_variable}`." if setting.secret else ""),
         )
         for setting in list_settings()
     )
     header = ("setting", "option of `serve`", "variable", "value", "default", "meaning")
-    intro = "The command line wins over the environment, the environment over the default."
+    intro = (
+        "The command line wins over the environment, the environment over `postbackd.toml` (whose keys are the names in "
+        "the first column), the file over the default. A secret may also stand in a file that the variable with `_FILE` "
+        "at its end names. `postbackd settings` shows what counts; see [the guide](../how-to/settings.md)."
+    )
     return _page("Settings", intro, iter([_table(header, rows)]))
 
 

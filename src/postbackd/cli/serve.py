@@ -18,6 +18,7 @@ from postbackd.core.model import Catalog
 from postbackd.runtime import LOCK_NAME, run_deliver, run_ingest
 from postbackd.service_manager import ServiceManager, tell_while_serving
 from postbackd.settings import Settings, find_setting, list_settings
+from postbackd.settings_sources import CONFIG_VARIABLE
 from postbackd.store.base import StoreRefused, StoreUnavailable
 from postbackd.supervisor import CannotListen, Supervisor, listen
 
@@ -103,11 +104,16 @@ def _address_of(listening: socket.socket) -> str:
 
 
 def _as_environment(settings: Settings) -> dict[str, str]:
-    """The secret settings: everybody on the machine can read a command line."""
-    secrets = {
-        setting.variable: getattr(settings, setting.name) for setting in list_settings() if setting.secret
-    }
-    return {variable: str(value) for variable, value in secrets.items() if value is not None}
+    """The secret settings: everybody on the machine can read a command line.
+
+    A role reads no file: it would find another content than we did.
+    """
+    environment = {CONFIG_VARIABLE: os.devnull}
+    for setting in list_settings():
+        if setting.secret:
+            value = getattr(settings, setting.name)
+            environment |= {setting.variable: "" if value is None else str(value), setting.file_variable: ""}
+    return environment
 
 
 def _as_arguments(settings: Settings) -> list[str]:
@@ -116,7 +122,7 @@ def _as_arguments(settings: Settings) -> list[str]:
     for name in ALL_SETTINGS:
         value = getattr(settings, name)
         if value is not None and not find_setting(name).secret:
-            arguments += [f"--{name.replace('_', '-')}", str(value)]
+            arguments += [find_setting(name).flag, str(value)]
     return arguments
 
 
