@@ -33,10 +33,11 @@ _CLICK_COLUMNS = (
 )
 _CONVERSION_COLUMNS = (
     "click_id type transaction_id conversion_id network campaign offer status value_micros currency channels "
-    "status_time_ms"
+    "status_time_ms checksum"
 )
 _HISTORY_COLUMNS = (
-    "click_id request_id conversion_id status_from status_to status_word value_micros_from value_micros_to"
+    "click_id request_id conversion_id status_from status_to status_word value_micros_from value_micros_to "
+    "checksum"
 )
 _POSTBACK_COLUMNS = (
     "request_id network channel verdict reason click_id campaign conversion_id click_text type value currency "
@@ -78,7 +79,7 @@ def _table(name: str, columns: str, texts: str = "", key: str = "", source: str 
 
 _HISTORY_WITH_CLICKS = (
     "(SELECT k.click_id, h.request_id, h.conversion_id, h.status_from, h.status_to, h.status_word, "
-    "h.value_micros_from, h.value_micros_to "
+    "h.value_micros_from, h.value_micros_to, h.checksum "
     "FROM conversion_history AS h JOIN temp.clicks_of_history AS k ON k.conversion_id = h.conversion_id)"
 )
 
