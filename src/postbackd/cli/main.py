@@ -33,6 +33,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "export": ("export:export", "Write the catalog as a file that apply reads."),
     "doctor": ("doctor:doctor", "Check the installation and say what to do."),
     "verify": ("verify:verify_command", "Find every damaged money row, and name it."),
+    "backup": ("backup:backup", "Make a verified backup beside a running server."),
+    "restore": ("backup:restore", "Put a backup back, to a new place."),
     "keys": ("keys:keys", "Keys that sign click ids."),
     "purge": ("purge:purge", "Delete old clicks and log rows; conversions stay."),
     "db": ("db:db", "The tables of a PostgreSQL database, and the way into it."),

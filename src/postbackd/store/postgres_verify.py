@@ -1,8 +1,8 @@
 """Reads a PostgreSQL database for ``store.verifying``, whatever state its files are in, and changes nothing in it.
 
 Tables are read by their blocks, not by an index, in short statements; blocks that cannot be read are read row by row.
-Where the extension ``amcheck`` is installed it is asked about each table and its indexes: it finds what reading does not
-see, such as an index that misses a row.
+Where the extension ``amcheck`` is installed it is asked about each table and its indexes: it finds what reading does
+not see, such as an index that misses a row.
 """
 
 from __future__ import annotations
