@@ -27,7 +27,7 @@ from postbackd.ingest.batcher import now_ms
 from postbackd.ingest.catalog import Snapshot
 from postbackd.ingest.front_door import FrontDoor
 from postbackd.ingest.spool import Spool, SpoolOfAnother
-from postbackd.settings import Settings
+from postbackd.settings import Settings, find_setting
 from postbackd.store.base import Store, StoreNotReached, StoreRefused
 from postbackd.store.sqlite import SqliteStore
 from postbackd.store.sqlite_file import unsafe_sync
@@ -185,6 +185,8 @@ async def _ingest(
             tasks = [loop.create_task(work) for work in (door.tend(), tend_store(store), node.keep(now_ms))]
             if lifeline is not None:
                 tasks.append(loop.create_task(_ask_to_deliver(door)))
+            if settings.backup_dir is not None:
+                tasks.append(loop.create_task(_keep_backups(settings, settings.backup_dir)))
             ready()
             await stop.wait()
             await door.stop()
@@ -207,6 +209,18 @@ def _hear_signals(lifeline: int | None) -> asyncio.Event:
     if lifeline is not None:
         loop.add_reader(lifeline, stop.set)
     return stop
+
+
+async def _keep_backups(settings: Settings, directory: str) -> None:
+    from postbackd.upkeep.backups import BackupSchedule
+
+    names = ("data", "store", "backup_dir", "backup_keep", "backup_key_file", "secret_key")
+    values = {find_setting(name).variable: getattr(settings, name) for name in names}
+    environment = {variable: "" if value is None else str(value) for variable, value in values.items()}
+    schedule = BackupSchedule(
+        Path(directory), Path(settings.data), settings.backup_every_h, environment, now_ms
+    )
+    await schedule.keep()
 
 
 async def _ask_to_deliver(door: FrontDoor) -> None:

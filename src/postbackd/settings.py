@@ -130,6 +130,32 @@ class Settings(Struct, frozen=True, kw_only=True):
             "ours beside the event loop (experimental)."
         ),
     ] = "commit"
+    backup_dir: Annotated[
+        str | None,
+        Meta(
+            description="Directory of the backups, best on another disk. Given to a server, it makes them by itself."
+        ),
+    ] = None
+    backup_every_h: Annotated[
+        int,
+        Meta(ge=1, le=8760, description="Hours between the backups that a server makes."),
+    ] = 24
+    backup_keep: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=100_000,
+            description="Backups that are kept in backup_dir; older ones are removed when a new one has been "
+            "verified. 0 keeps all.",
+        ),
+    ] = 7
+    backup_key_file: Annotated[
+        str | None,
+        Meta(
+            description="File with the key that encrypts backups: 32 bytes in base64, or a passphrase. "
+            "Not set: backups are not encrypted."
+        ),
+    ] = None
     log_format: Annotated[
         Literal["text", "json"],
         Meta(

@@ -85,7 +85,7 @@ class Database:
         channels: int = 1,
     ) -> None:
         self.db.execute(
-            "INSERT INTO conversions VALUES (?, 'conversion', ?, ?, 1, 1, 1, ?, ?, ?, ?, 0)",
+            "INSERT INTO conversions VALUES (?, 'conversion', ?, ?, 1, 1, 1, ?, ?, ?, ?, 0, NULL)",
             (click_id, str(conversion_id), conversion_id, status, value, currency, channels),
         )
 

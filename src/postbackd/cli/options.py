@@ -69,7 +69,15 @@ def _option(setting: Setting) -> Callable[[Any], Any]:
     )
 
 
-_METAVARS = {"data": "DIR", "store": "URL", "listen": "HOST:PORT", "public_url": "URL", "node": "N"}
+_METAVARS = {
+    "data": "DIR",
+    "backup_dir": "DIR",
+    "backup_key_file": "FILE",
+    "store": "URL",
+    "listen": "HOST:PORT",
+    "public_url": "URL",
+    "node": "N",
+}
 
 takes_data = takes_settings("data", "store")
 """Where the data are."""

@@ -136,6 +136,11 @@ class Conversion(Struct, frozen=True, gc=False):
     currency: str
     channels: int
     status_time_ms: int
+    network: int = 0
+    campaign: int = 0
+    offer: int = 0
+    checksum: int | None = None
+    """As it is stored; for the state in which it is stored."""
 
 
 class Repeat(Struct, frozen=True, gc=False):

@@ -82,14 +82,16 @@ WHERE bucket = ANY ($1::smallint[]) AND click_id = ANY ($2::bigint[]) AND click_
 """What matching needs of clicks."""
 
 FIND_CONVERSIONS = """
-SELECT click_id, type, transaction_id, conversion_id, status, value_micros, currency, channels, status_time_ms
+SELECT click_id, type, transaction_id, conversion_id, status, value_micros, currency, channels, status_time_ms,
+       network, campaign, offer, checksum
 FROM conversions
 WHERE bucket = ANY ($1::smallint[]) AND click_id = ANY ($2::bigint[]) AND click_id BETWEEN $3 AND $4
 """
 """The conversions of clicks."""
 
 LOCK_CONVERSIONS = """
-SELECT click_id, type, transaction_id, conversion_id, status, value_micros, currency, channels, status_time_ms
+SELECT click_id, type, transaction_id, conversion_id, status, value_micros, currency, channels, status_time_ms,
+       network, campaign, offer, checksum
 FROM conversions WHERE bucket = $1 AND click_id = $2 ORDER BY type, transaction_id FOR UPDATE
 """
 """The conversions of one click, which nobody else changes until this transaction has ended."""

@@ -33,10 +33,11 @@ _CLICK_COLUMNS = (
 )
 _CONVERSION_COLUMNS = (
     "click_id type transaction_id conversion_id network campaign offer status value_micros currency channels "
-    "status_time_ms"
+    "status_time_ms checksum"
 )
 _HISTORY_COLUMNS = (
-    "click_id request_id conversion_id status_from status_to status_word value_micros_from value_micros_to"
+    "click_id request_id conversion_id status_from status_to status_word value_micros_from value_micros_to "
+    "checksum"
 )
 _POSTBACK_COLUMNS = (
     "request_id network channel verdict reason click_id campaign conversion_id click_text type value currency "
@@ -53,7 +54,7 @@ _EVENT_COLUMNS = (
 )
 
 
-class _Table(NamedTuple):
+class Table(NamedTuple):
     """A table as both databases have it."""
 
     name: str
@@ -66,19 +67,19 @@ class _Table(NamedTuple):
     """What the rows are read from, when that is more than the table of this name."""
 
 
-def _hashed(name: str, columns: str, key: str = "", source: str = "") -> _Table:
+def _hashed(name: str, columns: str, key: str = "", source: str = "") -> Table:
     """A table whose rows change, so that a digest has to see every character."""
-    return _Table(name, columns.split(), (), key, source)
+    return Table(name, columns.split(), (), key, source)
 
 
-def _table(name: str, columns: str, texts: str = "", key: str = "", source: str = "") -> _Table:
+def _table(name: str, columns: str, texts: str = "", key: str = "", source: str = "") -> Table:
     names = columns.split()
-    return _Table(name, names, [column for column in names if column not in texts.split()], key, source)
+    return Table(name, names, [column for column in names if column not in texts.split()], key, source)
 
 
 _HISTORY_WITH_CLICKS = (
     "(SELECT k.click_id, h.request_id, h.conversion_id, h.status_from, h.status_to, h.status_word, "
-    "h.value_micros_from, h.value_micros_to "
+    "h.value_micros_from, h.value_micros_to, h.checksum "
     "FROM conversion_history AS h JOIN temp.clicks_of_history AS k ON k.conversion_id = h.conversion_id)"
 )
 
@@ -87,7 +88,7 @@ _ATTEMPTS_WITH_CLICKS = (
     "FROM attempts AS a JOIN deliveries AS d ON d.number = a.delivery)"
 )
 
-_LARGE = (
+LARGE = (
     _table(
         "clicks",
         _CLICK_COLUMNS,
@@ -106,7 +107,7 @@ _LARGE = (
     _hashed("attempts", _ATTEMPT_COLUMNS, "click_id", _ATTEMPTS_WITH_CLICKS),
 )
 
-_WHOLE = (
+WHOLE = (
     _table("own_ids", "own_id click_id", "own_id"),
     _table("waiting", "click_ref request_id", "click_ref"),
     _table("pixel_conversions", "click_id type", "type"),
@@ -116,7 +117,7 @@ _WHOLE = (
     _table("response_times", "minute bucket count total_us"),
 )
 
-_CATALOG = (
+CATALOG = (
     _table("networks", "id name key preset currency dedup strict answer fields types statuses removed_ms"),
     _table("sources", "id name preset fields removed_ms"),
     _table("offers", "id name network url window_min_s window_max_s removed_ms"),
@@ -172,9 +173,7 @@ class Mover:
 
     def count(self) -> int:
         """How many rows there are to look at."""
-        return sum(
-            int(self._source.execute(f"SELECT count(*) FROM {t.name}").get) for t in (*_LARGE, *_WHOLE)
-        )
+        return sum(int(self._source.execute(f"SELECT count(*) FROM {t.name}").get) for t in (*LARGE, *WHOLE))
 
     async def prepare(self) -> None:
         """Make the tables where there are none.
@@ -202,20 +201,20 @@ class Mover:
         """Copy what differs; yields each part when it is done."""
         await self._copy_catalog()
         self._source.execute(NOTE_CLICKS_OF_HISTORY)
-        for table in _LARGE:
+        for table in LARGE:
             for first, end in self._chunks(table):
                 yield await self._copy_chunk(table, first, end)
             await self._target.execute(
                 f"DELETE FROM {table.name} WHERE {table.key} < $1", self._first(table) or MAX_STAMP
             )
-        for table in _WHOLE:
+        for table in WHOLE:
             yield await self._copy_chunk(table, 0, 0)
         await self._target.execute(SET_NUMBERS)
 
     async def verify(self) -> Sequence[str]:
         """What the two databases do not agree on, in words; empty when they hold the same."""
         differences = []
-        for table in (*_LARGE, *_WHOLE):
+        for table in (*LARGE, *WHOLE):
             ours = self._source.execute(f"SELECT count(*) FROM {table.name}").get
             theirs = await self._target.fetchval(f"SELECT count(*) FROM {table.name}")
             if ours != theirs:
@@ -235,11 +234,11 @@ class Mover:
 
     # --- chunks --------------------------------------------------------------------------------------------------
 
-    def _first(self, table: _Table) -> int | None:
+    def _first(self, table: Table) -> int | None:
         first: int | None = self._source.execute(f"SELECT min({table.key}) FROM {_source_of(table)}").get
         return first
 
-    def _chunks(self, table: _Table) -> Iterator[tuple[int, int]]:
+    def _chunks(self, table: Table) -> Iterator[tuple[int, int]]:
         """The stamps of each part in which the source has rows, the upper one not included."""
         following = self._first(table)
         while following is not None:
@@ -249,7 +248,7 @@ class Mover:
                 f"SELECT min({table.key}) FROM {_source_of(table)} WHERE {table.key} >= ?", (partition.end,)
             ).get
 
-    async def _copy_chunk(self, table: _Table, first: int, end: int) -> Step:
+    async def _copy_chunk(self, table: Table, first: int, end: int) -> Step:
         where = f" WHERE {table.key} >= {first} AND {table.key} < {end}" if table.key else ""
         ours: tuple[Any, ...] = tuple(
             self._source.execute(_digest(table, _source_of(table), where, _SQLITE)).fetchall()[0]
@@ -271,9 +270,9 @@ class Mover:
 
     async def _copy_catalog(self) -> None:
         async with self._target.transaction():
-            for table in reversed(_CATALOG):
+            for table in reversed(CATALOG):
                 await self._target.execute(f"DELETE FROM {table.name}")
-            for table in _CATALOG:
+            for table in CATALOG:
                 rows = self._source.execute(f"SELECT {', '.join(table.columns)} FROM {table.name}")
                 await self._target.copy_records_to_table(
                     table.name, records=rows.fetchall(), columns=list(table.columns)
@@ -306,7 +305,7 @@ async def open_mover(directory: Path, dsn: str) -> Mover:
     return Mover(source, target)
 
 
-def _source_of(table: _Table) -> str:
+def _source_of(table: Table) -> str:
     return table.source or table.name
 
 
@@ -323,7 +322,7 @@ _SQLITE = _Dialect("unicode({})", "unicode(substr({}, -1))", "md5_number({})")
 _POSTGRES = _Dialect("ascii({})", "ascii(right({}, 1))", "('x' || substr(md5({}), 1, 8))::bit(32)::bigint")
 
 
-def _digest(table: _Table, source: str, where: str, dialect: _Dialect) -> str:
+def _digest(table: Table, source: str, where: str, dialect: _Dialect) -> str:
     """One row that tells two versions of a chunk apart: its size, and some sums.
 
     Conversions and deliveries change, and are money: a hash of each whole row is summed.  Most others only grow, but
@@ -338,7 +337,7 @@ def _digest(table: _Table, source: str, where: str, dialect: _Dialect) -> str:
     return f"SELECT count(*), {', '.join(sums)} FROM {source} AS t{where}"
 
 
-def _terms(table: _Table, column: str, dialect: _Dialect) -> Iterator[str]:
+def _terms(table: Table, column: str, dialect: _Dialect) -> Iterator[str]:
     # A value in another row has another weight, and no sum over a billion rows leaves 64 bits.
     weight = f" * (t.{table.key} % 1009 + 1)" if table.key else ""
     name = f"t.{column}"
@@ -361,11 +360,11 @@ def _md5_number(*texts: Any) -> int:
 _WITHOUT_BUCKET = ("refusals", "response_times", "target_states")
 
 
-def _extra_columns(table: _Table) -> tuple[str, ...]:
+def _extra_columns(table: Table) -> tuple[str, ...]:
     return () if table.name in _WITHOUT_BUCKET else ("bucket",)
 
 
-def _with_bucket(table: _Table, row: tuple[Any, ...]) -> tuple[Any, ...]:
+def _with_bucket(table: Table, row: tuple[Any, ...]) -> tuple[Any, ...]:
     name = table.name
     if name in _WITHOUT_BUCKET:
         return row

@@ -68,7 +68,7 @@ ADD_CONVERSIONS = Insert(
     "conversions",
     "click_id bigint, type text, transaction_id text, conversion_id bigint, network integer, campaign integer, "
     "offer integer, status smallint, value_micros bigint, currency text, channels smallint, status_time_ms bigint, "
-    "bucket smallint",
+    "checksum integer, bucket smallint",
     "ON CONFLICT (click_id, type, transaction_id, bucket) DO NOTHING",
 )
 """Count conversions, unless their keys are counted already: this is what decides."""
@@ -77,7 +77,8 @@ _WANTED_CONVERSIONS = """
 SELECT c.*
 FROM unnest($1::bigint[], $2::text[], $3::text[], $4::smallint[]) AS w (click_id, type, transaction_id, bucket)
 CROSS JOIN LATERAL (
-    SELECT click_id, type, transaction_id, conversion_id, status, value_micros, currency, channels, status_time_ms
+    SELECT click_id, type, transaction_id, conversion_id, status, value_micros, currency, channels, status_time_ms,
+           network, campaign, offer, checksum
     FROM conversions
     WHERE click_id = w.click_id AND type = w.type AND transaction_id = w.transaction_id AND bucket = w.bucket
       AND click_id BETWEEN $5 AND $6 {how}) AS c
@@ -90,8 +91,9 @@ LOCK_CONVERSIONS = _WANTED_CONVERSIONS.format(how="FOR UPDATE")
 """The conversions under keys, which nobody else changes until this transaction has ended."""
 
 CHANGE_CONVERSION = """
-UPDATE conversions SET status = $1, value_micros = $2, currency = $3, channels = $4, status_time_ms = $5
-WHERE click_id = $6 AND type = $7 AND transaction_id = $8 AND bucket = $9
+UPDATE conversions SET status = $1, value_micros = $2, currency = $3, channels = $4, status_time_ms = $5,
+                       checksum = $6
+WHERE click_id = $7 AND type = $8 AND transaction_id = $9 AND bucket = $10
 """
 """What a repeat changed."""
 
@@ -102,15 +104,15 @@ ORDER BY conversion_id LIMIT 1
 """The oldest conversion of a click and type."""
 
 RENAME_CONVERSION = """
-UPDATE conversions SET transaction_id = $1
-WHERE click_id = $2 AND type = $3 AND transaction_id = $4 AND bucket = $5
+UPDATE conversions SET transaction_id = $1, checksum = $2
+WHERE click_id = $3 AND type = $4 AND transaction_id = $5 AND bucket = $6
 """
 """Give the pixel's conversion the transaction id that the S2S postback names."""
 
 ADD_HISTORY = Insert(
     "conversion_history",
     "click_id bigint, request_id bigint, conversion_id bigint, status_from smallint, status_to smallint, "
-    "status_word text, value_micros_from bigint, value_micros_to bigint, bucket smallint",
+    "status_word text, value_micros_from bigint, value_micros_to bigint, checksum integer, bucket smallint",
     "ON CONFLICT (request_id, click_id, bucket) DO NOTHING",
 )
 """Changes of conversions."""
@@ -280,7 +282,7 @@ class PostgresTransaction:
             [
                 (
                     after.status, after.value_micros, after.currency, after.channels, after.status_time_ms,
-                    *key, bucket_of_stamp(key[0]),
+                    after.checksum, *key, bucket_of_stamp(key[0]),
                 )
                 for key, after in sorted(changed.items(), key=lambda change: change[0])
             ],
@@ -352,8 +354,8 @@ class PostgresTransaction:
         row = await self._db.fetchrow(FIRST_CONVERSION, click_id, type_, bucket_of_stamp(click_id))
         return (row[0], row[1], row[2]) if row else None
 
-    async def rename_conversion(self, key: Key, transaction_id: str) -> None:
-        await self._db.execute(RENAME_CONVERSION, transaction_id, *key, bucket_of_stamp(key[0]))
+    async def rename_conversion(self, key: Key, transaction_id: str, checksum: int | None) -> None:
+        await self._db.execute(RENAME_CONVERSION, transaction_id, checksum, *key, bucket_of_stamp(key[0]))
 
     async def add_flow(self, minutes: Sequence[FlowMinute]) -> None:
         """Add what the front door counted."""

@@ -12,15 +12,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from postbackd.core.click_id import EPOCH_MS, MAX_STAMP
-
-
-class Statement(NamedTuple):
-    """One question: what it answers, how, and what its parameters are when not given."""
-
-    sentence: str
-    sql: str
-    defaults: Mapping[str, Any]
-
+from postbackd.store.invariants import INVARIANTS
+from postbackd.store.statement import Statement
 
 _ALL_TIME: Mapping[str, Any] = {"since": 0, "until": MAX_STAMP}
 
@@ -437,5 +430,5 @@ def _rung(time_ms: str) -> str:
     return f"CASE WHEN d.state <> 2 THEN 0 {rungs} ELSE {len(DELIVERY_LADDER_MS)} END"
 
 
-STATEMENTS: Mapping[str, Statement] = {**_PIECES, **_report_statements()}
+STATEMENTS: Mapping[str, Statement] = {**_PIECES, **_report_statements(), **INVARIANTS}
 """Name -> statement."""

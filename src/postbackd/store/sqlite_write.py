@@ -42,20 +42,20 @@ PURGED_BEFORE = "SELECT value FROM settings WHERE name = 'purged_before'"
 
 ADD_CONVERSIONS = """
 INSERT INTO conversions (click_id, type, transaction_id, conversion_id, network, campaign, offer, status,
-                         value_micros, currency, channels, status_time_ms)
+                         value_micros, currency, channels, status_time_ms, checksum)
 VALUES {rows} ON CONFLICT DO NOTHING
 """  # Count conversions, unless their keys are counted already: this is what decides.
 
 FIND_CONVERSIONS = """
 WITH wanted (click_id, type, transaction_id) AS (VALUES {rows})
 SELECT c.click_id, c.type, c.transaction_id,
-       conversion_id, status, value_micros, currency, channels, status_time_ms
+       conversion_id, status, value_micros, currency, channels, status_time_ms, network, campaign, offer, checksum
 FROM wanted AS w CROSS JOIN conversions AS c
   ON c.click_id = w.click_id AND c.type = w.type AND c.transaction_id = w.transaction_id
 """  # The conversions under keys.
 
 CHANGE_CONVERSION = """
-UPDATE conversions SET status = ?, value_micros = ?, currency = ?, channels = ?, status_time_ms = ?
+UPDATE conversions SET status = ?, value_micros = ?, currency = ?, channels = ?, status_time_ms = ?, checksum = ?
 WHERE click_id = ? AND type = ? AND transaction_id = ?
 """  # What a repeat changed.
 
@@ -65,12 +65,12 @@ ORDER BY conversion_id LIMIT 1
 """  # The oldest conversion of a click and type.
 
 RENAME_CONVERSION = """
-UPDATE conversions SET transaction_id = ? WHERE click_id = ? AND type = ? AND transaction_id = ?
+UPDATE conversions SET transaction_id = ?, checksum = ? WHERE click_id = ? AND type = ? AND transaction_id = ?
 """  # Give the pixel's conversion the transaction id that the S2S postback names.
 
 ADD_HISTORY = """
 INSERT INTO conversion_history (request_id, conversion_id, status_from, status_to, status_word, value_micros_from,
-                                value_micros_to) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
+                                value_micros_to, checksum) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
 """  # One change of a conversion.
 
 ADD_EVENTS = """
@@ -161,7 +161,7 @@ class _Bulk:
 
 
 _ADD_CLICKS = _Bulk(ADD_CLICKS, 19)
-_ADD_CONVERSIONS = _Bulk(ADD_CONVERSIONS, 12)
+_ADD_CONVERSIONS = _Bulk(ADD_CONVERSIONS, 13)
 _ADD_EVENTS = _Bulk(ADD_EVENTS, 8)
 _ADD_POSTBACKS = _Bulk(ADD_POSTBACKS, 18)
 _FIND_CONVERSIONS = _Bulk(FIND_CONVERSIONS, 3)
@@ -211,10 +211,13 @@ class SqliteTransaction:
         self._db.executemany(
             CHANGE_CONVERSION,
             [
-                (after.status, after.value_micros, after.currency, after.channels, after.status_time_ms, *key)
+                (
+                    after.status, after.value_micros, after.currency, after.channels, after.status_time_ms,
+                    after.checksum, *key,
+                )
                 for key, after in changed.items()
             ],
-        )
+        )  # fmt: skip
 
     async def add_history(self, rows: Sequence[Row]) -> None:
         self._db.executemany(ADD_HISTORY, [row[1:] for row in rows])
@@ -252,8 +255,8 @@ class SqliteTransaction:
     async def first_conversion(self, click_id: int, type_: str) -> Key | None:
         return next(self._db.execute(FIRST_CONVERSION, (click_id, type_)), None)
 
-    async def rename_conversion(self, key: Key, transaction_id: str) -> None:
-        self._db.execute(RENAME_CONVERSION, (transaction_id, *key))
+    async def rename_conversion(self, key: Key, transaction_id: str, checksum: int | None) -> None:
+        self._db.execute(RENAME_CONVERSION, (transaction_id, checksum, *key))
 
     def add_flow(self, minutes: Sequence[FlowMinute]) -> None:
         """Add what the front door counted."""

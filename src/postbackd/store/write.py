@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from operator import itemgetter
 
+import msgspec
+
+from postbackd.core.checksum import carry, checksum
 from postbackd.core.click_id import stamp_ms, write_stamp
 from postbackd.core.diagnosis import Reason
 from postbackd.core.model import Channel, Click, ClickRef, Dedup, Postback, Request, Terms
@@ -209,7 +212,7 @@ class _Settlement:
         return repeats
 
     def _accept(self, index: int, row: Row) -> None:
-        click_id, _, _, conversion_id, _, campaign, _, status, value_micros, currency, _, _ = row
+        click_id, _, _, conversion_id, _, campaign, _, status, value_micros, currency, *_ = row
         self.outcomes[index] = Outcome(Verdict.ACCEPTED, _warning(self.postbacks[index]), conversion_id)
         if self.rulebook.owes(campaign):
             self.events.append((conversion_id, click_id, conversion_id, 0, status, 0, value_micros, currency))
@@ -239,7 +242,9 @@ class _Settlement:
             self.outcomes[index] = Outcome(
                 decided.verdict, decided.reason or _warning(postback), current.conversion_id
             )
-        changed = {key: after for key, after in now.items() if after != before[key]}
+        changed = {
+            key: _resealed(key, before[key], after) for key, after in now.items() if after != before[key]
+        }
         if changed:
             await self.tx.change_conversions(changed)
         if history:
@@ -302,9 +307,13 @@ class _Settlement:
     async def _name_conversion(self, key: Key, pending: set[tuple[int, str]]) -> bool:
         """The pixel's conversion is confirmed; returns whether it got a transaction id."""
         pending.discard(key[:2])
-        if key[2]:
-            await self.tx.rename_conversion((key[0], key[1], ""), key[2])
-        return bool(key[2])
+        if not key[2]:
+            return False
+        unnamed = (key[0], key[1], "")
+        for found in (await self.tx.lock_conversions([unnamed])).values():
+            sealed = carry(found.checksum, _columns(unnamed, found), _columns(key, found))
+            await self.tx.rename_conversion(unnamed, key[2], sealed)
+        return True
 
     # --- the log ---------------------------------------------------------------------------------------------
 
@@ -360,18 +369,33 @@ def _warning(postback: Postback) -> int:
 
 
 def _history_row(key: Key, postback: Postback, before: Conversion, after: Conversion) -> Row:
-    return (
-        key[0], postback.request.request_id, before.conversion_id, before.status, after.status,
+    columns = (
+        postback.request.request_id, before.conversion_id, before.status, after.status,
         postback.terms.status_text, before.value_micros, after.value_micros,
     )  # fmt: skip
+    return (key[0], *columns, checksum(columns))
 
 
 def _conversion_row(key: Key, postback: Postback, click: StoredClick) -> Row:
     request, terms = postback.request, postback.terms
-    return (
+    columns = (
         *key, request.request_id, request.network, *click, terms.status, terms.value_micros,
         terms.currency, request.channel, postback.time_ms,
     )  # fmt: skip
+    return (*columns, checksum(columns))
+
+
+def _columns(key: Key, stored: Conversion) -> Row:
+    """What the checksum of a stored conversion covers."""
+    return (
+        *key, stored.conversion_id, stored.network, stored.campaign, stored.offer, stored.status,
+        stored.value_micros, stored.currency, stored.channels, stored.status_time_ms,
+    )  # fmt: skip
+
+
+def _resealed(key: Key, before: Conversion, after: Conversion) -> Conversion:
+    sealed = carry(before.checksum, _columns(key, before), _columns(key, after))
+    return msgspec.structs.replace(after, checksum=sealed)
 
 
 STORED_FIELDS = """

@@ -1,0 +1,54 @@
+"""The named statements that must find nothing: what the tables say of each other when nothing is lost.
+
+``store.queries`` takes them in.  Each reads the log, or the deliveries, from ``since`` on, and returns a few of the
+rows that contradict it, or how many there are of each kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from postbackd.core.click_id import MAX_STAMP
+from postbackd.store.statement import Statement
+
+_FEW: Mapping[str, Any] = {"since": 0, "until": MAX_STAMP, "limit": 100}
+
+INVARIANTS: Mapping[str, Statement] = {
+    "accepted_without_conversion": Statement(
+        "Accepted postbacks whose conversion is not there.",
+        "SELECT p.request_id, p.conversion_id, p.transaction_id FROM postbacks AS p "
+        "WHERE p.verdict = 1 AND p.request_id >= :since AND p.request_id < :until AND p.click_id IS NOT NULL "
+        "AND NOT EXISTS (SELECT 1 FROM conversions AS k "
+        "WHERE k.click_id = p.click_id AND k.conversion_id = p.conversion_id) "
+        "ORDER BY p.request_id LIMIT :limit",
+        _FEW,
+    ),
+    "updated_without_history": Statement(
+        "Postbacks that changed a conversion, and whose change is not there.",
+        "SELECT p.request_id, p.conversion_id, p.transaction_id FROM postbacks AS p "
+        "WHERE p.verdict = 3 AND p.request_id >= :since AND p.request_id < :until AND p.click_id IS NOT NULL "
+        "AND NOT EXISTS (SELECT 1 FROM conversion_history AS k "
+        "WHERE k.request_id = p.request_id AND k.conversion_id = p.conversion_id) "
+        "ORDER BY p.request_id LIMIT :limit",
+        _FEW,
+    ),
+    "log_by_verdict": Statement(
+        "How many postbacks were received, by what became of them.",
+        "SELECT verdict, count(*) AS count FROM postbacks "
+        "WHERE request_id >= :since AND request_id < :until GROUP BY verdict ORDER BY verdict",
+        {"since": 0, "until": MAX_STAMP},
+    ),
+    "deliveries_by_state": Statement(
+        "How many deliveries were made, by what became of them.",
+        "SELECT state, count(*) AS count FROM deliveries "
+        "WHERE request_id >= :since AND request_id < :until GROUP BY state ORDER BY state",
+        {"since": 0, "until": MAX_STAMP},
+    ),
+    "unsealed_to": Statement(
+        "Up to which stamp money rows may lack a checksum.",
+        "SELECT value AS stamp FROM settings WHERE name = 'unsealed_to'",
+        {},
+    ),
+}
+"""Name -> statement."""
