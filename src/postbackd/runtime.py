@@ -23,8 +23,11 @@ from time import monotonic
 
 import msgspec
 
+from postbackd.core.client_address import read_ranges
+from postbackd.core.rate import RateLimit
 from postbackd.ingest.batcher import now_ms
 from postbackd.ingest.catalog import Snapshot
+from postbackd.ingest.client import Entrance, Proxies
 from postbackd.ingest.front_door import FrontDoor
 from postbackd.ingest.spool import Spool, SpoolOfAnother
 from postbackd.settings import Settings, find_setting
@@ -171,13 +174,15 @@ async def _ingest(
             store.wait_in_loop()
             if settings.sync == "beside":
                 store.sync_beside()
-        snapshot = Snapshot(await store.load_catalog())
+        entrance = _build_entrance(settings)
+        snapshot = Snapshot(await store.load_catalog(), entrance.open_secret)
         spool = _open_spool(settings, snapshot)
         node = NodeNumber(store)
         # The embedded database does not know of stamps that are in the spool only.
         await node.claim(settings.node, now_ms(), spool.newest_stamp() if spool else 0)
         try:
-            door = FrontDoor(store, snapshot, node.mint, settings.queue_limit, settings.batch_limit, spool)
+            limits = settings.queue_limit, settings.batch_limit
+            door = FrontDoor(store, snapshot, node.mint, *limits, spool, entrance)
             gc.collect()
             gc.freeze()
             gc.set_threshold(50_000, 20, 50)
@@ -197,6 +202,17 @@ async def _ingest(
             await node.release()
     finally:
         await store.close()
+
+
+def _build_entrance(settings: Settings) -> Entrance:
+    trusted = read_ranges(settings.trusted_proxies)
+    proxies = Proxies(trusted, settings.client_header, settings.proxy_protocol != "off") if trusted else None
+    return Entrance(
+        proxies,
+        RateLimit(settings.rate_per_key) if settings.rate_per_key else None,
+        RateLimit(settings.rate_per_prefix) if settings.rate_per_prefix else None,
+        _secret_opener(settings),
+    )
 
 
 def _hear_signals(lifeline: int | None) -> asyncio.Event:
@@ -285,7 +301,7 @@ async def _deliver(settings: Settings, ready: Callable[[], None], lifeline: int 
 
 
 def _secret_opener(settings: Settings) -> Callable[[str], str]:
-    """Opens the secrets of targets; the key is looked for when the first one is met."""
+    """Opens sealed secrets; the key is looked for when the first one is met."""
     from postbackd.sealing import Sealer, SealError, find_sealer
 
     @cache
@@ -295,7 +311,7 @@ def _secret_opener(settings: Settings) -> Callable[[str], str]:
     def open_secret(sealed: str) -> str:
         try:
             return sealer().open(sealed)
-        except SealError as error:  # of one target: the others are served
+        except SealError as error:  # of one target or network: the others are served
             raise ValueError(str(error)) from error
 
     return open_secret

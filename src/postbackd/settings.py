@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from postbackd.core.addresses import read_allowed
+from postbackd.core.client_address import read_ranges
 from postbackd.core.privacy import mask_password
 
 PREFIX = "POSTBACKD_"
@@ -52,6 +53,44 @@ class Settings(Struct, frozen=True, kw_only=True):
             "Only loopback is safe without a TLS proxy in front."
         ),
     ] = "127.0.0.1:8080"
+    trusted_proxies: Annotated[
+        str,
+        Meta(
+            description="Addresses of the proxies in front of this server, such as 127.0.0.1 or 10.0.0.0/8, separated "
+            "by commas: what they say of a client's address is believed, counted from the right; nobody else's word is."
+        ),
+    ] = ""
+    client_header: Annotated[
+        Literal["x-forwarded-for", "forwarded"],
+        Meta(
+            description="The header in which these proxies name the client. Any other header of this kind comes from "
+            "the client itself and is not read."
+        ),
+    ] = "x-forwarded-for"
+    proxy_protocol: Annotated[
+        Literal["off", "v1v2"],
+        Meta(
+            description="Whether connections of these proxies begin with a PROXY header of version 1 or 2. With v1v2 "
+            "each has to; one that does not is closed."
+        ),
+    ] = "off"
+    rate_per_prefix: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000,
+            description="Requests a second from one /24 (v4) or /64 (v6) to one node, on average, and four seconds' "
+            "worth at once; more are answered 429. 0: no limit.",
+        ),
+    ] = 0
+    rate_per_key: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000,
+            description="The same for the postbacks of one network, whose sender has been verified.",
+        ),
+    ] = 0
     public_url: Annotated[
         str | None,
         Meta(
@@ -280,6 +319,15 @@ def _check(settings: Settings, origins: Mapping[str, str]) -> None:
     except ValueError as error:
         where = [origins[name] for name in ("deliver_ranges", "deliver_ports") if name in origins]
         raise SettingsError(f"{' or '.join(where)}: {error}") from error
+        raise SettingsError(f"deliver_ranges or deliver_ports: {error}") from error
+    try:
+        trusted = read_ranges(settings.trusted_proxies)
+    except ValueError as error:
+        raise SettingsError(f"{origins.get('trusted_proxies', 'trusted_proxies')}: {error}") from error
+    if settings.proxy_protocol != "off" and not trusted:
+        raise SettingsError(
+            f"{origins['proxy_protocol']} needs the addresses of the proxies; set trusted_proxies as well"
+        )
     url = settings.public_url
     if url is not None and not re.fullmatch(r"https?://[^/\s?#@]+(/[^\s?#]*)?", url):
         origin = origins.get("public_url", "public_url")

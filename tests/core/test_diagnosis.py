@@ -215,6 +215,8 @@ def test_the_reasons_are_numbered_for_ever() -> None:
         "too_many_parameters",
         "field_too_long",
         "repeat_without_transaction_id",
+        "token_missing",
+        "token_invalid",
     ]
     assert [int(reason) for reason in Reason] == list(range(len(Reason)))
 

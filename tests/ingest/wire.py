@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from postbackd.ingest.answers import write_answer
+from postbackd.ingest.client import Proxies
 from postbackd.ingest.exchange import Exchange
 from postbackd.ingest.http import Connection
 
@@ -88,6 +89,7 @@ class RecordingHandler:
     def __init__(self, *, at_once: bool = True) -> None:
         self.now = 1000.0
         self.draining = False
+        self.proxies: Proxies | None = None
         self.connections: set[Connection] = set()
         self.exchanges: list[Exchange] = []
         self.refusals: list[str] = []

@@ -141,8 +141,8 @@ class Reason(IntEnum):
     )
     TIMESTAMP_OUT_OF_RANGE = (
         21,
-        "The time is unreadable, in the future or too far back; the time of receipt was used.",
-        "Send seconds or milliseconds since 1970, or ISO 8601 with a time zone.",
+        "The time is unreadable, in the future or too far back: receipt counts instead, or a signature is refused.",
+        "Send seconds or milliseconds since 1970, or ISO 8601 with a time zone, by a clock that is right.",
     )
     TEST_EVENT = (
         22,
@@ -169,6 +169,29 @@ class Reason(IntEnum):
         "This click and type are counted already, and the repeat has no transaction id to tell it apart.",
         "Add the network's transaction id to the postback URL; to decide this one, set the dedup mode and replay.",
     )
+    TOKEN_MISSING = (
+        27,
+        "The network must send a token and this request has none.",
+        "Add token= to the postback URL, or send the header X-Postback-Token or Authorization: Bearer.",
+    )
+    TOKEN_INVALID = (
+        28,
+        "The token is not the network's, or it was replaced and its time is over.",
+        "Give the network its current token; 'postbackd network rotate NAME token' makes another one.",
+    )
+
+
+SENDER_REASONS = frozenset(
+    {
+        Reason.SENDER_IP_NOT_ALLOWED,
+        Reason.SIGNATURE_MISSING,
+        Reason.SIGNATURE_INVALID,
+        Reason.TIMESTAMP_OUT_OF_RANGE,
+        Reason.TOKEN_MISSING,
+        Reason.TOKEN_INVALID,
+    }
+)
+"""Of a rejected postback: its sender did not show that it may send."""
 
 
 class ClickIdFinding(Struct, frozen=True, gc=False):

@@ -14,6 +14,8 @@ from enum import IntEnum
 
 from msgspec import Struct
 
+from postbackd.core.senders import ANYBODY, Senders
+
 
 class Channel(IntEnum):
     """How a postback reached us.  The values are bits: a conversion keeps the union of its channels."""
@@ -28,6 +30,8 @@ class ClickKind(IntEnum):
     COUNTED = 0
     HEAD = 1
     PREFETCH = 2
+    BOT = 3
+    """The visitor says that it is a program (``core.bots``)."""
 
 
 class Dedup(IntEnum):
@@ -57,6 +61,8 @@ class Network(Struct, frozen=True, kw_only=True):
     """Conversion types that may be sent; empty means any."""
     statuses: dict[str, str] = {}
     """The network's own status words -> pending, approved, rejected or reversed."""
+    senders: Senders = ANYBODY
+    """Who may send, beyond whoever knows the key."""
 
 
 class Source(Struct, frozen=True, kw_only=True):
@@ -295,3 +301,7 @@ class Postback(Struct, frozen=True, gc=False):
     """A warning while ``verdict`` is 0."""
     replay: bool = False
     """The row is in the postback log already: a late match or a replay."""
+    observed: int | None = None
+    """What observed steps would have refused it for, as bits (``core.sender_rules.read_observed``)."""
+    sender: str | None = None
+    """The network it came from, truncated; kept only where something is wrong with the sender."""

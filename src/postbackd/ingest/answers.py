@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import ceil
+
 import msgspec
 
 from postbackd.core.click_id import write_stamp
@@ -21,10 +23,20 @@ REASON_PHRASES = {
     413: "Content Too Large",
     414: "URI Too Long",
     422: "Unprocessable Content",
+    429: "Too Many Requests",
     500: "Internal Server Error",
     431: "Request Header Fields Too Large",
     503: "Service Unavailable",
 }
+
+REFUSAL_KINDS = {
+    408: "too_slow",
+    413: "body_too_large",
+    414: "line_too_long",
+    431: "headers_too_large",
+    503: "restarting",
+}
+"""Status of a message that never became a request -> what it is counted as."""
 
 PIXEL = bytes.fromhex(
     "47494638396101000100800000000000ffffff21f90401000000002c00000000010001000002024401003b"
@@ -138,6 +150,17 @@ UNAVAILABLE = write_json(
 BUSY = write_json(
     503, {"error": "too many requests are waiting; send the same request again"}, "Retry-After: 1\r\n"
 )
+
+UNVERIFIABLE = write_json(
+    503, {"error": "the sender cannot be verified now; send the same request again"}, "Retry-After: 60\r\n"
+)
+
+
+def write_too_many(wait_s: float) -> bytes:
+    """The answer to somebody who asks too often."""
+    error = "too many requests from here; send the same request again later"
+    return write_json(429, {"error": error}, f"Retry-After: {ceil(wait_s)}\r\n")
+
 
 NOT_A_CLICK = write_json(405, {"error": "use GET, HEAD or POST"}, "Allow: GET, HEAD, POST\r\n")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 
 from msgspec import Struct
@@ -12,6 +12,8 @@ from postbackd.core.model import Campaign, Catalog, Network
 from postbackd.core.params import CLICK_NAMES, FieldMap
 from postbackd.core.rulebook import Rulebook
 from postbackd.core.terms import NetworkRules
+from postbackd.ingest.client import cannot_open
+from postbackd.ingest.gate import Guard, make_guard
 
 
 class Endpoint(Struct, frozen=True):
@@ -19,6 +21,8 @@ class Endpoint(Struct, frozen=True):
 
     network: Network
     rules: NetworkRules
+    guard: Guard | None = None
+    """Asks who sends; ``None``: whoever knows the key may."""
 
 
 class Destination(Struct, frozen=True):
@@ -50,17 +54,30 @@ class Link(Struct, frozen=True):
 class Snapshot:
     """An immutable picture of the catalog."""
 
-    __slots__ = ("endpoints", "generation", "identity", "links", "rulebook")
+    __slots__ = ("_former", "endpoints", "generation", "identity", "links", "rulebook")
 
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, catalog: Catalog, open_secret: Callable[[str], str] = cannot_open) -> None:
         self.generation = catalog.generation
         self.identity = sha256(catalog.privacy_key).hexdigest()[:16]
         """Tells one database from another; a copy of it is the same."""
         self.rulebook = Rulebook(catalog)
         self.endpoints = {
-            network.key: Endpoint(network, self.rulebook.networks[network.id]) for network in catalog.networks
+            network.key: Endpoint(
+                network, self.rulebook.networks[network.id], make_guard(network, open_secret)
+            )
+            for network in catalog.networks
+        }
+        self._former = {
+            former.key: (self.endpoints[network.key], former.until_ms)
+            for network in catalog.networks
+            for former in network.senders.former_keys
         }
         self.links = {campaign.slug: _link(campaign, catalog) for campaign in catalog.campaigns}
+
+    def former_endpoint(self, key: str, now_ms: int) -> Endpoint | None:
+        """The endpoint of a key that was replaced, until its time is over."""
+        endpoint, until_ms = self._former.get(key, (None, 0))
+        return endpoint if now_ms < until_ms else None
 
 
 def _link(campaign: Campaign, catalog: Catalog) -> Link:

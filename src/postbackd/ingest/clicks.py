@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import msgspec
 
+from postbackd.core.bots import LONGEST_USER_AGENT, is_bot
 from postbackd.core.click_id import KeyRing
 from postbackd.core.click_ref import MAX_OWN_ID, NEVER_AN_OWN_ID
 from postbackd.core.diagnosis import diagnose_click_id
@@ -207,10 +209,19 @@ def _refuse(exchange: Exchange, flow: Flow, error: str) -> None:
     flow.refused(now_ms() // 60_000, "click_malformed")
 
 
+_known_bot = lru_cache(8192)(is_bot)
+"""Most visitors have the user agent of many others.  It is remembered here and kept nowhere."""
+
+
 def _kind(exchange: Exchange) -> ClickKind:
     if exchange.method == b"HEAD":
         return ClickKind.HEAD
-    return ClickKind.PREFETCH if exchange.prefetch else ClickKind.COUNTED
+    if exchange.prefetch:
+        return ClickKind.PREFETCH
+    user_agent = exchange.headers.get(b"user-agent")
+    if user_agent is not None and exchange.method == b"GET" and _known_bot(user_agent[:LONGEST_USER_AGENT]):
+        return ClickKind.BOT
+    return ClickKind.COUNTED  # a server that registers clicks is a program, and speaks for a person
 
 
 def _read_registration(exchange: Exchange, link: Link, query: str) -> Received:
@@ -278,10 +289,12 @@ def _subs(values: Sequence[str | None], masker: Masker) -> tuple[str | None, ...
 
 
 def _ip_prefix(exchange: Exchange) -> str | None:
-    """The visitor's network, truncated; looked up once a connection."""
+    """The visitor's network, truncated; looked up once a connection, where it is one visitor's."""
     connection = exchange.connection
+    if connection.is_shared:
+        return truncate_ip(exchange.client)
     if connection.ip_prefix is None:
-        connection.ip_prefix = truncate_ip(connection.peer) or ""
+        connection.ip_prefix = truncate_ip(exchange.client) or ""
     return connection.ip_prefix or None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from postbackd.ingest.answers import closing, without_body
@@ -11,11 +12,18 @@ class Line(Protocol):
     """The connection that a request came by."""
 
     ip_prefix: str | None
-    """The client's network once somebody has asked for it; kept for the next request."""
+    """The client's network once somebody has asked for it; kept for the next request, unless it may be another's."""
+
+    familiar_headers: Mapping[bytes, bytes]
+    """The kept headers of a ``FamiliarGet``."""
 
     @property
-    def peer(self) -> str:
-        """The address of the other end."""
+    def is_shared(self) -> bool:
+        """Whether requests of several clients may come by it: a proxy is at the other end."""
+        ...
+
+    def client(self, headers: Mapping[bytes, bytes]) -> str:
+        """The address of the client that made a request with these headers."""
         ...
 
     def flush(self) -> None:
@@ -31,6 +39,7 @@ class Exchange:
         "body",
         "connection",
         "content_type",
+        "headers",
         "keep_alive",
         "method",
         "prefetch",
@@ -43,10 +52,17 @@ class Exchange:
     target: bytes
     body: bytes
     content_type: bytes
+    headers: Mapping[bytes, bytes]
+    """Those of ``http_bytes.KEPT`` that were sent."""
     prefetch: bool
     keep_alive: bool
     started: float
     answer: bytes | None
+
+    @property
+    def client(self) -> str:
+        """The address of the client."""
+        return self.connection.client(self.headers)
 
     def reply(self, answer: bytes) -> None:
         """Answer; the bytes leave when every earlier request of the connection has been answered."""
@@ -70,5 +86,6 @@ class FamiliarGet(Exchange):
     def __init__(self, connection: Line, target: bytes, started: float) -> None:
         self.connection = connection
         self.target = target
+        self.headers = connection.familiar_headers
         self.started = started
         self.answer = None

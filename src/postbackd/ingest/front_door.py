@@ -10,14 +10,17 @@ from time import perf_counter
 
 from postbackd.core.click_id import StampMint
 from postbackd.core.model import Catalog, Channel
+from postbackd.core.rate import RateLimit, limit_prefix
 from postbackd.ingest import answers
 from postbackd.ingest.batcher import Batcher, now_ms
-from postbackd.ingest.catalog import Snapshot
+from postbackd.ingest.catalog import Endpoint, Snapshot
 from postbackd.ingest.clicks import ClickDesk
+from postbackd.ingest.client import Entrance
 from postbackd.ingest.exchange import Exchange
 from postbackd.ingest.flow import Flow
 from postbackd.ingest.http import Connection
-from postbackd.ingest.postbacks import PostbackDesk
+from postbackd.ingest.postbacks import UNLOGGED, PostbackDesk
+from postbackd.ingest.proxied import ProxiedConnection
 from postbackd.ingest.spool import Spool
 from postbackd.store.base import Store, StoreUnavailable
 
@@ -45,7 +48,13 @@ class FrontDoor:
         queue_limit: int,
         batch_limit: int,
         spool: Spool | None = None,
+        entrance: Entrance | None = None,
     ) -> None:
+        entrance = entrance or Entrance()
+        self.proxies = entrance.proxies
+        self._open_secret = entrance.open_secret
+        self._per_key = entrance.per_key
+        self._per_prefix = entrance.per_prefix
         self._store = store
         self._snapshot = snapshot
         self._flow = Flow()
@@ -74,6 +83,8 @@ class FrontDoor:
         if target[:1] != "/":
             target = _strip_origin(target)
         path, _, query = target.partition("?")
+        if self._per_prefix is not None and self._asks_too_often(exchange, path, self._per_prefix):
+            return
         if path[:3] == "/p/":
             self._handle_postback(exchange, path[3:], query)
         elif path[:3] == "/c/":
@@ -90,17 +101,72 @@ class FrontDoor:
         if endpoint is None:
             if key.endswith(_PIXEL) and exchange.method == b"GET":
                 channel = Channel.PIXEL
-                endpoint = snapshot.endpoints.get(key[: -len(_PIXEL)])
-            elif key.endswith("/"):
-                endpoint = snapshot.endpoints.get(key[:-1])
+                plain = key[: -len(_PIXEL)]
+            else:
+                plain = key.removesuffix("/")
+            endpoint = snapshot.endpoints.get(plain) or snapshot.former_endpoint(plain, now_ms())
             if endpoint is None:
                 self._not_found(exchange)
                 return
-        if exchange.method != b"GET" and exchange.method != b"POST":
+        if endpoint.guard is not None:
+            self._take_guarded(exchange, endpoint, snapshot, key, query, channel)
+        elif exchange.method != b"GET" and exchange.method != b"POST":
             exchange.reply(answers.NOT_A_POSTBACK)
             self.refused("method")
-        elif self._may_enter(exchange):
+        elif self._may_enter(exchange) and self._may_send(exchange, endpoint):
             self._postbacks.take(exchange, endpoint, snapshot, query, channel)
+
+    def _take_guarded(
+        self,
+        exchange: Exchange,
+        endpoint: Endpoint,
+        snapshot: Snapshot,
+        key: str,
+        query: str,
+        channel: Channel,
+    ) -> None:
+        """As for any network, but somebody who may not send must not notice that there is one."""
+        guard = endpoint.guard
+        if guard is None or guard.rules is None:
+            exchange.reply(answers.UNVERIFIABLE)
+            self.refused("unverifiable")
+            return
+        if exchange.method != b"GET" and exchange.method != b"POST":
+            exchange.reply(answers.NOT_FOUND if guard.rules.enforces else answers.NOT_A_POSTBACK)
+            self.refused("method")
+            return
+        finding = None
+        if channel is not Channel.PIXEL or not guard.rules.pixel_open:
+            finding = guard.check(exchange, f"/p/{key}", query, now_ms())
+            if finding.refused:
+                exchange.reply(answers.NOT_FOUND)
+                if self._batcher.available and self._mint.may_mint(now_ms()) and not self._batcher.full:
+                    self._postbacks.note_refused(exchange, endpoint, snapshot, query, channel, finding)
+                else:
+                    self.refused(UNLOGGED)
+                return
+        if self._may_enter(exchange) and self._may_send(exchange, endpoint):
+            self._postbacks.take(exchange, endpoint, snapshot, query, channel, finding)
+
+    def _asks_too_often(self, exchange: Exchange, path: str, limit: RateLimit) -> bool:
+        """Whether a client's neighbourhood is over its limit; health checks have none."""
+        if path[:3] not in ("/p/", "/c/"):
+            return False
+        wait_s = limit.take(limit_prefix(exchange.client), exchange.started)
+        if wait_s:
+            exchange.reply(answers.write_too_many(wait_s))
+            self.refused("rate_of_prefix")
+        return wait_s > 0
+
+    def _may_send(self, exchange: Exchange, endpoint: Endpoint) -> bool:
+        """Whether a network is within its limit.  Only what may pass counts: strangers cannot use it up."""
+        if self._per_key is None:
+            return True
+        wait_s = self._per_key.take(endpoint.network.key, exchange.started)
+        if wait_s:
+            exchange.reply(answers.write_too_many(wait_s))
+            self.refused("rate_of_key")
+        return not wait_s
 
     def _handle_click(self, exchange: Exchange, slug: str, query: str) -> None:
         snapshot = self._snapshot
@@ -140,7 +206,8 @@ class FrontDoor:
     async def start(self, listening: socket.socket) -> None:
         """Begin to accept connections on a socket that is bound and listening already."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: Connection(self), sock=listening, backlog=4096)
+        kind = ProxiedConnection if self.proxies is not None and self.proxies.protocol else Connection
+        self._server = await loop.create_server(lambda: kind(self), sock=listening, backlog=4096)
 
     async def tend(self) -> None:
         """Regular work until cancelled.  Deadlines are kept whatever the database does."""
@@ -184,7 +251,7 @@ class FrontDoor:
         if await self._store.catalog_generation() == self._snapshot.generation:
             return
         try:
-            self._snapshot = Snapshot(await self._store.load_catalog())
+            self._snapshot = Snapshot(await self._store.load_catalog(), self._open_secret)
         except (ValueError, LookupError):
             log.exception("the new catalog cannot be used; going on with the old one")
         else:

@@ -23,9 +23,10 @@ from typing import Any, Protocol
 
 import httptools
 
-from postbackd.ingest.answers import FAULT, write_refusal
+from postbackd.ingest.answers import FAULT, REFUSAL_KINDS, write_refusal
+from postbackd.ingest.client import Proxies
 from postbackd.ingest.exchange import Exchange, FamiliarGet
-from postbackd.ingest.http_bytes import HOST, PLAIN_LINE, make_plain
+from postbackd.ingest.http_bytes import HOST, KEPT, NO_HEADERS, PLAIN_LINE, keep_header, make_plain
 
 log = logging.getLogger("postbackd.ingest")
 
@@ -53,6 +54,7 @@ class Handler(Protocol):
 
     draining: bool
     connections: set[Connection]
+    proxies: Proxies | None
 
     def handle(self, exchange: Exchange) -> None:
         """Answer the exchange now or later, exactly once."""
@@ -87,6 +89,7 @@ class Connection(asyncio.Protocol):
         "_hosts",
         "_in_body",
         "_in_message",
+        "_kept",
         "_known_host",
         "_lost",
         "_parser",
@@ -99,6 +102,8 @@ class Connection(asyncio.Protocol):
         "_target",
         "_transport",
         "_write_paused",
+        "address",
+        "familiar_headers",
         "ip_prefix",
     )  # fmt: skip
 
@@ -119,6 +124,9 @@ class Connection(asyncio.Protocol):
         self._started = 0.0
         self._head_bytes = 0
         self.ip_prefix: str | None = None
+        self.familiar_headers = NO_HEADERS
+        self.address: str | None = None
+        """The client, as a proxy said it before the first request (``proxied``)."""
         self._reset()
 
     def _reset(self) -> None:
@@ -127,6 +135,7 @@ class Connection(asyncio.Protocol):
         self._content_type = b""
         self._body: bytes | bytearray = b""
         self._body_bytes = 0
+        self._kept = NO_HEADERS
         self._prefetch = self._expects_continue = self._in_body = self._chunked = False
         self._hosts = self._headers = self._header_bytes = 0
 
@@ -188,6 +197,7 @@ class Connection(asyncio.Protocol):
         (first, *others) = self._fresh
         plain = not (others or first.body or first.prefetch) and first.keep_alive
         self._familiar = rest if plain else None
+        self.familiar_headers = first.headers
 
     def _take_familiar(self, target: bytes) -> None:
         """As if the parser had read it."""
@@ -251,9 +261,12 @@ class Connection(asyncio.Protocol):
         self._header_bytes += size
         if size > MAX_LINE or self._header_bytes > MAX_HEADER_BYTES or self._headers > MAX_HEADERS:
             self._stop_parsing(431, "the request's headers are too large or too many")
-        take = _HEADERS.get(name.lower())
+        name = name.lower()
+        take = _HEADERS.get(name)
         if take is not None:
             take(self, value)
+        elif name in KEPT:
+            self._kept = keep_header(self._kept, name, value)
 
     def _take_host(self, value: bytes) -> None:
         self._hosts += 1
@@ -314,6 +327,7 @@ class Connection(asyncio.Protocol):
         exchange.target = self._target
         exchange.body = self._body if isinstance(self._body, bytes) else bytes(self._body)
         exchange.content_type = self._content_type
+        exchange.headers = self._kept
         exchange.prefetch = self._prefetch
         exchange.keep_alive = self._parser.should_keep_alive() and not self._handler.draining
         exchange.started = self._started
@@ -374,7 +388,7 @@ class Connection(asyncio.Protocol):
         """Answer what can be answered, then the refusal, then close: the rest of the bytes cannot be trusted."""
         if self._stopped:
             return
-        self._handler.refused(_REFUSAL_KINDS.get(status, "malformed"))
+        self._handler.refused(REFUSAL_KINDS.get(status, "malformed"))
         self._stopped = True
         exchange = Exchange()
         exchange.connection = self
@@ -410,10 +424,15 @@ class Connection(asyncio.Protocol):
             self._refuse(503, "the server restarts; send the same request again")
 
     @property
-    def peer(self) -> str:
-        """The address of the other end."""
-        name = self._transport.get_extra_info("peername")
-        return name[0] if name else ""
+    def is_shared(self) -> bool:
+        return self._handler.proxies is not None
+
+    def client(self, headers: Mapping[bytes, bytes]) -> str:
+        proxies, peer = self._handler.proxies, self.address
+        if peer is None:
+            name = self._transport.get_extra_info("peername")
+            peer = name[0] if name else ""
+        return peer if proxies is None else proxies.client_of(peer, headers)
 
 
 _HEADERS: Mapping[bytes, Callable[[Connection, bytes], None]] = {
@@ -427,11 +446,3 @@ _HEADERS: Mapping[bytes, Callable[[Connection, bytes], None]] = {
     b"expect": Connection._take_expect,
 }
 """The headers that mean something here; all others are only counted."""
-
-_REFUSAL_KINDS = {
-    408: "too_slow",
-    413: "body_too_large",
-    414: "line_too_long",
-    431: "headers_too_large",
-    503: "restarting",
-}

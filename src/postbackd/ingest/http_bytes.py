@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+
+from postbackd.core.sender_rules import TOKEN_HEADER
+from postbackd.core.signature import HEADERS
 
 PLAIN_LINE = re.compile(rb"GET (/[A-Za-z0-9/?&=%._~:@!$'()*+,;-]{0,4000}) HTTP/1\.1\r\n")
 """A request line of characters that RFC 3986 allows and nobody reads in two ways."""
@@ -27,3 +31,24 @@ def make_plain(data: bytes) -> bytes:
         head, blank, body = (separator + rest).partition(b"\r\n\r\n")
         rest = _UPGRADE.sub(rb"\1x-offer\2", head) + blank + body
     return line + rest
+
+
+KEPT = frozenset(
+    {
+        b"authorization",
+        b"forwarded",
+        b"user-agent",
+        b"x-forwarded-for",
+        TOKEN_HEADER,
+        *(name.encode() for name in HEADERS),
+    }
+)
+"""The headers whose values a request keeps: who sends it, and on whose behalf.  None of them is stored."""
+
+NO_HEADERS: Mapping[bytes, bytes] = {}
+
+
+def keep_header(kept: Mapping[bytes, bytes], name: bytes, value: bytes) -> Mapping[bytes, bytes]:
+    """``kept`` with one more header; a doubled one is the list that both make (RFC 9110 section 5.3)."""
+    earlier = kept.get(name)
+    return {**kept, name: value if earlier is None else b"%b, %b" % (earlier, value)}

@@ -9,11 +9,13 @@ from postbackd.core.diagnosis import Reason
 from postbackd.core.model import Channel, Postback, Request
 from postbackd.core.params import BodyMalformed, Received, decode_form, read_json_body
 from postbackd.core.rules import judge, unusable
+from postbackd.core.sender_rules import Finding
 from postbackd.ingest import answers
 from postbackd.ingest.batcher import Batcher, now_ms
 from postbackd.ingest.catalog import Endpoint, Snapshot
 from postbackd.ingest.exchange import Exchange
 from postbackd.ingest.flow import Flow
+from postbackd.ingest.gate import mark, refuse
 from postbackd.store.base import Outcome
 
 MAX_BATCH_ITEMS = 10_000
@@ -109,6 +111,25 @@ class BatchPart:
         self._whole.failed()
 
 
+class Unheard:
+    """Nobody waits: the sender was told before, and nothing of this."""
+
+    __slots__ = ("_flow",)
+
+    def __init__(self, flow: Flow) -> None:
+        self._flow = flow
+
+    def settled(self, postback: Postback, outcome: Outcome) -> None:
+        """The row is in the log."""
+
+    def failed(self) -> None:
+        self._flow.refused(now_ms() // 60_000, UNLOGGED)
+
+
+UNLOGGED = "sender_refused"
+"""Kind of refusal: of a sender that may not send, where no row could be written."""
+
+
 class PostbackDesk:
     """Takes postback requests in."""
 
@@ -118,9 +139,15 @@ class PostbackDesk:
         self._flow = flow
 
     def take(
-        self, exchange: Exchange, endpoint: Endpoint, snapshot: Snapshot, query: str, channel: Channel
+        self,
+        exchange: Exchange,
+        endpoint: Endpoint,
+        snapshot: Snapshot,
+        query: str,
+        channel: Channel,
+        finding: Finding | None = None,
     ) -> None:
-        """Judge the request's postback, or postbacks, and queue them."""
+        """Judge the request's postback, or postbacks, and queue them.  ``finding``: of the endpoint's guard."""
         now = now_ms()
         body = exchange.body
         network = endpoint.network.id
@@ -131,7 +158,7 @@ class PostbackDesk:
             else:
                 content = _read_body(exchange, endpoint, query)
                 if not isinstance(content, Received):
-                    self._take_batch(exchange, endpoint, snapshot, query, content, now)
+                    self._take_batch(exchange, endpoint, snapshot, query, content, now, finding)
                     return
                 received = content
         except BodyMalformed:
@@ -141,7 +168,33 @@ class PostbackDesk:
             request = Request(self._mint.mint(now), network, channel, body_bytes, now)
             rulebook = snapshot.rulebook
             postback = judge(received, endpoint.rules, rulebook.keys, rulebook.masker, request)
+        if finding is not None and endpoint.guard is not None:
+            postback = mark(postback, finding, endpoint.guard, exchange.client)
         self._batcher.add_postback(postback, Reply(exchange, endpoint, self._flow))
+
+    def note_refused(
+        self,
+        exchange: Exchange,
+        endpoint: Endpoint,
+        snapshot: Snapshot,
+        query: str,
+        channel: Channel,
+        finding: Finding,
+    ) -> None:
+        """Log a request whose sender may not send, and which has been answered.  Of a batch one row says it all."""
+        now = now_ms()
+        body_bytes = len(query) + len(exchange.body)
+        request = Request(self._mint.mint(now), endpoint.network.id, channel, body_bytes, now)
+        try:
+            content = _read_body(exchange, endpoint, query)
+        except BodyMalformed:
+            content = []
+        if isinstance(content, Received):
+            rulebook = snapshot.rulebook
+            postback = judge(content, endpoint.rules, rulebook.keys, rulebook.masker, request)
+        else:
+            postback = unusable(request, Reason(finding.refused))
+        self._batcher.add_postback(refuse(postback, finding, exchange.client), Unheard(self._flow))
 
     def _take_batch(
         self,
@@ -151,6 +204,7 @@ class PostbackDesk:
         query: str,
         items: list[Any],
         now: int,
+        finding: Finding | None,
     ) -> None:
         if not items or len(items) > MAX_BATCH_ITEMS:
             error = f"a batch holds 1 to {MAX_BATCH_ITEMS} postbacks, this one {len(items)}"
@@ -167,6 +221,8 @@ class PostbackDesk:
                 postback = judge(received, endpoint.rules, rulebook.keys, rulebook.masker, request)
             else:
                 postback = unusable(request, Reason.BODY_MALFORMED)
+            if finding is not None and endpoint.guard is not None:
+                postback = mark(postback, finding, endpoint.guard, exchange.client, index)
             self._batcher.add_postback(postback, reply.part(index))
 
 

@@ -165,7 +165,19 @@ class _Table(NamedTuple):
 _TABLES: Mapping[type, _Table] = {
     Network: _Table(
         "networks",
-        ("name", "key", "preset", "currency", "dedup", "strict", "answer", "fields", "types", "statuses"),
+        (
+            "name",
+            "key",
+            "preset",
+            "currency",
+            "dedup",
+            "strict",
+            "answer",
+            "fields",
+            "types",
+            "statuses",
+            "senders",
+        ),
     ),
     Source: _Table("sources", ("name", "preset", "fields")),
     Offer: _Table("offers", ("name", "network", "url", "window_min_s", "window_max_s")),
@@ -188,7 +200,7 @@ _TABLES: Mapping[type, _Table] = {
 }
 """In the order in which they refer to each other."""
 
-_JSON_COLUMNS = frozenset({"fields", "types", "statuses", "offers", "how", "secrets"})
+_JSON_COLUMNS = frozenset({"fields", "types", "statuses", "senders", "offers", "how", "secrets"})
 
 
 # --- reading ---------------------------------------------------------------------------------------------------

@@ -41,7 +41,7 @@ _HISTORY_COLUMNS = (
 )
 _POSTBACK_COLUMNS = (
     "request_id network channel verdict reason click_id campaign conversion_id click_text type value currency "
-    "transaction_id status time found_in bytes parameters first_verdict first_reason"
+    "transaction_id status time found_in bytes parameters first_verdict first_reason observed sender"
 )
 _DELIVERY_COLUMNS = (
     "click_id number request_id type transaction_id conversion_id campaign offer rule target message status "
@@ -100,7 +100,7 @@ LARGE = (
     _table(
         "postbacks",
         _POSTBACK_COLUMNS,
-        "click_text type value currency transaction_id status time found_in",
+        "click_text type value currency transaction_id status time found_in sender",
         "request_id",
     ),
     _hashed("deliveries", _DELIVERY_COLUMNS, "click_id"),
@@ -118,7 +118,9 @@ WHOLE = (
 )
 
 CATALOG = (
-    _table("networks", "id name key preset currency dedup strict answer fields types statuses removed_ms"),
+    _table(
+        "networks", "id name key preset currency dedup strict answer fields types statuses senders removed_ms"
+    ),
     _table("sources", "id name preset fields removed_ms"),
     _table("offers", "id name network url window_min_s window_max_s removed_ms"),
     _table("campaigns", "id name slug source offers removed_ms"),

@@ -129,7 +129,7 @@ ADD_POSTBACKS = Insert(
     "request_id bigint, network integer, channel smallint, verdict smallint, reason smallint, click_id bigint, "
     "campaign integer, conversion_id bigint, click_text text, type text, value text, currency text, "
     "transaction_id text, status text, time text, found_in text, bytes integer, parameters integer, "
-    "bucket smallint",
+    "observed smallint, sender text, bucket smallint",
 )
 """Rows of the postback log."""
 

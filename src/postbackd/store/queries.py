@@ -23,7 +23,7 @@ CLICK_OF_POSTBACK = "k.click_id = p.click_id"
 _LOG_COLUMNS = """
 SELECT p.request_id, p.network, n.name AS network_name, p.channel, p.verdict, p.reason, p.click_id, p.campaign,
        m.name AS campaign_name, p.conversion_id, p.click_text, p.type, p.value, p.currency, p.transaction_id,
-       p.status, p.time, p.found_in, p.bytes, p.parameters, p.first_verdict, p.first_reason
+       p.status, p.time, p.found_in, p.bytes, p.parameters, p.first_verdict, p.first_reason, p.observed, p.sender
 """
 
 _LOG_NAMES = """
@@ -39,9 +39,13 @@ WHERE p.request_id >= :since AND p.request_id < :until AND p.request_id > :after
   AND (CAST(:click_text AS TEXT) IS NULL OR p.click_text = CAST(:click_text AS TEXT))
 """
 
-_REPLAYABLE = "AND p.verdict >= 4 AND p.reason NOT IN (23, 24)"
+_REPLAYABLE = """
+AND p.verdict >= 4 AND p.reason NOT IN (23, 24)
+AND (p.verdict <> 6 OR p.reason NOT IN (18, 19, 20, 21, 27, 28) OR CAST(:reason AS INTEGER) IS NOT NULL)
+"""
 """Held, unmatched and rejected, but not what left nothing to judge again: a body that could not be read, too many
-parameters."""
+parameters.  What was refused for its sender (``core.diagnosis.SENDER_REASONS``) may be forged: only when it is asked
+for by its reason."""
 
 _LOG_DEFAULTS: Mapping[str, Any] = {
     **_ALL_TIME,

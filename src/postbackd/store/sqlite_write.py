@@ -80,7 +80,8 @@ VALUES {rows}
 
 ADD_POSTBACKS = """
 INSERT INTO postbacks (request_id, network, channel, verdict, reason, click_id, campaign, conversion_id, click_text,
-                       type, value, currency, transaction_id, status, time, found_in, bytes, parameters)
+                       type, value, currency, transaction_id, status, time, found_in, bytes, parameters,
+                       observed, sender)
 VALUES {rows}
 """  # Rows of the postback log.
 
@@ -163,7 +164,7 @@ class _Bulk:
 _ADD_CLICKS = _Bulk(ADD_CLICKS, 19)
 _ADD_CONVERSIONS = _Bulk(ADD_CONVERSIONS, 13)
 _ADD_EVENTS = _Bulk(ADD_EVENTS, 8)
-_ADD_POSTBACKS = _Bulk(ADD_POSTBACKS, 18)
+_ADD_POSTBACKS = _Bulk(ADD_POSTBACKS, 20)
 _FIND_CONVERSIONS = _Bulk(FIND_CONVERSIONS, 3)
 
 

@@ -341,6 +341,7 @@ class _Settlement:
                 click_id, campaign, outcome.conversion_id, postback.click_text, terms.type_text,
                 terms.value_text, terms.currency_text, postback.transaction_text, terms.status_text,
                 postback.time_text, postback.click.found_in, request.body_bytes, postback.parameters,
+                postback.observed, postback.sender,
             ))  # fmt: skip
         if new:
             await self.tx.add_postbacks(new)

@@ -1,0 +1,5 @@
+-- Who may send (see core/senders.py), and what was found of those who did.
+
+ALTER TABLE networks ADD COLUMN senders TEXT NOT NULL DEFAULT '{}';  -- senders.Senders
+ALTER TABLE postbacks ADD COLUMN observed INTEGER;                   -- bits of what observed steps would have refused it for
+ALTER TABLE postbacks ADD COLUMN sender TEXT;                        -- truncated address, where something is wrong with it
