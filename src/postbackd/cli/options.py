@@ -25,7 +25,7 @@ def takes_settings(*names: str) -> Callable[[F], F]:
     def decorate(command: F) -> F:
         @wraps(command)
         def loading(*arguments: Any, **options: Any) -> Any:
-            given = {name: options.pop(name) for name in names}
+            given = {name: _join(options.pop(name)) for name in names}
             try:
                 settings = load_settings(given, os.environ)
             except SettingsError as error:
@@ -42,16 +42,31 @@ def takes_settings(*names: str) -> Callable[[F], F]:
 
 def _option(setting: Setting) -> Callable[[Any], Any]:
     flag = f"--{setting.name.replace('_', '-')}"
-    origin = "" if setting.default is None else f"default: {setting.default}; "
+    origin = "" if setting.default in (None, "") else f"default: {setting.default}; "
     return click.option(
         flag,
         setting.name,
+        multiple=setting.many,
         metavar=_METAVARS.get(setting.name, "VALUE"),
         help=f"{setting.help}  [{origin}or {setting.variable}]",
     )
 
 
-_METAVARS = {"data": "DIR", "store": "URL", "listen": "HOST:PORT", "public_url": "URL", "node": "N"}
+def _join(given: Any) -> Any:
+    """The values of an option that may be given several times; none are as good as not given."""
+    return (",".join(given) or None) if isinstance(given, tuple) else given
+
+
+_METAVARS = {
+    "domain": "NAME",
+    "cert": "FILE",
+    "key": "FILE",
+    "data": "DIR",
+    "store": "URL",
+    "listen": "HOST:PORT",
+    "public_url": "URL",
+    "node": "N",
+}
 
 takes_data = takes_settings("data", "store")
 """Where the data are."""
