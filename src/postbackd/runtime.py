@@ -14,12 +14,13 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from random import random
 from time import monotonic
+from typing import Any
 
 import msgspec
 
@@ -144,12 +145,16 @@ def is_held(lock: Path) -> bool:
 
 
 def run_ingest(
-    settings: Settings, listening: socket.socket, ready: Callable[[], None], lifeline: int | None
+    settings: Settings,
+    sockets: Mapping[str, socket.socket],
+    ready: Callable[[], None],
+    lifeline: int | None,
+    tray: int | None = None,
 ) -> None:
-    """The ingest role: serve a listening socket until SIGTERM or SIGINT.
+    """The ingest role: serve listening sockets (``listen``; ``https``, ``http``) until SIGTERM or SIGINT.
 
     ``ready`` is called when requests are being accepted.  ``lifeline`` is a file descriptor that becomes readable when
-    whoever started this process is gone.  Raises ``StoreRefused``.
+    whoever started this process is gone; ``tray``, one of a file in memory for our successor.  Raises ``StoreRefused``.
     """
     import uvloop
 
@@ -158,11 +163,15 @@ def run_ingest(
         log.warning("UNSAFE: synchronous=%s loses acknowledged conversions at a power cut", word)
     _raise_file_limit()
     with lock_data(Path(settings.data), LOCK_NAME, "another postbackd server uses"):
-        uvloop.run(_ingest(settings, listening, ready, lifeline))
+        uvloop.run(_ingest(settings, sockets, ready, lifeline, tray))
 
 
 async def _ingest(
-    settings: Settings, listening: socket.socket, ready: Callable[[], None], lifeline: int | None
+    settings: Settings,
+    sockets: Mapping[str, socket.socket],
+    ready: Callable[[], None],
+    lifeline: int | None,
+    tray: int | None,
 ) -> None:
     loop = asyncio.get_running_loop()
     stop = _hear_signals(lifeline)
@@ -186,8 +195,11 @@ async def _ingest(
             gc.collect()
             gc.freeze()
             gc.set_threshold(50_000, 20, 50)
-            await door.start(listening)
-            tasks = [loop.create_task(work) for work in (door.tend(), tend_store(store), node.keep(now_ms))]
+            await door.start(sockets["listen"])
+            works = [door.tend(), tend_store(store), node.keep(now_ms)]
+            if settings.serves_tls:
+                works += await _open_https(settings, door, sockets, lifeline, tray)
+            tasks = [loop.create_task(work) for work in works]
             if lifeline is not None:
                 tasks.append(loop.create_task(_ask_to_deliver(door)))
             if settings.backup_dir is not None:
@@ -213,6 +225,50 @@ def _build_entrance(settings: Settings) -> Entrance:
         RateLimit(settings.rate_per_prefix) if settings.rate_per_prefix else None,
         _secret_opener(settings),
     )
+
+
+async def _open_https(
+    settings: Settings,
+    door: FrontDoor,
+    sockets: Mapping[str, socket.socket],
+    lifeline: int | None,
+    tray: int | None,
+) -> list[Coroutine[Any, Any, None]]:
+    """Accept connections over TLS too; returns the work beside.  Raises ``StoreRefused``."""
+    from postbackd.https import SecureDoor, make_keeper, open_shelf
+
+    shelf = open_shelf(settings) if settings.domain and settings.tls == "auto" else None
+    secure = SecureDoor(settings, shelf, tray)
+    works = await secure.open(door, sockets)
+    if lifeline is None:
+        secure.hear_hangup()
+        if shelf is not None:  # nobody else does; a connection of its own, because it may hold it
+            works.append(make_keeper(settings, open_shelf(settings)).run())
+    return works
+
+
+def run_certificates(settings: Settings, ready: Callable[[], None], lifeline: int | None) -> None:
+    """The certificates role: obtain and renew the certificate of ``--domain`` until SIGTERM or SIGINT.
+
+    ``ready`` and ``lifeline`` as for ``run_ingest``.  Raises ``StoreRefused``.
+    """
+    _start_logging(settings.log_format)
+    if lifeline is not None:
+        os.nice(_NICENESS)
+    asyncio.run(_keep_certificate(settings, ready, lifeline))
+
+
+async def _keep_certificate(settings: Settings, ready: Callable[[], None], lifeline: int | None) -> None:
+    from postbackd.https import make_keeper, open_shelf
+
+    stop = _hear_signals(lifeline)
+    keeping = asyncio.create_task(make_keeper(settings, open_shelf(settings)).run())
+    ready()
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait((keeping, stopping), return_when=asyncio.FIRST_COMPLETED)
+    for task in (keeping, stopping):
+        task.cancel()
+    await asyncio.gather(keeping, stopping, return_exceptions=True)
 
 
 def _hear_signals(lifeline: int | None) -> asyncio.Event:

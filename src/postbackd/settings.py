@@ -91,6 +91,64 @@ class Settings(Struct, frozen=True, kw_only=True):
             description="The same for the postbacks of one network, whose sender has been verified.",
         ),
     ] = 0
+    domain: Annotated[
+        str,
+        Meta(
+            description="Name under which the Internet reaches this server, such as track.example.com: a certificate "
+            "for it is obtained and renewed by ACME, which agrees to the authority's terms. Given several times, or "
+            "separated by commas: several names in one certificate.",
+            extra={"many": True},
+        ),
+    ] = ""
+    email: Annotated[
+        str | None, Meta(description="Address that the certificate's authority may write to.")
+    ] = None
+    acme_directory: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            description="The authority for --domain: letsencrypt, staging (of Let's Encrypt, to try things out: its "
+            "certificates are not trusted), or the https address of an ACME directory.",
+        ),
+    ] = "letsencrypt"
+    acme_ca_file: Annotated[
+        str | None,
+        Meta(
+            description="File with the certificates that prove the authority's own server, when this machine does not "
+            "know them."
+        ),
+    ] = None
+    cert: Annotated[
+        str | None,
+        Meta(
+            description="File with the certificate of this server, and behind it those that lead to a known authority "
+            "(PEM), when somebody else looks after it. Read again when it changes."
+        ),
+    ] = None
+    key: Annotated[
+        str | None,
+        Meta(
+            description="File with the private key that belongs to --cert (PEM, not encrypted). Not set: it stands in "
+            "the file of --cert."
+        ),
+    ] = None
+    tls: Annotated[
+        Literal["auto", "self-signed"],
+        Meta(
+            description="Whether to speak TLS: as --domain or --cert say, or, for tests only, with a certificate that "
+            "nobody has reason to trust."
+        ),
+    ] = "auto"
+    https_listen: Annotated[
+        str, Meta(description="Address and port for https, with --domain, --cert or --tls self-signed.")
+    ] = ":443"
+    http_listen: Annotated[
+        str,
+        Meta(
+            description="Address and port for plain http beside https: answers the authority's challenges, sends "
+            "visitors to https and refuses postbacks. off: nothing listens there."
+        ),
+    ] = ":80"
     public_url: Annotated[
         str | None,
         Meta(
@@ -215,8 +273,24 @@ class Settings(Struct, frozen=True, kw_only=True):
         return mask_password(self.store)
 
     @property
+    def domains(self) -> tuple[str, ...]:
+        """The names of the certificate that ``domain`` asks for."""
+        return read_domains(self.domain)
+
+    @property
+    def serves_tls(self) -> bool:
+        return bool(self.domain or self.cert) or self.tls == "self-signed"
+
+    @property
+    def acme_url(self) -> str:
+        """Address of the authority's directory."""
+        return ACME_DIRECTORIES.get(self.acme_directory, self.acme_directory)
+
+    @property
     def base_url(self) -> str:
-        """``public_url``, or the address to listen on, without a slash at the end."""
+        """``public_url``, or the first domain, or the address to listen on, without a slash at the end."""
+        if self.public_url is None and self.domain:
+            return f"https://{self.domains[0]}"
         return self.public_url or f"http://{self.listen}"
 
 
@@ -230,6 +304,8 @@ class Setting(Struct, frozen=True):
     secret: bool
     is_list: bool
     """Its text is several values, separated by commas."""
+    many: bool = False
+    """Its option may be given several times; the values are joined by commas."""
 
     @property
     def variable(self) -> str:
@@ -272,6 +348,10 @@ def list_settings() -> tuple[Setting, ...]:
         words = _describe_type(type_, meta)
         rows.append(
             Setting(field.name, words, field.default, meta.description, marks["secret"], marks["list"])
+        extra = meta.extra or {}
+        secret, many = bool(extra.get("secret")), bool(extra.get("many"))
+        rows.append(
+            Setting(field.name, _describe_type(type_, meta), field.default, meta.description, secret, many)
         )
     return tuple(rows)
 
@@ -311,6 +391,7 @@ def _convert(setting: Setting, given: Given) -> Any:
 
 def _check(settings: Settings, origins: Mapping[str, str]) -> None:
     read_address(settings.listen, origins.get("listen", "listen"))
+    _check_tls(settings, origins)
     if settings.store is not None and not settings.store.startswith(("postgresql://", "postgres://")):
         origin = origins.get("store", "store")
         raise SettingsError(f"{origin} is not usable; write it like postgresql://user@host/database")
@@ -332,6 +413,50 @@ def _check(settings: Settings, origins: Mapping[str, str]) -> None:
     if url is not None and not re.fullmatch(r"https?://[^/\s?#@]+(/[^\s?#]*)?", url):
         origin = origins.get("public_url", "public_url")
         raise SettingsError(f"{origin} {url!r} is not usable; write it like https://track.example")
+
+
+ACME_DIRECTORIES: Mapping[str, str] = {
+    "letsencrypt": "https://acme-v02.api.letsencrypt.org/directory",
+    "staging": "https://acme-staging-v02.api.letsencrypt.org/directory",
+}
+"""Words for ``acme_directory``."""
+
+
+def _check_tls(settings: Settings, origins: Mapping[str, str]) -> None:
+    read_address(settings.https_listen, origins.get("https_listen", "https_listen"))
+    if settings.http_listen != "off":
+        read_address(settings.http_listen, origins.get("http_listen", "http_listen"))
+    read_domains(settings.domain, origins.get("domain", "domain"))
+    if settings.domain and settings.cert:
+        raise SettingsError("give --domain (we look after the certificate) or --cert (you do), not both")
+    if settings.key and not settings.cert:
+        raise SettingsError("--key needs --cert: the certificate that belongs to it")
+    if settings.tls == "self-signed" and settings.cert:
+        raise SettingsError("give --tls self-signed or --cert, not both")
+    if not settings.acme_url.startswith("https://"):
+        origin = origins.get("acme_directory", "acme_directory")
+        words = " or ".join(ACME_DIRECTORIES)
+        raise SettingsError(
+            f"{origin} {settings.acme_directory!r} is not usable; write {words}, or an https address"
+        )
+    if settings.email and not re.fullmatch(r"[^\s@,?]+@[^\s@,?]+", settings.email):
+        raise SettingsError(f"{origins.get('email', 'email')} {settings.email!r} is no address")
+
+
+_DOMAIN = re.compile(r"(?=.{1,253}\Z)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]{0,61}[a-z0-9]")
+
+
+def read_domains(text: str, origin: str = "domain") -> tuple[str, ...]:
+    """The names in a list with commas, in small letters, each once.  Raises ``SettingsError``."""
+    names = dict.fromkeys(name.strip().lower().rstrip(".") for name in text.split(",") if name.strip())
+    for name in names:
+        if not _DOMAIN.fullmatch(name):
+            hint = "; a certificate for *. names needs the DNS, which is not done here" if "*" in name else ""
+            raise SettingsError(
+                f"{origin} {name!r} is no name that a certificate can be obtained for; write it like "
+                f"track.example.com{hint}"
+            )
+    return tuple(names)
 
 
 def _trim_url(settings: Settings) -> Settings:

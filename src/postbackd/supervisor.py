@@ -1,21 +1,22 @@
-"""One program, several processes: holds the listening socket and keeps the roles running.
+"""One program, several processes: holds the listening sockets and keeps the roles running.
 
-The socket is bound once and handed to each role process, so that a restart (SIGHUP) refuses nobody: connections wait in
-the kernel's queue while the old process finishes and the new one starts.  A role that dies is started again.  When
-the supervisor itself dies, the roles see the end of their lifeline pipe and stop.
+The sockets are bound once and handed to each ingest process, so that a restart (SIGHUP) refuses nobody: connections
+wait in the kernel's queue while the old process finishes and the new one starts.  A role that dies is started again.
+When the supervisor itself dies, the roles see the end of their lifeline pipe and stop.
 
 A service manager hears what happens (``service_manager``); its watchdog gets a ping only while the front door answers.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from postbackd.service_manager import ServiceManager, Watch, is_answered
 
@@ -23,7 +24,10 @@ _BACKLOG = 4096
 _STOP_TIMEOUT_S = 15.0
 _QUICK_DEATH_S = 2.0
 _MAX_QUICK_DEATHS = 5
-_DELIVER_PAUSE_S, _LONGEST_DELIVER_PAUSE_S = 0.1, 10.0
+_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 10.0
+
+BESIDE = ("deliver", "certificates")
+"""Roles that may run beside the ingest role."""
 
 DELIVER = signal.SIGUSR1
 """Asks the supervisor for the deliver role: the ingest process has found a rule in the catalog."""
@@ -32,32 +36,88 @@ SIGNALS = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, DELIVER
 
 
 class CannotListen(Exception):
-    """The address cannot be listened on; says what to do."""
+    """An address cannot be listened on; says what to do."""
 
 
-def listen(address: str) -> socket.socket:
-    """A bound, listening socket: systemd's when it passed one, else a new one on ``host:port``.
+def listen_on(addresses: Mapping[str, str]) -> dict[str, socket.socket]:
+    """A bound, listening socket for each address: systemd's when it passed one of that name, else a new one.
 
-    Raises ``CannotListen``.
+    ``addresses``: what it is for (``listen``, ``https``, ``http``) -> ``host:port``; no host means every address.
+    A socket of systemd with another name is ``listen``.  Raises ``CannotListen``.
     """
-    if os.environ.get("LISTEN_PID") == str(os.getpid()) and os.environ.get("LISTEN_FDS", "0") != "0":
-        return socket.socket(fileno=3)
+    sockets = {name: socket.socket(fileno=number) for name, number in _passed().items() if name in addresses}
+    try:
+        for name, address in addresses.items():
+            if name not in sockets:
+                sockets[name] = _listen(address, _OPTIONS[name])
+    except CannotListen:
+        for listening in sockets.values():
+            listening.close()
+        raise
+    return sockets
+
+
+_OPTIONS = {"listen": "--listen", "https": "--https-listen", "http": "--http-listen"}
+
+
+def _passed() -> dict[str, int]:
+    """Name -> descriptor of the sockets that systemd passed to us, sd_listen_fds(3)."""
+    count = os.environ.get("LISTEN_FDS", "0")
+    if os.environ.get("LISTEN_PID") != str(os.getpid()) or not count.isdigit():
+        return {}
+    names = os.environ.get("LISTEN_FDNAMES", "").split(":")
+    passed: dict[str, int] = {}
+    for number in range(int(count)):
+        name = names[number] if number < len(names) else ""
+        passed.setdefault(name if name in _OPTIONS else "listen", 3 + number)
+    return passed
+
+
+def _listen(address: str, option: str) -> socket.socket:
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
-    if not host or not port.isdigit() or int(port) > 65_535:
-        raise CannotListen(f"--listen {address}: write it as host:port, for example 127.0.0.1:8080")
+    if not port.isdigit() or int(port) > 65_535:
+        raise CannotListen(f"{option} {address}: write it as host:port, for example 127.0.0.1:8080")
+    try:
+        return _bind_everywhere(int(port)) if not host else _bind(host, int(port))
+    except OSError as error:
+        raise CannotListen(
+            f"cannot listen on {address}: {error.strerror}; {_say_why_not(error, int(port), option)}"
+        ) from error
+
+
+def _bind(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listening.bind((host, int(port)))
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if host == "::":
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        listening.bind((host, port))
         listening.listen(_BACKLOG)
-    except OSError as error:
+    except OSError:
         listening.close()
-        raise CannotListen(
-            f"cannot listen on {address}: {error.strerror}; stop the program that uses it or choose another --listen"
-        ) from error
+        raise
     return listening
+
+
+def _bind_everywhere(port: int) -> socket.socket:
+    """On every address of both families; of IPv4 alone where the machine has no other."""
+    try:
+        return _bind("::", port)
+    except OSError as error:
+        if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+            raise
+        return _bind("0.0.0.0", port)  # noqa: S104 - what was asked for
+
+
+def _say_why_not(error: OSError, port: int, option: str) -> str:
+    if error.errno == errno.EACCES and port < 1024:
+        return (
+            "ports below 1024 need a right: AmbientCapabilities=CAP_NET_BIND_SERVICE in a unit of systemd "
+            f"(deploy/systemd), or choose another {option} and forward the port to it"
+        )
+    return f"stop the program that uses it or choose another {option}"
 
 
 class _Role:
@@ -74,25 +134,36 @@ class _Role:
         self._started = 0.0
         self.quick_deaths = 0
 
-    def start(self, descriptors: Sequence[int]) -> None:
-        """Start the process; it inherits the descriptors, in this order."""
+    def start(self, descriptors: Mapping[str, int]) -> None:
+        """Start the process; it inherits the descriptors, and is told what each is for."""
         command = [sys.executable, "-m", "postbackd", self.name, *self._arguments]
-        command += ["--inherit", ",".join(map(str, descriptors))]
+        command += ["--inherit", ",".join(f"{name}={number}" for name, number in descriptors.items())]
         self.wanted = True
         self._started = time.monotonic()
         self._process = subprocess.Popen(
-            command, pass_fds=descriptors, stdin=subprocess.DEVNULL, env=self._environment
+            command, pass_fds=tuple(descriptors.values()), stdin=subprocess.DEVNULL, env=self._environment
         )
 
     @property
     def alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def missing(self) -> bool:
+        return self.wanted and not self.alive
+
     def note_death(self) -> None:
         """Count a death that came soon after the start."""
         if time.monotonic() - self._started > _QUICK_DEATH_S:
             self.quick_deaths = 0
         self.quick_deaths += 1
+
+    def put_off(self) -> None:
+        """After a death that has just been seen: start it again after a pause that grows."""
+        if self.missing and self.start_again_at <= time.monotonic():
+            self.note_death()
+            pause_s = min(_PAUSE_S * 2 ** min(self.quick_deaths - 1, 10), _LONGEST_PAUSE_S)
+            self.start_again_at = time.monotonic() + pause_s
 
     def stop(self) -> None:
         """Tell it to finish what it has begun."""
@@ -111,36 +182,39 @@ class _Role:
 
 
 class Supervisor:
-    """Runs the ingest role, and the deliver role when there is something to deliver, in processes of their own.
+    """Runs the ingest role, and the roles beside it that are wanted, in processes of their own.
 
-    The ingest role is what the server is for: without it the server gives up.  The deliver role may die as often as it
-    likes; conversions wait in the outbox until it runs again.
+    The ingest role is what the server is for: without it the server gives up.  The others may die as often as they
+    like: conversions wait in the outbox, and a certificate is good for weeks.
     """
 
     def __init__(
-        self, listening: socket.socket, arguments: Sequence[str], environment: Mapping[str, str]
+        self, sockets: Mapping[str, socket.socket], arguments: Sequence[str], environment: Mapping[str, str]
     ) -> None:
-        """``arguments``: a role's options; ``environment``: added to ours."""
+        """``sockets``: see ``listen_on``; ``arguments``: a role's options; ``environment``: added to ours."""
         self._manager = ServiceManager(os.environ)
-        self._listening = listening
+        self._sockets = sockets
         inherited = {**os.environ, **environment}
         self._ingest = _Role("ingest", arguments, inherited)
-        self._deliver = _Role("deliver", arguments, inherited)
+        self._beside = {name: _Role(name, arguments, inherited) for name in BESIDE}
         self._lifeline_read, self._lifeline_write = os.pipe()
+        self._tray = os.memfd_create("tray", os.MFD_CLOEXEC)
+        """Where an ingest process lays what its successor may need."""
 
-    def run(self, ready: Callable[[], None], *, delivers: bool) -> int:
+    def run(self, ready: Callable[[], None], *, beside: Collection[str]) -> int:
         """Start, call ``ready`` when requests are accepted, serve until told to stop.  Returns the exit status.
 
-        ``delivers``: whether the deliver role is wanted from the beginning; ``DELIVER`` asks for it later.
+        ``beside``: the other roles (``BESIDE``) that are wanted from the beginning; ``DELIVER`` asks for one later.
         """
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         if not self._start_ingest():
             return 1
         ready()
         self._manager.tell_ready()
-        if delivers:
-            self._start_deliver()
-        watch = Watch(self._manager, lambda limit_s: is_answered(self._listening, limit_s), time.monotonic())
+        for name in beside:
+            self._start_beside(self._beside[name])
+        listening = self._sockets["listen"]
+        watch = Watch(self._manager, lambda limit_s: is_answered(listening, limit_s), time.monotonic())
         while True:
             received = signal.sigtimedwait(SIGNALS, self._pause_s(watch))
             if received is None:
@@ -149,33 +223,26 @@ class Supervisor:
                 self._manager.tell_stopping()
                 return self._stop()
             elif received.si_signo == DELIVER:
-                self._deliver.wanted = True
+                self._beside["deliver"].wanted = True
             elif not self._went_on(received.si_signo):
                 return 1
-            if self._is_missing(self._deliver) and time.monotonic() >= self._deliver.start_again_at:
-                self._start_deliver()
+            for role in self._beside.values():
+                if role.missing and time.monotonic() >= role.start_again_at:
+                    self._start_beside(role)
 
     def _pause_s(self, watch: Watch) -> float:
         now = time.monotonic()
-        pause_s = watch.pause_s(now)
-        if self._is_missing(self._deliver):
-            pause_s = max(0.0, min(pause_s, self._deliver.start_again_at - now))
-        return pause_s
-
-    def _is_missing(self, role: _Role) -> bool:
-        return role.wanted and not role.alive
+        due_s = [role.start_again_at - now for role in self._beside.values() if role.missing]
+        return max(0.0, min([watch.pause_s(now), *due_s]))
 
     def _went_on(self, number: int) -> bool:
         """After SIGHUP new processes serve, and after SIGCHLD too if an old one has ended; else ``False``."""
-        if self._is_missing(self._deliver) and self._deliver.start_again_at <= time.monotonic():
-            self._deliver.note_death()
-            pause_s = min(
-                _DELIVER_PAUSE_S * 2 ** min(self._deliver.quick_deaths - 1, 10), _LONGEST_DELIVER_PAUSE_S
-            )
-            self._deliver.start_again_at = time.monotonic() + pause_s
+        for role in self._beside.values():
+            role.put_off()
         if number == signal.SIGHUP:
             self._manager.tell_reloading()
-            self._deliver.stop()
+            for role in self._beside.values():
+                role.stop()
             self._ingest.stop()
             self._ingest.wait()
         elif self._ingest.alive:
@@ -188,16 +255,20 @@ class Supervisor:
             self._manager.tell_status("the ingest process has died; starting another")
         if not self._start_ingest():
             return False
-        if number == signal.SIGHUP and self._deliver.wanted:
-            self._deliver.wait()
-            self._start_deliver()
+        if number == signal.SIGHUP:
+            for role in self._beside.values():
+                if role.wanted:
+                    role.wait()
+                    self._start_beside(role)
         self._manager.tell_ready()
         return True
 
     def _start_ingest(self) -> bool:
         """Start the role and wait until it says that it is ready."""
         ready_read, ready_write = os.pipe()
-        self._ingest.start((self._listening.fileno(), ready_write, self._lifeline_read))
+        sockets = {name: listening.fileno() for name, listening in self._sockets.items()}
+        ends = {"tray": self._tray, "ready": ready_write, "lifeline": self._lifeline_read}
+        self._ingest.start({**sockets, **ends})
         os.close(ready_write)
         with os.fdopen(ready_read, "rb") as pipe:
             if pipe.read(1):
@@ -205,17 +276,23 @@ class Supervisor:
         self._ingest.wait()
         return False
 
-    def _start_deliver(self) -> None:
-        self._deliver.start_again_at = 0.0
-        self._deliver.start((self._lifeline_read,))
+    def _start_beside(self, role: _Role) -> None:
+        role.start_again_at = 0.0
+        role.start({"lifeline": self._lifeline_read})
 
     def _stop(self) -> int:
         """Let the roles finish what they have begun.  Returns the exit status of the ingest role."""
-        self._deliver.stop()
-        if not self._ingest.alive:
-            self._deliver.wait()
-            return 0
-        self._ingest.stop()
-        status = self._ingest.wait()
-        self._deliver.wait()
+        for role in self._beside.values():
+            role.stop()
+        status = 0
+        if self._ingest.alive:
+            self._ingest.stop()
+            status = self._ingest.wait()
+        for role in self._beside.values():
+            role.wait()
         return status
+
+
+def read_inherited(text: str) -> dict[str, int]:
+    """What a role was told about the descriptors that it inherited."""
+    return {name: int(number) for name, _, number in (part.partition("=") for part in text.split(","))}

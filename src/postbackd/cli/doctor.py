@@ -12,13 +12,14 @@ from typing import Any
 
 import apsw
 import click
-from msgspec import Struct
 
-from postbackd.cli.options import as_json, now_ms, takes_data
+from postbackd.cli.doctor_endpoint import look_at_shelf, look_from_outside, read_endpoint
+from postbackd.cli.options import as_json, now_ms, takes_settings
 from postbackd.cli.session import Session, is_served, print_json, visit
 from postbackd.core.click_id import stamp_ms
 from postbackd.core.conditions import ConditionError, compile_condition
 from postbackd.core.diagnosis import Reason
+from postbackd.core.endpoint import Finding
 from postbackd.core.model import Catalog
 from postbackd.core.params import POSTBACK_NAMES, FieldMap
 from postbackd.core.planning import Planner
@@ -39,23 +40,29 @@ _ENOUGH_POSTBACKS = 20
 """With fewer a match rate says nothing yet."""
 
 
-class Finding(Struct, frozen=True, kw_only=True):
-    """One thing that was looked at."""
-
-    check: str
-    ok: bool
-    detail: str
-    fix: str | None = None
-
-
 @click.command()
+@click.option(
+    "--endpoint",
+    metavar="URL",
+    help="Look at this https address from outside, as a sender would. Not given: at --public-url or --domain.",
+)
 @as_json
-@takes_data
-def doctor(settings: Settings, json_wanted: bool) -> None:
+@takes_settings("data", "store", "public_url", "domain", "secret_key")
+def doctor(endpoint: str | None, settings: Settings, json_wanted: bool) -> None:
     """Check the installation and say what to do; exit code 1 when a check fails."""
-    findings = [*_look_at_directory(settings), _look_at_sqlite()]
-    if all(finding.ok for finding in findings):
+    findings: list[Finding] = []
+    if endpoint is not None:
+        read_endpoint(endpoint)
+    if endpoint is None or Path(settings.data).is_dir():
+        findings += [*_look_at_directory(settings), _look_at_sqlite()]
+    has_store = bool(findings) and all(finding.ok for finding in findings)
+    if has_store:
         findings += _look_at_store(settings)
+        findings += look_at_shelf(settings)
+    if endpoint is None and settings.base_url.startswith("https://"):
+        endpoint = settings.base_url
+    if endpoint is not None:
+        findings += look_from_outside(settings, endpoint, with_store=has_store)
     if json_wanted:
         print_json([{field: getattr(f, field) for field in Finding.__struct_fields__} for f in findings])
     else:

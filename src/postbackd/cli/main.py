@@ -43,6 +43,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "version": ("version:version", "Print the version."),
     "ingest": ("serve:ingest", "Run the front door alone, one of many on a PostgreSQL database."),
     "deliver": ("serve:deliver", "Run the deliver role alone: traffic sources are told of conversions."),
+    "certificates": (
+        "serve:certificates",
+        "Look after the certificate alone: 'serve' and 'ingest' do it themselves.",
+    ),
     "receiver": ("receiver:receiver", "Receive deliveries on this machine, print and verify them."),
 }
 """Command -> where it is (module of this package and attribute), and its line in the help."""

@@ -34,7 +34,7 @@ def _taking(names: tuple[str, ...], hand_over: Callable[[Loaded], dict[str, Any]
     def decorate(command: F) -> F:
         @wraps(command)
         def loading(*arguments: Any, config: str | None, **options: Any) -> Any:
-            given = {name: options.pop(name) for name in names}
+            given = {name: _join(options.pop(name)) for name in names}
             try:
                 loaded = load(given, os.environ, config)
             except SettingsError as error:
@@ -60,16 +60,25 @@ _config_option = click.option(
 
 
 def _option(setting: Setting) -> Callable[[Any], Any]:
-    origin = "" if setting.default is None else f"default: {setting.default}; "
+    origin = "" if setting.default in (None, "") else f"default: {setting.default}; "
     return click.option(
         setting.flag,
         setting.name,
+        multiple=setting.many,
         metavar=_METAVARS.get(setting.name, "VALUE"),
         help=f"{setting.help}  [{origin}or {setting.variable}]",
     )
 
 
+def _join(given: Any) -> Any:
+    """The values of an option that may be given several times; none are as good as not given."""
+    return (",".join(given) or None) if isinstance(given, tuple) else given
+
+
 _METAVARS = {
+    "domain": "NAME",
+    "cert": "FILE",
+    "key": "FILE",
     "data": "DIR",
     "backup_dir": "DIR",
     "backup_key_file": "FILE",

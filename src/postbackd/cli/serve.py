@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -15,12 +16,12 @@ from postbackd.cli.example import describe_example, find_example, is_empty, make
 from postbackd.cli.options import takes_settings
 from postbackd.cli.session import Session, is_served, visit
 from postbackd.core.model import Catalog
-from postbackd.runtime import LOCK_NAME, run_deliver, run_ingest
+from postbackd.runtime import LOCK_NAME, run_certificates, run_deliver, run_ingest
 from postbackd.service_manager import ServiceManager, tell_while_serving
 from postbackd.settings import Settings, find_setting, list_settings
 from postbackd.settings_sources import CONFIG_VARIABLE
 from postbackd.store.base import StoreRefused, StoreUnavailable
-from postbackd.supervisor import CannotListen, Supervisor, listen
+from postbackd.supervisor import CannotListen, Supervisor, listen_on, read_inherited
 
 ALL_SETTINGS = tuple(setting.name for setting in list_settings())
 
@@ -33,23 +34,46 @@ ALL_SETTINGS = tuple(setting.name for setting in list_settings())
 def serve(example: bool, settings: Settings) -> int:
     """Run the server until Ctrl-C or SIGTERM; SIGHUP restarts it without refusing a connection.
 
-    Clicks come in on /c/CAMPAIGN, postbacks on /p/KEY. A 2xx answer means stored and synced.
+    Clicks come in on /c/CAMPAIGN, postbacks on /p/KEY. A 2xx answer means stored and synced. With --domain the server
+    obtains a certificate and speaks https.
     """
     if is_served(settings):
         raise click.ClickException(
             f"another postbackd server uses {settings.data}; stop it or choose another --data"
         )
-    with _listen(settings) as listening:
-        base = settings.public_url or _address_of(listening)
+    _check_certificate(settings)
+    with _listen(settings) as sockets:
+        address = _address_of(sockets["listen"])
+        base = settings.base_url if settings.public_url or settings.domain else address
         catalog = visit(settings, lambda session: _prepare(session, example), create=True)
         _note_address(settings, base)
-        words = _describe_start(settings, base, _address_of(listening), catalog if example else None)
-        supervisor = Supervisor(listening, _as_arguments(settings), _as_environment(settings))
-        return supervisor.run(lambda: _say(words), delivers=bool(catalog.rules))
+        words = _describe_start(settings, base, sockets, catalog if example else None)
+        supervisor = Supervisor(sockets, _as_arguments(settings), _as_environment(settings))
+        return supervisor.run(lambda: _say(words), beside=_roles_beside(settings, catalog))
+
+
+def _roles_beside(settings: Settings, catalog: Catalog) -> list[str]:
+    wanted = {
+        "deliver": bool(catalog.rules),
+        "certificates": bool(settings.domain) and settings.tls == "auto",
+    }
+    return [name for name, is_wanted in wanted.items() if is_wanted]
+
+
+def _check_certificate(settings: Settings) -> None:
+    """Before anything is started: whoever started us is still looking."""
+    if settings.cert is None:
+        return
+    from postbackd.https import check_certificate
+
+    try:
+        check_certificate(settings)
+    except StoreRefused as error:
+        raise click.ClickException(str(error)) from error
 
 
 @click.command()
-@click.option("--inherit", metavar="FD,FD,FD", hidden=True)
+@click.option("--inherit", metavar="NAME=FD,...", hidden=True)
 @takes_settings(*ALL_SETTINGS)
 def ingest(inherit: str | None, settings: Settings) -> None:
     """Run the ingest role alone, in this process, until Ctrl-C or SIGTERM.
@@ -58,42 +82,104 @@ def ingest(inherit: str | None, settings: Settings) -> None:
     """
     try:
         if inherit is None:
-            with _listen(settings) as listening:
-                words = f"postbackd listens on {_address_of(listening)}"
+            with _listen(settings) as sockets:
+                words = "\n".join(
+                    [
+                        f"postbackd listens on {_address_of(sockets['listen'])}",
+                        *_describe_tls(settings, sockets),
+                    ]
+                )
                 manager = ServiceManager(os.environ)
-                run_ingest(settings, listening, lambda: _announce(words, manager), None)
+                run_ingest(settings, sockets, lambda: _announce(words, manager), None)
         else:
-            descriptor, ready, lifeline = (int(number) for number in inherit.split(","))
-            with socket.socket(fileno=descriptor) as listening:
-                run_ingest(settings, listening, lambda: _tell(ready), lifeline)
+            inherited = read_inherited(inherit)
+            names = [name for name in ADDRESSES if name in inherited]
+            with _Sockets({name: socket.socket(fileno=inherited[name]) for name in names}) as sockets:
+                run_ingest(
+                    settings,
+                    sockets,
+                    lambda: _tell(inherited["ready"]),
+                    inherited["lifeline"],
+                    inherited["tray"],
+                )
     except (StoreRefused, StoreUnavailable) as error:
         raise click.ClickException(str(error)) from error
 
 
 @click.command()
-@click.option("--inherit", metavar="FD", type=int, hidden=True)
+@click.option("--inherit", metavar="NAME=FD,...", hidden=True)
 @takes_settings(*ALL_SETTINGS)
-def deliver(inherit: int | None, settings: Settings) -> None:
+def deliver(inherit: str | None, settings: Settings) -> None:
     """Run the deliver role alone, in this process, until Ctrl-C or SIGTERM.
 
     It tells traffic sources of conversions, by the rules of the catalog. With a PostgreSQL database (--store) there may
     be any number of them, on any number of machines.
     """
+    _run_beside(inherit, "postbackd delivers", lambda ready, lifeline: run_deliver(settings, ready, lifeline))
+
+
+@click.command()
+@click.option("--inherit", metavar="NAME=FD,...", hidden=True)
+@click.option(
+    "--try-now", is_flag=True, help="Do not wait out the pause after a failure: forget it, and end."
+)
+@takes_settings(*ALL_SETTINGS)
+def certificates(inherit: str | None, try_now: bool, settings: Settings) -> None:
+    """Look after the certificate of --domain alone, in this process, until Ctrl-C or SIGTERM.
+
+    'postbackd serve' does so itself, and so does every 'postbackd ingest'. With --try-now the one that runs is told to
+    try again at once: mend the cause first, because authorities count failures.
+    """
+    if not settings.domain:
+        raise click.UsageError("there is nothing to look after: name the domain with --domain")
+    if try_now:
+        from postbackd.https import forget_trouble
+
+        click.echo(asyncio.run(forget_trouble(settings)))
+        return
+    words = f"postbackd looks after the certificate for {', '.join(settings.domains)}"
+    _run_beside(inherit, words, lambda ready, lifeline: run_certificates(settings, ready, lifeline))
+
+
+def _run_beside(
+    inherit: str | None, words: str, run: Callable[[Callable[[], None], int | None], None]
+) -> None:
+    """A role that needs no socket, started by a supervisor (``inherit``) or alone."""
     manager = ServiceManager(os.environ)
 
     def ready() -> None:
         if inherit is None:
-            _announce("postbackd delivers", manager)
+            _announce(words, manager)
 
     try:
-        run_deliver(settings, ready, inherit)
+        run(ready, read_inherited(inherit)["lifeline"] if inherit is not None else None)
     except (StoreRefused, StoreUnavailable) as error:
         raise click.ClickException(str(error)) from error
 
 
-def _listen(settings: Settings) -> socket.socket:
+class _Sockets(dict[str, socket.socket]):
+    """Sockets by what they are for; closed together."""
+
+    def __enter__(self) -> _Sockets:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for listening in self.values():
+            listening.close()
+
+
+ADDRESSES = ("listen", "https", "http")
+"""What sockets are for."""
+
+
+def _listen(settings: Settings) -> _Sockets:
+    addresses = {"listen": settings.listen}
+    if settings.serves_tls:
+        addresses["https"] = settings.https_listen
+        if settings.http_listen != "off":
+            addresses["http"] = settings.http_listen
     try:
-        return listen(settings.listen)
+        return _Sockets(listen_on(addresses))
     except CannotListen as error:
         raise click.ClickException(str(error)) from error
 
@@ -144,12 +230,33 @@ def _note_address(settings: Settings, base: str) -> None:
         logging.getLogger(__name__).info("the address was not noted: %s", error)
 
 
-def _describe_start(settings: Settings, base: str, address: str, catalog: Catalog | None) -> str:
+def _describe_start(settings: Settings, base: str, sockets: _Sockets, catalog: Catalog | None) -> str:
+    address = _address_of(sockets["listen"])
     lines = [f"postbackd listens on {address}, data in {settings.place}; Ctrl-C stops it"]
+    lines += _describe_tls(settings, sockets)
     example = find_example(catalog) if catalog is not None else None
     if example is not None:
         lines += ["", describe_example(example, base, _program())]
     return "\n".join(lines)
+
+
+def _describe_tls(settings: Settings, sockets: _Sockets) -> list[str]:
+    if "https" not in sockets:
+        return []
+    lines = [f"https on port {sockets['https'].getsockname()[1]}"]
+    if "http" in sockets:
+        lines[0] += (
+            f", and what comes over plain http on port {sockets['http'].getsockname()[1]} is sent there or refused"
+        )
+    if settings.tls == "self-signed":
+        lines.append(
+            "UNSAFE: the certificate is self-signed, for tests only: no sender has reason to trust it"
+        )
+    elif settings.domain:
+        lines.append(
+            f"the certificate for {', '.join(settings.domains)} is obtained from {settings.acme_url}"
+        )
+    return lines
 
 
 def _program() -> str:

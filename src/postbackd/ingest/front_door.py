@@ -6,19 +6,21 @@ import asyncio
 import logging
 import random
 import socket
+import ssl
 from time import perf_counter
 
 from postbackd.core.click_id import StampMint
 from postbackd.core.model import Catalog, Channel
 from postbackd.core.rate import RateLimit, limit_prefix
 from postbackd.ingest import answers
+from postbackd.ingest.arrivals import HANDSHAKE_S, SHUTDOWN_S, Arrivals
 from postbackd.ingest.batcher import Batcher, now_ms
 from postbackd.ingest.catalog import Endpoint, Snapshot
 from postbackd.ingest.clicks import ClickDesk
 from postbackd.ingest.client import Entrance
 from postbackd.ingest.exchange import Exchange
 from postbackd.ingest.flow import Flow
-from postbackd.ingest.http import Connection
+from postbackd.ingest.http import Connection, Handler
 from postbackd.ingest.postbacks import UNLOGGED, PostbackDesk
 from postbackd.ingest.proxied import ProxiedConnection
 from postbackd.ingest.spool import Spool
@@ -66,7 +68,8 @@ class FrontDoor:
         )
         self._postbacks = PostbackDesk(self._batcher, mint, self._flow)
         self._clicks = ClickDesk(self._batcher, store, mint, self._flow, random.random)
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
+        self._arrivals = Arrivals(self)
         self.connections: set[Connection] = set()
         self.draining = False
         self.now = perf_counter()
@@ -203,11 +206,27 @@ class FrontDoor:
 
     # --- life ------------------------------------------------------------------------------------------------
 
-    async def start(self, listening: socket.socket) -> None:
-        """Begin to accept connections on a socket that is bound and listening already."""
-        loop = asyncio.get_running_loop()
+    async def start(self, listening: socket.socket, handler: Handler | None = None) -> None:
+        """Begin to accept connections on a socket that is bound and listening already.
+
+        ``handler``: who answers them in our place.
+        """
+        loop, answering = asyncio.get_running_loop(), handler or self
         kind = ProxiedConnection if self.proxies is not None and self.proxies.protocol else Connection
-        self._server = await loop.create_server(lambda: kind(self), sock=listening, backlog=4096)
+        server = await loop.create_server(lambda: kind(answering), sock=listening, backlog=_BACKLOG)
+        self._servers.append(server)
+
+    async def start_tls(self, listening: socket.socket, context: ssl.SSLContext) -> None:
+        """The same over TLS."""
+        server = await asyncio.get_running_loop().create_server(
+            self._arrivals.greet,
+            sock=listening,
+            backlog=_BACKLOG,
+            ssl=context,
+            ssl_handshake_timeout=HANDSHAKE_S,
+            ssl_shutdown_timeout=SHUTDOWN_S,
+        )
+        self._servers.append(server)
 
     async def tend(self) -> None:
         """Regular work until cancelled.  Deadlines are kept whatever the database does."""
@@ -245,6 +264,7 @@ class FrontDoor:
         self.now = perf_counter()
         for connection in list(self.connections):
             connection.check_deadline(self.now)
+        self._arrivals.look(self.now)
 
     async def _refresh(self) -> None:
         """Swap the catalog when it has changed."""
@@ -269,10 +289,12 @@ class FrontDoor:
     async def stop(self) -> None:
         """Accept nothing new, answer what was asked, close."""
         self.draining = True
-        if self._server is not None:
-            self._server.close()
+        for server in self._servers:
+            server.close()
         started = perf_counter()
-        while self.connections and (waited := perf_counter() - started) < _DRAIN_S:
+        while (waited := perf_counter() - started) < _DRAIN_S:
+            if not self.connections and not (self._arrivals.expected and waited < _UNFINISHED_REQUEST_S):
+                break
             for connection in list(self.connections):
                 connection.close_idle(
                     unserved=waited > _FIRST_REQUEST_S, unfinished=waited > _UNFINISHED_REQUEST_S
@@ -290,6 +312,8 @@ def _strip_origin(target: str) -> str:
     _, slash, path = rest.partition("/")
     return slash + path
 
+
+_BACKLOG = 4096
 
 _DRAIN_S = 11.0
 """Longer than a client may take to read its answer."""

@@ -49,12 +49,16 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 class Handler(Protocol):
     """The application behind the protocol."""
 
-    now: float
-    """A coarse clock in the units of ``perf_counter``, for deadlines."""
-
-    draining: bool
     connections: set[Connection]
     proxies: Proxies | None
+
+    @property
+    def now(self) -> float:
+        """A coarse clock in the units of ``perf_counter``, for deadlines."""
+        ...
+
+    @property
+    def draining(self) -> bool: ...
 
     def handle(self, exchange: Exchange) -> None:
         """Answer the exchange now or later, exactly once."""

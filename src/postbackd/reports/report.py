@@ -45,7 +45,7 @@ WITHOUT_CLICK_ID = frozenset(
 )
 """Reasons of postbacks that carried no click id, and so say nothing about matching."""
 
-_NO_POSTBACKS = frozenset({"not_found", "click_malformed"})
+_NO_POSTBACKS = frozenset({"not_found", "click_malformed", "plain_click", "tls_handshake"})
 """Kinds of refusals that say nothing about the postbacks of a network."""
 
 _GOT_THROUGH = (Verdict.ACCEPTED, Verdict.DUPLICATE, Verdict.UPDATED, Verdict.HELD)
