@@ -19,7 +19,8 @@ from postbackd.ingest.batcher import now_ms
 from postbackd.ingest.front_door import FrontDoor
 from postbackd.ingest.plain_door import PlainDoor
 from postbackd.sealing import Sealer, SealError, find_sealer
-from postbackd.settings import Settings, read_address
+from postbackd.settings import Settings
+from postbackd.settings_values import read_address
 from postbackd.store.base import StoreRefused, StoreUnavailable
 from postbackd.store.shelf import FileShelf, Shelf
 from postbackd.tls.call import Caller

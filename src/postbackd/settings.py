@@ -18,12 +18,9 @@ from msgspec import Meta, Struct
 from postbackd.core.addresses import read_allowed
 from postbackd.core.client_address import read_ranges
 from postbackd.core.privacy import mask_password
+from postbackd.settings_values import SettingsError, read_address, read_domains
 
 PREFIX = "POSTBACKD_"
-
-
-class SettingsError(Exception):
-    """A setting has a value that cannot be used; the message names the setting and what it may be."""
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -57,7 +54,8 @@ class Settings(Struct, frozen=True, kw_only=True):
         str,
         Meta(
             description="Addresses of the proxies in front of this server, such as 127.0.0.1 or 10.0.0.0/8, separated "
-            "by commas: what they say of a client's address is believed, counted from the right; nobody else's word is."
+            "by commas: what they say of a client's address is believed, counted from the right, and nobody else's.",
+            extra={"list": True},
         ),
     ] = ""
     client_header: Annotated[
@@ -97,7 +95,7 @@ class Settings(Struct, frozen=True, kw_only=True):
             description="Name under which the Internet reaches this server, such as track.example.com: a certificate "
             "for it is obtained and renewed by ACME, which agrees to the authority's terms. Given several times, or "
             "separated by commas: several names in one certificate.",
-            extra={"many": True},
+            extra={"list": True, "many": True},
         ),
     ] = ""
     email: Annotated[
@@ -344,15 +342,9 @@ def list_settings() -> tuple[Setting, ...]:
     rows = []
     for field in msgspec.structs.fields(Settings):
         type_, meta = get_args(_hints()[field.name])
-        marks = {mark: bool((meta.extra or {}).get(mark)) for mark in ("secret", "list")}
+        marks = [bool((meta.extra or {}).get(mark)) for mark in ("secret", "list", "many")]
         words = _describe_type(type_, meta)
-        rows.append(
-            Setting(field.name, words, field.default, meta.description, marks["secret"], marks["list"])
-        extra = meta.extra or {}
-        secret, many = bool(extra.get("secret")), bool(extra.get("many"))
-        rows.append(
-            Setting(field.name, _describe_type(type_, meta), field.default, meta.description, secret, many)
-        )
+        rows.append(Setting(field.name, words, field.default, meta.description, *marks))
     return tuple(rows)
 
 
@@ -400,7 +392,6 @@ def _check(settings: Settings, origins: Mapping[str, str]) -> None:
     except ValueError as error:
         where = [origins[name] for name in ("deliver_ranges", "deliver_ports") if name in origins]
         raise SettingsError(f"{' or '.join(where)}: {error}") from error
-        raise SettingsError(f"deliver_ranges or deliver_ports: {error}") from error
     try:
         trusted = read_ranges(settings.trusted_proxies)
     except ValueError as error:
@@ -443,34 +434,7 @@ def _check_tls(settings: Settings, origins: Mapping[str, str]) -> None:
         raise SettingsError(f"{origins.get('email', 'email')} {settings.email!r} is no address")
 
 
-_DOMAIN = re.compile(r"(?=.{1,253}\Z)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]{0,61}[a-z0-9]")
-
-
-def read_domains(text: str, origin: str = "domain") -> tuple[str, ...]:
-    """The names in a list with commas, in small letters, each once.  Raises ``SettingsError``."""
-    names = dict.fromkeys(name.strip().lower().rstrip(".") for name in text.split(",") if name.strip())
-    for name in names:
-        if not _DOMAIN.fullmatch(name):
-            hint = "; a certificate for *. names needs the DNS, which is not done here" if "*" in name else ""
-            raise SettingsError(
-                f"{origin} {name!r} is no name that a certificate can be obtained for; write it like "
-                f"track.example.com{hint}"
-            )
-    return tuple(names)
-
-
 def _trim_url(settings: Settings) -> Settings:
     if settings.public_url is None:
         return settings
     return msgspec.structs.replace(settings, public_url=settings.public_url.rstrip("/"))
-
-
-_ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:\[\]/@]*):(?P<port>[0-9]{1,5})")
-
-
-def read_address(text: str, origin: str = "listen") -> tuple[str, int]:
-    """Host and port of ``HOST:PORT``; IPv6 in brackets, an empty host is every address.  Raises ``SettingsError``."""
-    match = _ADDRESS.fullmatch(text.strip())
-    if match is None or int(match["port"]) > 65535:
-        raise SettingsError(f"{origin} {text!r} is not usable; write it as HOST:PORT, such as 127.0.0.1:8080")
-    return match["host"].strip("[]"), int(match["port"])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from postbackd.settings import Settings, SettingsError, find_setting, list_settings
+from postbackd.settings import Settings, find_setting, list_settings
 from postbackd.settings_sources import load_settings
+from postbackd.settings_values import SettingsError
 
 
 def test_the_command_line_wins_over_the_environment_and_that_over_the_default() -> None:

@@ -11,8 +11,9 @@ import click
 import pytest
 
 from postbackd.cli.main import COMMANDS, root
-from postbackd.settings import Settings, SettingsError, list_settings
+from postbackd.settings import Settings, list_settings
 from postbackd.settings_sources import CONFIG_NAME, Loaded, load
+from postbackd.settings_values import SettingsError
 from tests.cli.conftest import Run
 from tests.trust.server import Server, run_cli
 

@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 import click
 
 from postbackd.reports.period import Period, read_duration, read_moment
-from postbackd.settings import Setting, SettingsError, find_setting
+from postbackd.settings import Setting, find_setting
 from postbackd.settings_sources import CONFIG_NAME, CONFIG_VARIABLE, Loaded, load
+from postbackd.settings_values import SettingsError
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -21,7 +21,7 @@ import uvloop
 
 from postbackd.cli.options import as_json
 from postbackd.core.webhooks import SignatureInvalid, read_secret, verify
-from postbackd.settings import SettingsError, read_address
+from postbackd.settings_values import SettingsError, read_address
 
 MAX_REQUEST = 1024 * 1024
 _ID_PARAMETERS = ("delivery_id", "id")
