@@ -55,6 +55,7 @@ class PlainDoor:
         self._secure_url = secure_url
         self._answering: set[asyncio.Task[None]] = set()
         self.connections = front.connections
+        self.proxies = front.proxies
 
     @property
     def now(self) -> float:
