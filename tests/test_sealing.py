@@ -32,7 +32,13 @@ def test_the_key_beside_the_data_is_made_once_and_nobody_else_reads_it(tmp_path:
 
 
 @pytest.mark.parametrize(
-    "change", [lambda text: text[:-6] + "AAAAA=", lambda text: "2." + text[2:], lambda _: "1.x"]
+    "change",
+    [
+        lambda text: text[:-6] + "AAAAA=",
+        lambda text: "9." + text[2:],
+        lambda text: "1." + text[2:],
+        lambda _: "2.x",
+    ],
 )
 def test_what_was_changed_or_sealed_otherwise_is_refused(tmp_path: Path, change: object) -> None:
     sealer = find_sealer(None, tmp_path, create=True)

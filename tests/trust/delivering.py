@@ -15,7 +15,7 @@ from pathlib import Path
 
 from postbackd.core.model import How, RequestForm, Rule, Target
 from postbackd.runtime import open_store
-from postbackd.settings import load_settings
+from postbackd.settings_sources import load_settings
 from tests.trust.ledger import CHANGE, CLICK, CONVERSION, Answer, Order
 from tests.trust.load import Mix, Stream
 from tests.trust.oracle import DATABASE, Tally, open_read_only

@@ -12,9 +12,10 @@ from typing import Any
 
 import apsw
 import click
-from msgspec import Struct
 
+from postbackd.cli.finding import Finding
 from postbackd.cli.options import as_json, now_ms, takes_data
+from postbackd.cli.sealed_values import KEYS, look_at_secrets
 from postbackd.cli.session import Session, is_served, print_json, visit
 from postbackd.core.click_id import stamp_ms
 from postbackd.core.conditions import ConditionError, compile_condition
@@ -37,15 +38,6 @@ LEAST_FREE_BYTES = 512 * 1024 * 1024
 
 _ENOUGH_POSTBACKS = 20
 """With fewer a match rate says nothing yet."""
-
-
-class Finding(Struct, frozen=True, kw_only=True):
-    """One thing that was looked at."""
-
-    check: str
-    ok: bool
-    detail: str
-    fix: str | None = None
 
 
 @click.command()
@@ -132,6 +124,9 @@ def _look_at_store(settings: Settings) -> list[Finding]:
 async def _examine(session: Session) -> list[Finding]:
     found = await session.store.examine()
     findings = [_expect(check, detail, *_WANTED.get(check, (detail, ""))) for check, detail in found.items()]
+    findings += look_at_secrets(await session.store.list_sealed(), session.settings)
+    if any(finding.check == KEYS for finding in findings if not finding.ok):
+        return findings  # without its keys the catalog cannot be read
     catalog = await session.load()
     findings.append(
         Finding(

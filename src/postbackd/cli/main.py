@@ -34,6 +34,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "doctor": ("doctor:doctor", "Check the installation and say what to do."),
     "settings": ("settings:settings", "Each setting, its value and where it comes from."),
     "keys": ("keys:keys", "Keys that sign click ids."),
+    "secrets": ("secrets:secrets", "What is stored sealed, and the key that opens it."),
     "purge": ("purge:purge", "Delete old clicks and log rows; conversions stay."),
     "db": ("db:db", "The tables of a PostgreSQL database, and the way into it."),
     "completion": ("completion:completion", "Print the completion script of a shell."),

@@ -68,9 +68,9 @@ def _settings_page() -> str:
     )
     header = ("setting", "option of `serve`", "variable", "value", "default", "meaning")
     intro = (
-        "The command line wins over the environment, the environment over `postbackd.toml` (whose keys are the names in "
-        "the first column), the file over the default. A secret may also stand in a file that the variable with `_FILE` "
-        "at its end names. `postbackd settings` shows what counts; see [the guide](../how-to/settings.md)."
+        "The command line wins over the environment, the environment over `postbackd.toml` (whose keys are the names "
+        "in the first column), the file over the default. A secret may also stand in a file that the variable with "
+        "`_FILE` at its end names. `postbackd settings` shows what counts; see [the guide](../how-to/settings.md)."
     )
     return _page("Settings", intro, iter([_table(header, rows)]))
 
