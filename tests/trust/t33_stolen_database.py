@@ -121,11 +121,11 @@ def _add_target(data: Path, rng: Random, number: int, port: int, env: Mapping[st
         made = json.loads(
             _must(run_cli(data, "target", "add", name, "--kind", "webhook", "--url", at, "--json", env=env))
         )
-        secrets = {f"{name} signing secret": made["secret"].removeprefix("whsec_").encode()}
+        secrets = {f"{name} signing secret": made["signing_secret"].removeprefix("whsec_").encode()}
     else:
         query, header = _secret(rng), _secret(rng)
         _must(run_cli(
-            data, "target", "add", name, "--url", f"{at}?t={{account.Q}}&c={{source_click_id}}",
+            data, "target", "add", name, "--url", f"{at}?t={{account.Q}}&tx={{transaction_id}}",
             "--header", "X-Token: {account.H}", "--account", f"Q={query}", "--account", f"H={header}", env=env,
         ))  # fmt: skip
         secrets = {f"{name} in its URL": query.encode(), f"{name} in a header": header.encode()}
