@@ -16,7 +16,6 @@ import socket
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from random import random
 from time import monotonic
@@ -31,6 +30,7 @@ from postbackd.ingest.catalog import Snapshot
 from postbackd.ingest.client import Entrance, Proxies
 from postbackd.ingest.front_door import FrontDoor
 from postbackd.ingest.spool import Spool, SpoolOfAnother
+from postbackd.sealing import KeptSealer, SealError
 from postbackd.settings import Settings, find_setting
 from postbackd.store.base import Store, StoreNotReached, StoreRefused
 from postbackd.store.sqlite import SqliteStore
@@ -70,20 +70,27 @@ async def open_store(settings: Settings, create: bool, *, serving: bool = False)
     """
     if settings.store is not None:
         patience_s = max(_WRITE_TIMEOUT_S, settings.busy_timeout_ms / 1000)
-        return await _open_postgres(
-            settings.store, create, patience_s, _QUESTION_TIMEOUT_S if serving else None
-        )
+        return await _open_postgres(settings, create, patience_s, _QUESTION_TIMEOUT_S if serving else None)
     return await SqliteStore.open(
         Path(settings.data),
         create=create,
         busy_timeout_ms=settings.busy_timeout_ms,
         checkpoint_pages=settings.checkpoint_pages,
+        seals=_keep_sealer(settings),
     )
 
 
+def _keep_sealer(settings: Settings) -> KeptSealer:
+    """Nodes of other machines would not find the key that lies in this directory: there it has to be a setting."""
+    embedded = settings.store is None
+    seals_new = embedded or settings.secret_key is not None
+    return KeptSealer(settings.secret_key, Path(settings.data), seals_new=seals_new, seals_old=embedded)
+
+
 async def _open_postgres(
-    address: str, create: bool, write_timeout_s: float, question_timeout_s: float | None
+    settings: Settings, create: bool, write_timeout_s: float, question_timeout_s: float | None
 ) -> Store:
+    assert settings.store is not None
     try:
         from postbackd.store.postgres import PostgresStore
     except ImportError as error:
@@ -91,7 +98,11 @@ async def _open_postgres(
             f"a PostgreSQL store needs asyncpg ({error}); pip install 'postbackd[postgres]'"
         ) from error
     return await PostgresStore.open(
-        address, create=create, write_timeout_s=write_timeout_s, question_timeout_s=question_timeout_s
+        settings.store,
+        create=create,
+        write_timeout_s=write_timeout_s,
+        question_timeout_s=question_timeout_s,
+        seals=_keep_sealer(settings),
     )
 
 
@@ -358,15 +369,11 @@ async def _deliver(settings: Settings, ready: Callable[[], None], lifeline: int 
 
 def _secret_opener(settings: Settings) -> Callable[[str], str]:
     """Opens sealed secrets; the key is looked for when the first one is met."""
-    from postbackd.sealing import Sealer, SealError, find_sealer
-
-    @cache
-    def sealer() -> Sealer:
-        return find_sealer(settings.secret_key, Path(settings.data), create=False)
+    sealer = _keep_sealer(settings)
 
     def open_secret(sealed: str) -> str:
         try:
-            return sealer().open(sealed)
+            return sealer.open(sealed)
         except SealError as error:  # of one target or network: the others are served
             raise ValueError(str(error)) from error
 

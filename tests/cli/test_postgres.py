@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import apsw
 import pytest
 
 from tests.cli.conftest import Run
@@ -246,6 +248,15 @@ def test_a_database_is_copied_and_goes_on_there(tmp_path: Path, run: Run, addres
     result = run("db", "copy", "--from", str(tmp_path / "data"), "--to", address, "--json").json
     assert result["differences"] == []
     assert result["money"] == [{"currency": "USD", "value": "20.00", "conversions": 2}]
+    with apsw.Connection(str(tmp_path / "data" / "postbackd.db")) as db:
+        stored = [row[0] for row in db.execute("SELECT key FROM networks")]
+    assert all(key.startswith("3.") for key in stored)
+    assert "need the key of what is sealed in it" in copied.err
+    keyless = run("network", "list", "--store", address, "--data", str(tmp_path / "moved"), code=1)
+    assert "there is no" in keyless.err
+    assert "secret.key" in keyless.err
+    (tmp_path / "moved").mkdir()
+    shutil.copy(tmp_path / "data" / "secret.key", tmp_path / "moved")
     moved = serve(tmp_path / "moved", address)
     again = moved.postback(f"click_id={click_id}&txid=A&value=12.50")
     assert (again["verdict"], again["conversion"]) == ("duplicate", first["conversion"])

@@ -13,6 +13,7 @@ import click
 from postbackd.cli.options import as_json, takes_settings
 from postbackd.cli.session import print_json
 from postbackd.core.money import write_micros
+from postbackd.sealing import KEY_NAME
 from postbackd.settings import Settings
 from postbackd.store.base import StoreRefused, StoreUnavailable
 
@@ -112,6 +113,12 @@ def copy(source: Path, target: str, json_wanted: bool) -> None:
             await mover.close()
 
     result = _run(work())
+    if result.pop("sealed"):
+        click.echo(
+            "postbackd: servers on the copy need the key of what is sealed in it: give every one of them "
+            f"POSTBACKD_SECRET_KEY, or POSTBACKD_SECRET_KEY_FILE={source / KEY_NAME}",
+            err=True,
+        )
     if json_wanted:
         print_json(result)
     else:
@@ -144,6 +151,7 @@ async def _copy(mover: Mover) -> dict[str, Any]:
             for currency, micros, count in mover.money()
         ],
         "differences": list(await mover.verify()),
+        "sealed": mover.is_sealed(),
     }
 
 

@@ -15,11 +15,12 @@ import click
 
 from postbackd.cli.doctor_endpoint import look_at_shelf, look_from_outside, read_endpoint
 from postbackd.cli.options import as_json, now_ms, takes_settings
+from postbackd.cli.sealed_values import KEYS, look_at_secrets
 from postbackd.cli.session import Session, is_served, print_json, visit
 from postbackd.core.click_id import stamp_ms
 from postbackd.core.conditions import ConditionError, compile_condition
 from postbackd.core.diagnosis import Reason
-from postbackd.core.endpoint import Finding
+from postbackd.core.finding import Finding
 from postbackd.core.model import Catalog
 from postbackd.core.params import POSTBACK_NAMES, FieldMap
 from postbackd.core.planning import Planner
@@ -139,6 +140,9 @@ def _look_at_store(settings: Settings) -> list[Finding]:
 async def _examine(session: Session) -> list[Finding]:
     found = await session.store.examine()
     findings = [_expect(check, detail, *_WANTED.get(check, (detail, ""))) for check, detail in found.items()]
+    findings += look_at_secrets(await session.store.list_sealed(), session.settings)
+    if any(finding.check == KEYS for finding in findings if not finding.ok):
+        return findings  # without its keys the catalog cannot be read
     catalog = await session.load()
     findings.append(
         Finding(

@@ -13,7 +13,8 @@ from postbackd.cli.options import now_ms
 from postbackd.cli.session import Session, visit
 from postbackd.core.certificates import Term, missing_names
 from postbackd.core.click_id import read_stamp
-from postbackd.core.endpoint import SOON, Finding, Tried, judge_endpoint, judge_try
+from postbackd.core.endpoint import SOON, Tried, judge_endpoint, judge_try
+from postbackd.core.finding import Finding
 from postbackd.core.model import Catalog
 from postbackd.core.params import POSTBACK_NAMES, FieldMap
 from postbackd.reports.period import write_moment

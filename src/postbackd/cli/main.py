@@ -37,6 +37,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "backup": ("backup:backup", "Make a verified backup beside a running server."),
     "restore": ("backup:restore", "Put a backup back, to a new place."),
     "keys": ("keys:keys", "Keys that sign click ids."),
+    "secrets": ("secrets:secrets", "What is stored sealed, and the key that opens it."),
     "purge": ("purge:purge", "Delete old clicks and log rows; conversions stay."),
     "db": ("db:db", "The tables of a PostgreSQL database, and the way into it."),
     "completion": ("completion:completion", "Print the completion script of a shell."),

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from msgspec import Struct
 
 from postbackd.core.certificates import Term, missing_names
+from postbackd.core.finding import Finding
 
 _DAY_MS = 86_400_000
 
@@ -53,15 +54,6 @@ class Tried(Struct, frozen=True, kw_only=True):
     error: str = ""
     kept: bool | None = None
     """Whether it reached the log of our database; ``None``: nobody looked."""
-
-
-class Finding(Struct, frozen=True, kw_only=True):
-    """One line."""
-
-    check: str
-    ok: bool
-    detail: str
-    fix: str | None = None
 
 
 def judge_endpoint(seen: Seen) -> list[Finding]:

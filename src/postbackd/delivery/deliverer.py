@@ -42,7 +42,7 @@ from postbackd.delivery.lanes import Host, Lane, make_lane
 from postbackd.delivery.settling import CHANGED, cancelled, settle_attempt, settle_unsent, was_delayed
 from postbackd.delivery.states import TargetStates
 from postbackd.delivery.turns import SHORTEST_TURN_S, TurnPace
-from postbackd.store.base import Look, Store, StoreUnavailable, Turn
+from postbackd.store.base import Look, Store, StoreRefused, StoreUnavailable, Turn
 from postbackd.store.failpoints import pass_failpoint
 from postbackd.store.outbox import happened_now
 
@@ -59,6 +59,7 @@ _REFRESH_S = 0.3
 _FIRST_RETRY_S, _RETRY_S, _LONGEST_RETRY_S = 0.01, 0.64, 1.28
 """Pauses between tries while the database does not answer, each twice as long; from the middle one on it is said."""
 _STOP_S = 6.0
+_LOOK_AGAIN_S = 2.0  # at a target that cannot be served: the key of its secrets may be back
 
 
 class Send(Protocol):
@@ -99,7 +100,9 @@ class Deliverer:
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
         self._stopping = False
-        self._refreshed = 0.0
+        self._refreshed = self._looked_again = 0.0
+        self._unserved: dict[int, str] = {}
+        """Targets that cannot be served, and why."""
 
     # --- the loop --------------------------------------------------------------------------------------------------
 
@@ -229,7 +232,9 @@ class Deliverer:
         """Look whether the catalog has changed, and whether an operator has paused or resumed a target."""
         self._refreshed = asyncio.get_running_loop().time()
         if await self._store.catalog_generation() != self._catalog.generation:
-            self._take_catalog(await self._store.load_catalog())
+            self._take_catalog(await self._load_catalog())
+        elif self._unserved and self._refreshed - self._looked_again > _LOOK_AGAIN_S:
+            self._look_again()
         self._states.read(await self._store.query("target_states"))
         for target, lane in self._lanes.items():
             paused = self._states.is_paused(target)
@@ -237,8 +242,23 @@ class Deliverer:
                 log.info("target %r is %s", lane.target.name, "paused" if paused else "served again")
             lane.paused = paused
 
+    async def _load_catalog(self) -> Catalog:
+        try:
+            return await self._store.load_catalog()
+        except StoreRefused as error:  # somebody has changed the key, and we do not have it yet
+            if self._catalog.generation < 0:
+                raise
+            raise StoreUnavailable(str(error)) from error
+
+    def _look_again(self) -> None:
+        self._looked_again = self._refreshed
+        names = Names(self._catalog)
+        if any(self._make_lane(one, names) for one in self._catalog.targets if one.id in self._unserved):
+            self._take_catalog(self._catalog)
+
     def _take_catalog(self, catalog: Catalog) -> None:
         self._catalog = catalog
+        self._unserved.clear()
         self._masker = Masker(catalog.privacy_key)
         names = Names(catalog)
         lanes = {target.id: self._make_lane(target, names) for target in catalog.targets}
@@ -260,9 +280,12 @@ class Deliverer:
         try:
             lane = make_lane(target, names, self._open_secret, self._hosts)
         except (ShippingError, ValueError) as error:
-            log.warning("target %r cannot be served: %s", target.name, error)
-            self._note_state(target.id, BROKEN, 0, str(error))
+            if self._unserved.get(target.id) != str(error):
+                log.warning("target %r cannot be served: %s", target.name, error)
+                self._note_state(target.id, BROKEN, 0, str(error))
+            self._unserved[target.id] = str(error)
             return None
+        self._unserved.pop(target.id, None)
         if self._states.cannot_be_served(target.id):
             self._note_state(target.id, "", 0, "")
         return lane

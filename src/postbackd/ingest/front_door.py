@@ -24,7 +24,7 @@ from postbackd.ingest.http import Connection, Handler
 from postbackd.ingest.postbacks import UNLOGGED, PostbackDesk
 from postbackd.ingest.proxied import ProxiedConnection
 from postbackd.ingest.spool import Spool
-from postbackd.store.base import Store, StoreUnavailable
+from postbackd.store.base import Store, StoreRefused, StoreUnavailable
 
 log = logging.getLogger("postbackd.ingest")
 
@@ -72,6 +72,8 @@ class FrontDoor:
         self._arrivals = Arrivals(self)
         self.connections: set[Connection] = set()
         self.draining = False
+        self._refused = ""
+        """Why the newest catalog could not be read, when that has been said."""
         self.now = perf_counter()
 
     @property
@@ -272,9 +274,14 @@ class FrontDoor:
             return
         try:
             self._snapshot = Snapshot(await self._store.load_catalog(), self._open_secret)
+        except StoreRefused as error:
+            if str(error) != self._refused:
+                log.warning("%s; going on with the catalog as it was", error)
+            self._refused = str(error)
         except (ValueError, LookupError):
             log.exception("the new catalog cannot be used; going on with the old one")
         else:
+            self._refused = ""
             log.info("catalog generation %d", self._snapshot.generation)
 
     async def _match_waiting(self) -> None:

@@ -62,6 +62,19 @@ class FlowMinute(Struct, frozen=True):
     """histogram bucket -> (count, total microseconds)"""
 
 
+class SealedValue(Struct, frozen=True):
+    """A secret in the database."""
+
+    purpose: str
+    """See ``store.sealed``."""
+    owner: str
+    """The name of what it belongs to."""
+    name: str
+    """Which of its secrets; empty where it has one."""
+    sealed: str | None
+    """``None``: it is stored in clear."""
+
+
 class Purgeable(Struct, frozen=True):
     """How many rows are old enough to be purged."""
 
@@ -186,6 +199,17 @@ class Store(Protocol):
         self, secret: bytes, *, now_ms: int, active_from_ms: int, keep: int
     ) -> Sequence[SigningKey]:
         """Let a new secret sign from ``active_from_ms`` on; the newest ``keep`` keys go on verifying."""
+        ...
+
+    async def list_sealed(self) -> Sequence[SealedValue]:
+        """Every secret that is stored sealed, or that would be."""
+        ...
+
+    async def seal_all(self) -> int:
+        """Seal every secret with the newest key, also what was in clear, in one transaction; returns how many.
+
+        What is stored later is sealed too.  Raises ``StoreRefused`` when something cannot be opened.
+        """
         ...
 
     async def recover(self) -> None:

@@ -8,10 +8,8 @@ A violated constraint is recognised by what the schema calls it and becomes a ``
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from secrets import token_bytes
-from typing import Any, NamedTuple, Protocol, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -22,76 +20,17 @@ from postbackd.core.model import (
     Network,
     Offer,
     Rule,
-    SigningKey,
     Source,
     Target,
     WeightedOffer,
 )
 from postbackd.store.base import CatalogConflict
+from postbackd.store.database import ConstraintViolated, Database, changing, generation
+from postbackd.store.keys import load_privacy_key, load_signing_keys
+from postbackd.store.sealed import open_row, seal_row
 
 E = TypeVar("E", bound=CatalogEntry)
 
-
-class ConstraintViolated(Exception):
-    """A row contradicts a constraint of the schema."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self.name = name
-        """What the schema calls the constraint."""
-
-
-class Database(Protocol):
-    """One connection, as far as the catalog needs it.  Its errors are the store's; only one has a name here."""
-
-    bytes_table: str
-    """The table of named values that are bytes."""
-
-    async def rows(self, sql: str, *values: Any) -> Sequence[Sequence[Any]]:
-        """Run a statement whose parameters are written ``?``; returns its rows.  Raises ``ConstraintViolated``."""
-        ...
-
-    def changing(self) -> AbstractAsyncContextManager[None]:
-        """A transaction in which nobody else changes the catalog."""
-        ...
-
-    def reading(self) -> AbstractAsyncContextManager[None]:
-        """A transaction whose statements all see the same."""
-        ...
-
-
-GENERATION = "SELECT value FROM settings WHERE name = 'catalog_generation'"
-"""How often the catalog has changed."""
-
-RAISE_GENERATION = """
-INSERT INTO settings (name, value) VALUES ('catalog_generation', 1)
-ON CONFLICT (name) DO UPDATE SET value = settings.value + 1
-"""
-"""Tell every reader that the catalog has changed."""
-
-PRIVACY_KEY = "SELECT value FROM {table} WHERE name = 'privacy_key'"
-"""The key under which personal data is hashed."""
-
-KEEP_FIRST_PRIVACY_KEY = "INSERT INTO {table} (name, value) VALUES ('privacy_key', ?) ON CONFLICT DO NOTHING"
-"""Store the privacy key of a new database; one that is there stays."""
-
-SIGNING_KEYS = "SELECT id, secret, active_from_ms, retired FROM signing_keys ORDER BY active_from_ms, id"
-"""All signing keys, oldest first."""
-
-ADD_FIRST_SIGNING_KEY = """
-INSERT INTO signing_keys (secret, active_from_ms, retired)
-SELECT ?, 0, 0 WHERE NOT EXISTS (SELECT 1 FROM signing_keys)
-"""
-"""Store the signing key of a new database, active from the beginning of time; one that is there stays."""
-
-ADD_SIGNING_KEY = "INSERT INTO signing_keys (secret, active_from_ms, retired) VALUES (?, ?, 0)"
-"""Store a newer signing key."""
-
-RETIRE_SIGNING_KEYS = """
-UPDATE signing_keys SET retired = 1, secret = ?
-WHERE retired = 0 AND id NOT IN (SELECT id FROM signing_keys ORDER BY active_from_ms DESC, id DESC LIMIT ?)
-"""
-"""Retire all but the newest keys and forget their secrets: ids signed by them verify no longer."""
 
 OFFERS_OF_NETWORK = "SELECT name FROM offers WHERE network = ? AND removed_ms IS NULL ORDER BY name"
 """Names of the offers that refer to a network."""
@@ -206,12 +145,6 @@ _JSON_COLUMNS = frozenset({"fields", "types", "statuses", "senders", "offers", "
 # --- reading ---------------------------------------------------------------------------------------------------
 
 
-async def generation(db: Database) -> int:
-    """Grows with every change of the catalog; 0 for a database without one."""
-    rows = await db.rows(GENERATION)
-    return int(rows[0][0]) if rows else 0
-
-
 async def load_catalog(db: Database, *, removed: bool = False) -> Catalog:
     """The catalog as one snapshot; with ``removed`` also the entries that were taken out of it (for their names)."""
     async with db.reading():
@@ -228,7 +161,7 @@ async def load_catalog(db: Database, *, removed: bool = False) -> Catalog:
             targets=await _load(db, Target, removed),
             rules=await _load(db, Rule, removed),
             signing_keys=await load_signing_keys(db),
-            privacy_key=await _load_privacy_key(db),
+            privacy_key=await load_privacy_key(db),
         )
 
 
@@ -237,24 +170,12 @@ def _others(entries: Sequence[E], known: Sequence[E]) -> tuple[E, ...]:
     return tuple(entry for entry in entries if entry.id not in ids)
 
 
-async def load_signing_keys(db: Database) -> tuple[SigningKey, ...]:
-    """All signing keys, oldest first."""
-    return tuple(
-        SigningKey(id=id_, secret=bytes(secret), active_from_ms=active_from_ms, retired=bool(retired))
-        for id_, secret, active_from_ms, retired in await db.rows(SIGNING_KEYS)
-    )
-
-
-async def _load_privacy_key(db: Database) -> bytes:
-    rows = await db.rows(PRIVACY_KEY.format(table=db.bytes_table))
-    return bytes(rows[0][0]) if rows else b""
-
-
 async def _load(db: Database, kind: type[E], removed: bool) -> tuple[E, ...]:
     table = _TABLES[kind]
     columns = ("id", *table.columns)
     rows = await db.rows(table.select, removed)
-    return tuple(msgspec.convert(_from_row(columns, row), kind) for row in rows)
+    opened = (open_row(db, table.name, _from_row(columns, row)) for row in rows)
+    return tuple(msgspec.convert(row, kind) for row in opened)
 
 
 def _from_row(columns: Sequence[str], row: Sequence[Any]) -> dict[str, Any]:
@@ -269,20 +190,6 @@ def _from_row(columns: Sequence[str], row: Sequence[Any]) -> dict[str, Any]:
 # --- changing --------------------------------------------------------------------------------------------------
 
 
-async def initialise(
-    db: Database, *, signing_secret: bytes | None = None, privacy_key: bytes | None = None
-) -> None:
-    """Give a new database its first keys (16 to 64 bytes each; fresh random ones when not given).
-
-    Does nothing where there are keys already.
-    """
-    if await load_signing_keys(db) and await _load_privacy_key(db):
-        return
-    async with _changing(db):
-        await db.rows(ADD_FIRST_SIGNING_KEY, signing_secret or token_bytes(32))
-        await db.rows(KEEP_FIRST_PRIVACY_KEY.format(table=db.bytes_table), privacy_key or token_bytes(32))
-
-
 async def change_catalog(
     db: Database, saves: Sequence[CatalogEntry], removals: Sequence[CatalogEntry], removed_ms: int
 ) -> tuple[CatalogEntry, ...]:
@@ -294,7 +201,7 @@ async def change_catalog(
     """
     order = list(_TABLES)
     try:
-        async with _changing(db):
+        async with changing(db):
             new_ids: dict[tuple[type, int], int] = {}
             saved: dict[int, CatalogEntry] = {}
             for index, entry in sorted(enumerate(saves), key=lambda item: order.index(type(item[1]))):
@@ -305,28 +212,6 @@ async def change_catalog(
     except _Contradicts as contradiction:
         raise await _conflict(db, contradiction) from contradiction.__cause__
     return tuple(saved[index] for index in range(len(saves)))
-
-
-async def rotate_signing_key(
-    db: Database, secret: bytes, *, now_ms: int, active_from_ms: int, keep: int
-) -> tuple[SigningKey, ...]:
-    """Let ``secret`` (16 to 64 bytes) sign from ``active_from_ms`` on; only the newest ``keep`` keys go on verifying.
-
-    ``active_from_ms`` should lie a few seconds after ``now_ms``, so that every running server knows the key before it
-    is used.  ``keep`` is at least 2: the key before signs until then.  Returns all keys.  Raises ``CatalogConflict``
-    while another new key has not taken over yet, because the key that still signs could be retired.
-    """
-    if not 16 <= len(secret) <= 64 or keep < 2 or active_from_ms < now_ms:
-        raise ValueError("a secret has 16 to 64 bytes, two keys at least are kept, and none signs the past")
-    async with _changing(db):
-        newest = max((key.active_from_ms for key in await load_signing_keys(db)), default=-1)
-        if newest > now_ms:
-            raise CatalogConflict(
-                "a new signing key is about to take over; wait a few seconds and run it again"
-            )
-        await db.rows(ADD_SIGNING_KEY, secret, active_from_ms)
-        await db.rows(RETIRE_SIGNING_KEYS, b"", keep)
-        return await load_signing_keys(db)
 
 
 class _Contradicts(Exception):
@@ -342,12 +227,13 @@ async def _save(db: Database, entry: E, new_ids: Mapping[tuple[type, int], int])
     entry = _resolve(entry, new_ids)
     await _check_references(db, entry)
     table = _TABLES[type(entry)]
-    values = tuple(_to_column(column, getattr(entry, column)) for column in table.columns)
+    row = {column: _to_column(column, getattr(entry, column)) for column in table.columns}
+    row = await seal_row(db, table.name, row)
     try:
         if entry.id > 0:
-            rows = await db.rows(table.update, *values, entry.id)
+            rows = await db.rows(table.update, *row.values(), entry.id)
         else:
-            rows = await db.rows(table.insert, *values)
+            rows = await db.rows(table.insert, *row.values())
     except ConstraintViolated as error:
         raise _Contradicts(entry, error.name) from error
     if not rows:
@@ -449,11 +335,3 @@ def describe(entry: CatalogEntry) -> str:
 
 def _to_column(column: str, value: Any) -> Any:
     return msgspec.json.encode(value).decode() if column in _JSON_COLUMNS else value
-
-
-@asynccontextmanager
-async def _changing(db: Database) -> AsyncIterator[None]:
-    """One transaction that raises the catalog generation when it succeeds."""
-    async with db.changing():
-        await db.rows(RAISE_GENERATION)
-        yield

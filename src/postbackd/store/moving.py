@@ -24,6 +24,7 @@ from postbackd.store.postgres_partitions import TABLES as PARTITIONED
 from postbackd.store.postgres_partitions import make_partitions, partition_of
 from postbackd.store.postgres_schema import migrate
 from postbackd.store.postgres_write import bucket_of_log_row, bucket_of_ref
+from postbackd.store.sealed import MARKED
 from postbackd.store.sqlite_file import FILE_NAME
 from postbackd.store.sqlite_file import refusing as refusing_file
 
@@ -229,6 +230,10 @@ class Mover:
     def money(self) -> Sequence[tuple[str, int, int]]:
         """(currency, millionths, conversions) of what was counted."""
         return [(row[0], row[1] * 1_000_000 + row[2], row[3]) for row in self._source.execute(MONEY)]
+
+    def is_sealed(self) -> bool:
+        """Whether the keys in it are sealed, so that the servers of the copy need what opens them."""
+        return bool(self._source.execute(MARKED).get)
 
     async def close(self) -> None:
         self._source.close()

@@ -18,9 +18,9 @@ import asyncpg
 
 from postbackd.core.click_id import MAX_STAMP, first_stamp_at
 from postbackd.core.deliveries import Delivery
-from postbackd.core.model import Catalog, CatalogEntry, Postback, SigningKey
+from postbackd.core.model import Postback
 from postbackd.core.rulebook import Rulebook
-from postbackd.store import catalog, citus, postgres_nodes, postgres_outbox
+from postbackd.store import citus, postgres_nodes, postgres_outbox
 from postbackd.store.base import (
     Batch,
     Look,
@@ -32,7 +32,10 @@ from postbackd.store.base import (
     Turn,
     Written,
 )
+from postbackd.store.catalog_verbs import CatalogVerbs, Work
+from postbackd.store.database import Seals, generation
 from postbackd.store.failpoints import pass_failpoint
+from postbackd.store.keys import initialise
 from postbackd.store.postgres_connection import (
     AWAY,
     CATALOG_CHANNEL,
@@ -89,14 +92,17 @@ _ASK_GENERATION_EVERY_S = 0.4
 """A node that hears of changes asks all the same, in case it did not hear one."""
 
 
-class PostgresStore:
+class PostgresStore(CatalogVerbs):
     """See ``store.base.Store`` for what each verb promises."""
 
     waited_s = 0.0  # writers do not wait for each other here
 
-    def __init__(self, dsn: str, write_timeout_s: float, question_timeout_s: float | None) -> None:
+    def __init__(
+        self, dsn: str, write_timeout_s: float, question_timeout_s: float | None, seals: Seals | None
+    ) -> None:
         """Use ``PostgresStore.open``."""
         self._dsn = dsn
+        self._seals = seals
         self._question_timeout_s = question_timeout_s
         self._write_timeout_s = write_timeout_s
         self._writers: Sequence[Writer] = ()
@@ -119,13 +125,15 @@ class PostgresStore:
         create: bool,
         write_timeout_s: float = 1.5,
         question_timeout_s: float | None = None,
+        seals: Seals | None = None,
     ) -> PostgresStore:
         """Open the database that ``dsn`` names, making or migrating its tables when ``create`` is set.
 
         ``write_timeout_s``: how long a batch may take before nothing is known of it; ``question_timeout_s``: the same
-        for a question, ``None``: as long as it takes.  Raises ``StoreRefused`` with one line that says what to do.
+        for a question, ``None``: as long as it takes.  ``seals``: see ``SqliteStore.open``.  Raises ``StoreRefused``
+        with one line that says what to do.
         """
-        store = cls(dsn, write_timeout_s, question_timeout_s)
+        store = cls(dsn, write_timeout_s, question_timeout_s, seals)
         with refusing(dsn):
             try:
                 await store._prepare(create=create)
@@ -143,7 +151,7 @@ class PostgresStore:
             raise StoreRefused("the database has an old schema; run 'postbackd db migrate' once")
         if create:
             await migrate(db)
-            await catalog.initialise(PostgresDatabase(db))
+            await initialise(PostgresDatabase(db, self._seals))
         self._shards = await citus.read_shards(db)
         distributed = self._shards is not None
         self._transaction_kind = citus.CitusTransaction if distributed else PostgresTransaction
@@ -264,45 +272,23 @@ class PostgresStore:
 
     # --- catalog, questions, upkeep ------------------------------------------------------------------------------
 
-    async def load_catalog(self, *, removed: bool = False) -> Catalog:
-        return await self._ask(
-            lambda db: catalog.load_catalog(PostgresDatabase(db), removed=removed), _QUESTION_TIMEOUT_S
-        )
+    async def _read_catalog(self, work: Work[_T]) -> _T:
+        return await self._ask(lambda db: work(PostgresDatabase(db, self._seals)), _QUESTION_TIMEOUT_S)
+
+    async def _change_catalog(self, work: Work[_T]) -> _T:
+        self._generation = None
+        return await self._ask(lambda db: work(PostgresDatabase(db, self._seals)))
 
     async def catalog_generation(self) -> int:
         if self._generation is None or monotonic() - self._generation_asked > _ASK_GENERATION_EVERY_S:
             self._generation_asked = monotonic()
             # What is heard while the question is under way makes its answer old.
             changes = self._changes_heard
-            asked = await self._ask(
-                lambda db: catalog.generation(PostgresDatabase(db)), self._write_timeout_s
-            )
+            asked = await self._ask(lambda db: generation(PostgresDatabase(db)), self._write_timeout_s)
             if changes != self._changes_heard:
                 return asked
             self._generation = asked
         return self._generation
-
-    async def save(self, entry: CatalogEntry) -> CatalogEntry:
-        (saved,) = await self.change_catalog([entry], (), 0)
-        return saved
-
-    async def change_catalog(
-        self, saves: Sequence[CatalogEntry], removals: Sequence[CatalogEntry], now_ms: int
-    ) -> Sequence[CatalogEntry]:
-        self._generation = None
-        return await self._ask(
-            lambda db: catalog.change_catalog(PostgresDatabase(db), saves, removals, now_ms)
-        )
-
-    async def rotate_signing_key(
-        self, secret: bytes, *, now_ms: int, active_from_ms: int, keep: int
-    ) -> Sequence[SigningKey]:
-        self._generation = None
-        return await self._ask(
-            lambda db: catalog.rotate_signing_key(
-                PostgresDatabase(db), secret, now_ms=now_ms, active_from_ms=active_from_ms, keep=keep
-            )
-        )
 
     async def last_stamp(self) -> int:
         return int(await self._ask(lambda db: db.fetchval(LAST_STAMP, MAX_STAMP)) or 0)

@@ -13,7 +13,7 @@ import asyncpg
 
 from postbackd.core.privacy import mask_password
 from postbackd.store.base import StoreAway, StoreNotReached, StoreRefused
-from postbackd.store.catalog import ConstraintViolated
+from postbackd.store.database import ConstraintViolated, Seals
 from postbackd.store.queries import CLICK_OF_POSTBACK, STATEMENTS
 
 OLDEST_SERVER = 150_000
@@ -199,8 +199,9 @@ class PostgresDatabase:
 
     bytes_table = "secrets"
 
-    def __init__(self, db: asyncpg.Connection) -> None:
+    def __init__(self, db: asyncpg.Connection, seals: Seals | None = None) -> None:
         self._db = db
+        self.seals = seals
 
     async def rows(self, sql: str, *values: Any) -> Sequence[Sequence[Any]]:
         try:

@@ -22,9 +22,9 @@ import apsw
 
 from postbackd.core.click_id import MAX_STAMP, stamp_ms
 from postbackd.core.deliveries import Delivery
-from postbackd.core.model import Catalog, CatalogEntry, Postback, SigningKey
+from postbackd.core.model import Postback
 from postbackd.core.rulebook import Rulebook
-from postbackd.store import catalog, sqlite_outbox
+from postbackd.store import sqlite_outbox
 from postbackd.store.base import (
     Batch,
     Look,
@@ -36,11 +36,13 @@ from postbackd.store.base import (
     Turn,
     Written,
 )
+from postbackd.store.catalog_verbs import CatalogVerbs, Work
 from postbackd.store.checkpoint import Checkpoint
+from postbackd.store.database import Seals
 from postbackd.store.failpoints import pass_failpoint
 from postbackd.store.log_sync import LogSync
 from postbackd.store.split import write_in_parts
-from postbackd.store.sqlite_database import SqliteDatabase, ask
+from postbackd.store.sqlite_database import SqliteDatabase, ask, initialise
 from postbackd.store.sqlite_file import (
     FILE_NAME,
     TOUCH,
@@ -77,11 +79,12 @@ _POISONED = (
 """What a row that cannot be stored raises; everything else concerns the store itself."""
 
 
-class SqliteStore:
+class SqliteStore(CatalogVerbs):
     """See ``store.base.Store`` for what each verb promises."""
 
     def __init__(self, path: Path, busy_timeout_ms: int, checkpoint_pages: int, *, create: bool) -> None:
         """Use ``SqliteStore.open``."""
+        self._seals: Seals | None = None
         self._path = path
         self._busy_timeout_ms = busy_timeout_ms
         self._db = connect(path, busy_timeout_ms, create=create)
@@ -129,17 +132,20 @@ class SqliteStore:
         create: bool,
         busy_timeout_ms: int = 250,
         checkpoint_pages: int = CHECKPOINT_PAGES,
+        seals: Seals | None = None,
     ) -> SqliteStore:
         """Open the database in a directory, making or migrating it when ``create`` is set.
 
+        ``seals``: opens the keys that are stored in it; without, those of a database that seals them cannot be used.
         Raises ``StoreRefused`` with one line that says what to do when the file is not usable.  Nothing that is not
         a database of ours is ever written to.
         """
         store = cls._open_file(directory, busy_timeout_ms, checkpoint_pages, create=create)
+        store._seals = seals
         try:
             with refusing(store._path):
                 if create:
-                    await catalog.initialise(SqliteDatabase(store._db))
+                    await initialise(store._db, seals)
         except BaseException:
             drop(store._db)
             raise
@@ -351,29 +357,11 @@ class SqliteStore:
 
     # --- catalog, questions, upkeep --------------------------------------------------------------------------
 
-    async def load_catalog(self, *, removed: bool = False) -> Catalog:
-        return await self._wait(catalog.load_catalog(SqliteDatabase(self._db), removed=removed))
+    async def _read_catalog(self, work: Work[_T]) -> _T:
+        return await self._wait(work(SqliteDatabase(self._db, self._seals)))
 
-    async def catalog_generation(self) -> int:
-        return await self._wait(catalog.generation(SqliteDatabase(self._db)))
-
-    async def save(self, entry: CatalogEntry) -> CatalogEntry:
-        (saved,) = await self.change_catalog([entry], (), 0)
-        return saved
-
-    async def change_catalog(
-        self, saves: Sequence[CatalogEntry], removals: Sequence[CatalogEntry], now_ms: int
-    ) -> Sequence[CatalogEntry]:
-        return await self._wait(catalog.change_catalog(SqliteDatabase(self._db), saves, removals, now_ms))
-
-    async def rotate_signing_key(
-        self, secret: bytes, *, now_ms: int, active_from_ms: int, keep: int
-    ) -> Sequence[SigningKey]:
-        return await self._wait(
-            catalog.rotate_signing_key(
-                SqliteDatabase(self._db), secret, now_ms=now_ms, active_from_ms=active_from_ms, keep=keep
-            )
-        )
+    async def _change_catalog(self, work: Work[_T]) -> _T:
+        return await self._wait(work(SqliteDatabase(self._db, self._seals)))
 
     async def last_stamp(self) -> int:
         return int(self._ask(lambda: self._db.execute(LAST_STAMP).get) or 0)

@@ -8,7 +8,8 @@ from typing import Any
 
 import apsw
 
-from postbackd.store.catalog import ConstraintViolated
+from postbackd.store.database import ConstraintViolated, Seals
+from postbackd.store.keys import initialise as initialise_keys
 from postbackd.store.queries import STATEMENTS
 
 _COLUMNS: Mapping[str, str] = {
@@ -29,8 +30,9 @@ class SqliteDatabase:
 
     bytes_table = "settings"
 
-    def __init__(self, db: apsw.Connection) -> None:
+    def __init__(self, db: apsw.Connection, seals: Seals | None = None) -> None:
         self._db = db
+        self.seals = seals
 
     async def rows(self, sql: str, *values: Any) -> Sequence[Sequence[Any]]:
         try:
@@ -60,6 +62,18 @@ class SqliteDatabase:
             yield
         finally:
             self._db.execute("COMMIT")
+
+
+async def initialise(db: apsw.Connection, seals: Seals | None) -> None:
+    """Give a new database its first keys, and seal those of an old one: nothing of what was in clear is left."""
+    before = db.pragma("secure_delete")
+    db.pragma("secure_delete", 1)
+    try:
+        was_in_clear = await initialise_keys(SqliteDatabase(db, seals))
+    finally:
+        db.pragma("secure_delete", before)
+    if was_in_clear:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
 def ask(db: apsw.Connection, name: str, **parameters: Any) -> list[dict[str, Any]]:
