@@ -5,8 +5,8 @@
 
 A frame is compressed (zlib) and then sealed under its number, under whether it is the last one (the STREAM construction
 of Hoang, Reyhanitabar, Rogaway and Vizár, 2015) and under the hash of the head: with AES-256-GCM when there is a key,
-else with a BLAKE2b tag, which notices accidents and no attackers.  The first frame is a small document, the manifest; the others
-are the blocks of one file.
+else with a BLAKE2b tag, which notices accidents and no attackers.  The first frame is a small document, the manifest;
+the others are the blocks of one file.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from postbackd.backup.files import list_backups, note_failure, forget_failure
+from postbackd.backup.files import forget_failure, list_backups, note_failure
 
 log = logging.getLogger("postbackd.upkeep")
 
