@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
@@ -53,7 +54,7 @@ def only(directory: Path) -> Path:
     return path
 
 
-def contents(database: Path) -> dict[str, list[object]]:
+def contents(database: Path) -> dict[str, list[Any]]:
     db = apsw.Connection(str(database))
     try:
         tables = [row[0] for row in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
