@@ -12,6 +12,7 @@ from pathlib import Path
 from bench import results as names
 from bench.load import closed_loop, open_loop
 from bench.machine import LOAD_CORE, NotRun, pinned_to
+from bench.parts_backup import measure_backup
 from bench.parts_deliveries import measure_deliveries, measure_deliveries_postgres
 from bench.parts_nodes import measure_nodes
 from bench.parts_postgres import measure_postbackd_postgres, measure_postgres_levels
@@ -186,6 +187,7 @@ PARTS: dict[str, Callable[[Run], None]] = {
     "postgres-levels": measure_postgres_levels,
     "deliveries": measure_deliveries,
     "deliveries-postgres": measure_deliveries_postgres,
+    "backup": measure_backup,
     "footprint": measure_footprint,
 }
 """Name on the command line -> part, in their order."""

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import apsw
 
+from postbackd.core.checksum import checksum
 from postbackd.core.click_id import KeyRing, first_stamp_at
 from postbackd.core.model import Campaign, Network, Offer, Source, WeightedOffer
 from postbackd.core.statuses import Status
@@ -53,11 +54,14 @@ FROM n
 _ADD_CONVERSIONS = """
 WITH RECURSIVE n(i) AS (SELECT :first UNION ALL SELECT i + 1 FROM n WHERE i + 1 < :last)
 INSERT INTO conversions (click_id, type, transaction_id, conversion_id, network, campaign, offer, status,
-                         value_micros, currency, channels, status_time_ms)
-SELECT ((:start + i * :span / :rows) << 22) | (:node << 12) | (i & 4095), 'conversion', printf('h%09x', i),
-       ((:start + 3600000 + i * :span / :rows) << 22) | (:node << 12) | (i & 4095),
-       1, i % :campaigns + 1, 1, :approved, 12500000, 'USD', 1, 0
-FROM n
+                         value_micros, currency, channels, status_time_ms, checksum)
+SELECT *, checksum_of(click_id, 'conversion', transaction_id, conversion_id, 1, campaign, 1, :approved, 12500000,
+                      'USD', 1, 0)
+FROM (SELECT ((:start + i * :span / :rows) << 22) | (:node << 12) | (i & 4095) AS click_id, 'conversion',
+             printf('h%09x', i) AS transaction_id,
+             ((:start + 3600000 + i * :span / :rows) << 22) | (:node << 12) | (i & 4095) AS conversion_id,
+             1, i % :campaigns + 1 AS campaign, 1, :approved, 12500000, 'USD', 1, 0
+      FROM n)
 """
 
 _ADD_LOG = """
@@ -145,6 +149,7 @@ def seed(data: Path, clicks: int, conversions: int, catalog: Path | None = None)
     # Only here: the rows can be made again, and the file is synced as a whole at the end.
     db.pragma("synchronous", "OFF")
     db.pragma("cache_size", -524_288)
+    db.create_scalar_function("checksum_of", lambda *columns: checksum(columns), deterministic=True)
     try:
         for sql in (_ADD_RECENT, _ADD_CONVERSIONS, _ADD_LOG):
             _fill(db, sql, history)

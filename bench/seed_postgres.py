@@ -41,11 +41,12 @@ FROM {_NUMBERS}
 
 _CONVERSIONS = f"""
 INSERT INTO {{partition}} (click_id, bucket, type, transaction_id, conversion_id, network, campaign, offer, status,
-                           value_micros, currency, channels, status_time_ms)
+                           value_micros, currency, channels, status_time_ms, checksum)
 SELECT s, bucket, 'conversion', 'h' || lpad(to_hex(i), 9, '0'), r, 1, campaign, 1, {int(Status.APPROVED)},
-       12500000, 'USD', 1, 0
+       12500000, 'USD', 1, 0, hashint8(i)
 FROM {_NUMBERS}
 """
+"""What stands for the checksum has its size; nobody verifies these rows."""
 
 _LOG = f"""
 INSERT INTO {{partition}} (request_id, bucket, network, channel, verdict, reason, click_id, campaign, conversion_id,

@@ -10,8 +10,9 @@ from postbackd.core.checksum import CONVERSION_COLUMNS, carry, checksum
 from postbackd.core.click_id import write_stamp
 from postbackd.core.model import Channel
 from postbackd.store.postgres import PostgresStore
+from postbackd.store.postgres_sealing import PostgresSealer
 from postbackd.store.postgres_verify import PostgresReader
-from postbackd.store.sealing_rows import PostgresSealer, SqliteSealer, seal
+from postbackd.store.sealing_rows import SqliteSealer, seal
 from postbackd.store.sqlite import SqliteStore
 from postbackd.store.sqlite_file import FILE_NAME
 from postbackd.store.sqlite_verify import SqliteReader, open_to_read

@@ -93,6 +93,8 @@ def failing(what: str) -> Iterator[None]:
         yield
     except apsw.FullError as error:
         raise BackupFailed(f"{what}: no space is left; free some, and try again") from error
+    except apsw.IOError as error:
+        raise BackupFailed(f"{what}: reading or writing failed; check the disk and its free space") from error
     except apsw.Error as error:
         raise BackupFailed(f"{what}: {type(error).__name__}: {error}; run 'postbackd doctor'") from error
     except OSError as error:

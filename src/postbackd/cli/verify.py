@@ -138,8 +138,8 @@ async def _open(settings: Settings, seal: bool) -> tuple[Reader, Writer | None, 
 
 async def _open_postgres(address: str, seal: bool) -> tuple[Reader, Writer | None, Any]:
     from postbackd.store.postgres_connection import check_server, connect, refusing
+    from postbackd.store.postgres_sealing import PostgresSealer
     from postbackd.store.postgres_verify import PostgresReader
-    from postbackd.store.sealing_rows import PostgresSealer
 
     connections: list[asyncpg.Connection] = []
     with refusing(address):

@@ -10,27 +10,28 @@ from collections.abc import Mapping
 from typing import Any
 
 from postbackd.core.click_id import MAX_STAMP
-from postbackd.store.statement import Statement
+from postbackd.store.statement import CLICK_OF_POSTBACK, REQUEST_OF_POSTBACK, Statement
 
-_FEW: Mapping[str, Any] = {"since": 0, "until": MAX_STAMP, "limit": 100}
+_FEW: Mapping[str, Any] = {"since": 0, "until": MAX_STAMP, "replayed": 1, "limit": 100}
+"""``replayed``: 0 leaves out what a late match or a replay counted, which may lie on another machine."""
+
+_OF_LOG = """
+SELECT p.request_id, p.conversion_id, p.transaction_id FROM postbacks AS p
+WHERE p.verdict = {verdict} AND p.request_id >= :since AND p.request_id < :until
+  AND (:replayed = 1 OR p.first_verdict IS NULL) AND p.click_id IS NOT NULL
+  AND NOT EXISTS (SELECT 1 FROM {table} AS k WHERE {same} AND k.conversion_id = p.conversion_id)
+ORDER BY p.request_id LIMIT :limit
+"""
 
 INVARIANTS: Mapping[str, Statement] = {
     "accepted_without_conversion": Statement(
         "Accepted postbacks whose conversion is not there.",
-        "SELECT p.request_id, p.conversion_id, p.transaction_id FROM postbacks AS p "
-        "WHERE p.verdict = 1 AND p.request_id >= :since AND p.request_id < :until AND p.click_id IS NOT NULL "
-        "AND NOT EXISTS (SELECT 1 FROM conversions AS k "
-        "WHERE k.click_id = p.click_id AND k.conversion_id = p.conversion_id) "
-        "ORDER BY p.request_id LIMIT :limit",
+        _OF_LOG.format(verdict=1, table="conversions", same=CLICK_OF_POSTBACK),
         _FEW,
     ),
     "updated_without_history": Statement(
         "Postbacks that changed a conversion, and whose change is not there.",
-        "SELECT p.request_id, p.conversion_id, p.transaction_id FROM postbacks AS p "
-        "WHERE p.verdict = 3 AND p.request_id >= :since AND p.request_id < :until AND p.click_id IS NOT NULL "
-        "AND NOT EXISTS (SELECT 1 FROM conversion_history AS k "
-        "WHERE k.request_id = p.request_id AND k.conversion_id = p.conversion_id) "
-        "ORDER BY p.request_id LIMIT :limit",
+        _OF_LOG.format(verdict=3, table="conversion_history", same=REQUEST_OF_POSTBACK),
         _FEW,
     ),
     "log_by_verdict": Statement(

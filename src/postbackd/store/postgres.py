@@ -375,6 +375,8 @@ class PostgresStore(CatalogVerbs):
             "fsync": checked["fsync"],
             "full page writes": checked["full_page_writes"],
             "synchronous commit": "off" if checked["synchronous_commit"] == "off" else "on",
+            "schema": str(len((await self._ask(read_state)).applied)),
+            "clock": str(checked["clock_ms"]),
         }
 
     async def close(self) -> None:

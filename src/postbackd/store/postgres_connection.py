@@ -14,7 +14,8 @@ import asyncpg
 from postbackd.core.privacy import mask_password
 from postbackd.store.base import StoreAway, StoreNotReached, StoreRefused
 from postbackd.store.database import ConstraintViolated, Seals
-from postbackd.store.queries import CLICK_OF_POSTBACK, STATEMENTS
+from postbackd.store.queries import STATEMENTS
+from postbackd.store.statement import CLICK_OF_POSTBACK, REQUEST_OF_POSTBACK
 
 OLDEST_SERVER = 150_000
 """PostgreSQL 15."""
@@ -144,7 +145,8 @@ CHECKS = """
 SELECT current_setting('server_version_num')::integer AS version, current_setting('server_version') AS version_text,
        current_setting('fsync') AS fsync, current_setting('full_page_writes') AS full_page_writes,
        current_setting('synchronous_commit') AS synchronous_commit,
-       current_setting('server_encoding') AS encoding, pg_is_in_recovery() AS standby, pg_backend_pid() AS pid
+       current_setting('server_encoding') AS encoding, pg_is_in_recovery() AS standby, pg_backend_pid() AS pid,
+       (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS clock_ms
 """
 """What durability depends on."""
 
@@ -239,7 +241,9 @@ def _on_one_shard(sql: str) -> str:
 
     So one that was given its click by a replay joins none here; a real cluster refuses the join otherwise.
     """
-    return sql.replace(CLICK_OF_POSTBACK, f"{CLICK_OF_POSTBACK} AND k.bucket = p.bucket")
+    for join in (CLICK_OF_POSTBACK, REQUEST_OF_POSTBACK):
+        sql = sql.replace(join, f"{join} AND k.bucket = p.bucket")
+    return sql
 
 
 @cache

@@ -147,10 +147,12 @@ class PostgresReader:
 
     async def missing(self) -> AsyncIterator[Damage]:
         try:
-            if await read_shards(self._db) is not None:
-                return  # what a replay matched lies on another shard than its conversion
+            distributed = await read_shards(self._db) is not None
+            replayed = int(
+                not distributed
+            )  # what a replay matched may lie on another shard than its conversion
             for name, words in _MISSING.items():
-                for row in await ask(self._db, name, distributed=False):
+                for row in await ask(self._db, name, distributed=distributed, replayed=replayed):
                     detail = f"request {write_stamp(row['request_id'])} {words}"
                     yield Damage(where="log", conversion=write_stamp(row["conversion_id"]), detail=detail)
         except _FAILURES as error:

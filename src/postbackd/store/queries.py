@@ -13,12 +13,9 @@ from typing import Any, NamedTuple
 
 from postbackd.core.click_id import EPOCH_MS, MAX_STAMP
 from postbackd.store.invariants import INVARIANTS
-from postbackd.store.statement import Statement
+from postbackd.store.statement import CLICK_OF_POSTBACK, Statement
 
 _ALL_TIME: Mapping[str, Any] = {"since": 0, "until": MAX_STAMP}
-
-CLICK_OF_POSTBACK = "k.click_id = p.click_id"
-"""The join of two large tables: a distributed database wants to be told, too, that both rows are on one shard."""
 
 _LOG_COLUMNS = """
 SELECT p.request_id, p.network, n.name AS network_name, p.channel, p.verdict, p.reason, p.click_id, p.campaign,

@@ -12,10 +12,8 @@ from time import perf_counter
 from typing import Any, Protocol
 
 import apsw
-import asyncpg
 
 from postbackd.core.checksum import checksum
-from postbackd.store.postgres_insert import count_of
 from postbackd.store.verifying import MONEY_TABLES, MoneyTable, Reader, StoredRow
 
 _ROUNDS = 5
@@ -93,21 +91,3 @@ class SqliteSealer:
 
     async def note_sealed(self) -> None:
         self._db.execute(NOTE_SEALED)
-
-
-class PostgresSealer:
-    """``Writer`` over a connection to a PostgreSQL database."""
-
-    def __init__(self, db: asyncpg.Connection) -> None:
-        self._db = db
-
-    async def seal(self, table: MoneyTable, rows: Sequence[tuple[Any, ...]]) -> int:
-        sql, sealed = await self._db.prepare(seal_statement(table, "$")), 0
-        async with self._db.transaction():
-            for row in rows:
-                await sql.fetch(*row)
-                sealed += count_of(sql.get_statusmsg())
-        return sealed
-
-    async def note_sealed(self) -> None:
-        await self._db.execute(NOTE_SEALED)

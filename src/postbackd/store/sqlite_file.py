@@ -194,4 +194,5 @@ def examine(db: apsw.Connection) -> dict[str, str]:
         "journal mode": str(db.pragma("journal_mode")),
         "synchronous": synchronous.get(db.pragma("synchronous"), "unknown"),
         "integrity": str(db.pragma("quick_check")),
+        "schema": str(db.pragma("user_version")),
     }

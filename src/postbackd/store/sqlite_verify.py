@@ -26,9 +26,9 @@ _TURN_S = 1.0
 _MOST_COMPLAINTS = 200
 """Of the check of the structure; one damaged page can have thousands."""
 
-_TEXT = "CASE typeof({0}) WHEN 'text' THEN CAST({0} AS BLOB) WHEN 'null' THEN NULL ELSE quote({0}) END"
-"""A text as its bytes, anything else in its place as text that no sender wrote: a flipped bit can make it another type,
-or bytes that are no UTF-8, and neither shall end the reading."""
+_VALUE = "CASE typeof({0}) WHEN '{1}' THEN {2} WHEN 'null' THEN NULL ELSE quote(CAST({0} AS BLOB)) END"
+"""A text as its bytes, a number as it is, and anything else in their place as text that no sender wrote: a flipped bit
+can make it another type, or bytes that are no UTF-8, and neither shall end the reading."""
 
 _FAILURES = (apsw.Error, OSError)
 
@@ -106,11 +106,11 @@ class SqliteReader:
             yield chunk
 
     def _rows(self, table: MoneyTable, after: Sequence[Any] | None, order: str) -> Iterator[StoredRow]:
-        columns = ", ".join(_TEXT.format(name) if name in table.texts else name for name in table.columns)
+        columns = ", ".join(_value_of(name, table) for name in (*table.columns, "checksum"))
         key = ", ".join(table.key)
         behind = f"WHERE ({key}) > ({', '.join('?' * len(table.key))})" if after is not None else ""
         ordered = ", ".join(f"{name} {order}" for name in table.key)
-        sql = f"SELECT {columns}, checksum FROM {table.name} {behind} ORDER BY {ordered}"
+        sql = f"SELECT {columns} FROM {table.name} {behind} ORDER BY {ordered}"
         texts = [index for index, name in enumerate(table.columns) if name in table.texts]
         for row in self._db.execute(sql, tuple(after or ())):
             yield _stored(row, texts)
@@ -147,6 +147,12 @@ class SqliteReader:
 
     async def close(self) -> None:
         self._db.close(force=True)
+
+
+def _value_of(name: str, table: MoneyTable) -> str:
+    if name in table.texts:
+        return _VALUE.format(name, "text", f"CAST({name} AS BLOB)")
+    return _VALUE.format(name, "integer", name)
 
 
 def _stored(row: Sequence[Any], texts: Sequence[int]) -> StoredRow:

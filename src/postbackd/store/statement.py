@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+CLICK_OF_POSTBACK = "k.click_id = p.click_id"
+
+REQUEST_OF_POSTBACK = "k.request_id = p.request_id"
+"""The joins of two large tables: a distributed database wants to be told, too, that both rows are on one shard."""
+
 
 class Statement(NamedTuple):
     """One question: what it answers, how, and what its parameters are when not given."""
