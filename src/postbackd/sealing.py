@@ -1,4 +1,4 @@
-"""Secrets of targets at rest: sealed with a key that is not in the database.
+"""Secrets of targets and networks at rest: sealed with a key that is not in the database.
 
 The key is a setting (``secret_key``), or a file beside the embedded database that is made when it is first needed.
 Whoever has a copy of the database alone reads none of the secrets, and can change none without being noticed.
@@ -51,7 +51,7 @@ class Sealer:
         except (InvalidTag, binascii.Error, ValueError) as error:
             raise SealError(
                 "a secret was sealed with another key; set POSTBACKD_SECRET_KEY to that one, "
-                "or give the secret anew with 'postbackd target set'"
+                "or give the secret anew with 'postbackd target set' or 'postbackd network set'"
             ) from error
 
 

@@ -14,7 +14,8 @@ import apsw
 import click
 from msgspec import Struct
 
-from postbackd.cli.options import as_json, now_ms, takes_data
+from postbackd.cli.doctor_senders import look_at_senders
+from postbackd.cli.options import as_json, now_ms, takes_settings
 from postbackd.cli.session import Session, is_served, print_json, visit
 from postbackd.core.click_id import stamp_ms
 from postbackd.core.conditions import ConditionError, compile_condition
@@ -27,6 +28,7 @@ from postbackd.reports.period import Period, write_moment
 from postbackd.reports.report import HEALTHY_MATCH_RATE, build_report
 from postbackd.reports.table import percent
 from postbackd.reports.why import mapping_command
+from postbackd.runtime import open_secrets
 from postbackd.settings import Settings
 
 OLDEST_SQLITE = (3, 51, 3)
@@ -50,7 +52,7 @@ class Finding(Struct, frozen=True, kw_only=True):
 
 @click.command()
 @as_json
-@takes_data
+@takes_settings("data", "store", "secret_key")
 def doctor(settings: Settings, json_wanted: bool) -> None:
     """Check the installation and say what to do; exit code 1 when a check fails."""
     findings = [*_look_at_directory(settings), _look_at_sqlite()]
@@ -148,6 +150,8 @@ async def _examine(session: Session) -> list[Finding]:
     findings += [_look_at_matching(group) for group in groups if _says_something(group)]
     for group in groups:
         findings += await _look_at_mapping(session, catalog, group)
+    seen = await look_at_senders(session, catalog.networks, open_secrets(session.settings))
+    findings += [Finding(check=f"senders of {s.network}", ok=s.ok, detail=s.detail, fix=s.fix) for s in seen]
     if catalog.rules:
         findings.append(_look_at_rules(catalog))
     if catalog.targets:
