@@ -118,9 +118,14 @@ class Supervisor:
     """
 
     def __init__(
-        self, listening: socket.socket, arguments: Sequence[str], environment: Mapping[str, str]
+        self,
+        listening: socket.socket,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        begin: bytes = b"",
     ) -> None:
-        """``arguments``: a role's options; ``environment``: added to ours."""
+        """``arguments``: a role's options; ``environment``: added to ours; ``begin``: see ``is_answered``."""
+        self._begin = begin
         self._manager = ServiceManager(os.environ)
         self._listening = listening
         inherited = {**os.environ, **environment}
@@ -140,7 +145,11 @@ class Supervisor:
         self._manager.tell_ready()
         if delivers:
             self._start_deliver()
-        watch = Watch(self._manager, lambda limit_s: is_answered(self._listening, limit_s), time.monotonic())
+        watch = Watch(
+            self._manager,
+            lambda limit_s: is_answered(self._listening, limit_s, self._begin),
+            time.monotonic(),
+        )
         while True:
             received = signal.sigtimedwait(SIGNALS, self._pause_s(watch))
             if received is None:

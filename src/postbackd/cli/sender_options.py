@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from postbackd.cli.account_values import ask_values, read_value, seal_values
 from postbackd.cli.options import as_duration
-from postbackd.core.client_address import read_range
+from postbackd.core.client_address import write_range
 from postbackd.core.model import Network
 from postbackd.core.sender_rules import hash_token
 from postbackd.core.senders import STEPS, Mode, Scheme, Secret, Senders, Token, modes
@@ -191,8 +191,8 @@ def make_secret() -> str:
 
 def _change_ips(senders: Senders, allowed: Sequence[str], forbidden: Sequence[str]) -> Senders:
     try:
-        added = [str(read_range(part)) for text in allowed for part in text.split(",")]
-        gone = {str(read_range(part)) for text in forbidden for part in text.split(",") if part != "all"}
+        added = [write_range(part) for text in allowed for part in text.split(",")]
+        gone = {write_range(part) for text in forbidden for part in text.split(",") if part != "all"}
     except ValueError as error:
         raise click.UsageError(f"--allow-ip or --forbid-ip: {error}") from error
     kept = () if "all" in forbidden else senders.ips
@@ -202,7 +202,7 @@ def _change_ips(senders: Senders, allowed: Sequence[str], forbidden: Sequence[st
             f"--forbid-ip {unknown[0]}: it is not on the list ({', '.join(kept) or 'empty'})"
         )
     ips = tuple(dict.fromkeys([ip for ip in kept if ip not in gone] + added))
-    senders = replace(senders, ips=tuple(ip.removesuffix("/32").removesuffix("/128") for ip in ips))
+    senders = replace(senders, ips=ips)
     return _begin(senders, "ip") if added else senders
 
 
