@@ -234,7 +234,7 @@ def _build_entrance(settings: Settings) -> Entrance:
         proxies,
         RateLimit(settings.rate_per_key) if settings.rate_per_key else None,
         RateLimit(settings.rate_per_prefix) if settings.rate_per_prefix else None,
-        _secret_opener(settings),
+        open_secrets(settings),
     )
 
 
@@ -352,7 +352,7 @@ async def _deliver(settings: Settings, ready: Callable[[], None], lifeline: int 
         store.sync_beside()  # the front door need not wait for our syncs
     client = Client(read_allowed(settings.deliver_ranges, settings.deliver_ports))
     try:
-        deliverer = Deliverer(store, client.send, _secret_opener(settings), random)
+        deliverer = Deliverer(store, client.send, open_secrets(settings), random)
         tending = asyncio.create_task(_tend_unserved(store, settings))
         running = asyncio.create_task(deliverer.run(alone=settings.store is None))
         ready()
@@ -367,7 +367,7 @@ async def _deliver(settings: Settings, ready: Callable[[], None], lifeline: int 
         await store.close()
 
 
-def _secret_opener(settings: Settings) -> Callable[[str], str]:
+def open_secrets(settings: Settings) -> Callable[[str], str]:
     """Opens sealed secrets; the key is looked for when the first one is met."""
     sealer = _keep_sealer(settings)
 

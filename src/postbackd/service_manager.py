@@ -109,13 +109,16 @@ class Watch:
             self._due_s = clock() + self._patience_s / 8
 
 
-def is_answered(listening: socket.socket, limit_s: float) -> bool:
-    """Whether whoever accepts on a TCP socket answers ``/healthz`` with 200 in time."""
+def is_answered(listening: socket.socket, limit_s: float, begin: bytes = b"") -> bool:
+    """Whether whoever accepts on a TCP socket answers ``/healthz`` with 200 in time.
+
+    ``begin``: what a connection from this machine has to begin with.
+    """
     deadline_s = time.monotonic() + limit_s
     received = b""
     try:
-        with socket.create_connection(_reach(listening.getsockname()), limit_s) as asking:
-            asking.sendall(_ASK)
+        with socket.create_connection(reach(listening.getsockname()), limit_s) as asking:
+            asking.sendall(begin + _ASK)
             while len(received) < len(_ANSWER):
                 asking.settimeout(max(0.001, deadline_s - time.monotonic()))
                 some = asking.recv(4096)
@@ -127,7 +130,7 @@ def is_answered(listening: socket.socket, limit_s: float) -> bool:
     return received.startswith(_ANSWER)
 
 
-def _reach(address: Sequence[object]) -> tuple[str, int]:
+def reach(address: Sequence[object]) -> tuple[str, int]:
     """Where a socket can be reached from this machine; one that listens on every address, on loopback."""
     host, port = str(address[0]), address[1]
     assert isinstance(port, int)

@@ -189,9 +189,16 @@ class Supervisor:
     """
 
     def __init__(
-        self, sockets: Mapping[str, socket.socket], arguments: Sequence[str], environment: Mapping[str, str]
+        self,
+        sockets: Mapping[str, socket.socket],
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        begin: bytes = b"",
     ) -> None:
-        """``sockets``: see ``listen_on``; ``arguments``: a role's options; ``environment``: added to ours."""
+        """``sockets``: see ``listen_on``; ``arguments``: a role's options; ``environment``: added to ours;
+        ``begin``: see ``is_answered``.
+        """
+        self._begin = begin
         self._manager = ServiceManager(os.environ)
         self._sockets = sockets
         inherited = {**os.environ, **environment}
@@ -213,8 +220,8 @@ class Supervisor:
         self._manager.tell_ready()
         for name in beside:
             self._start_beside(self._beside[name])
-        listening = self._sockets["listen"]
-        watch = Watch(self._manager, lambda limit_s: is_answered(listening, limit_s), time.monotonic())
+        listening, begin = self._sockets["listen"], self._begin
+        watch = Watch(self._manager, lambda limit_s: is_answered(listening, limit_s, begin), time.monotonic())
         while True:
             received = signal.sigtimedwait(SIGNALS, self._pause_s(watch))
             if received is None:

@@ -1,4 +1,4 @@
-"""The shipped configurations of nginx and HAProxy, run as they are except for ports, paths and servers.
+"""The shipped configurations of nginx, HAProxy and Caddy, run as they are except for ports, paths and servers.
 
 Whatever is replaced has to be there: a configuration that was changed past its tests is noticed at once.
 """
@@ -69,6 +69,12 @@ class Front:
         tls = ssl.create_default_context(cafile=str(self.certificate))
         with socket.create_connection(("127.0.0.1", self.port), timeout=40) as plain:
             return _ask(tls.wrap_socket(plain, server_hostname=host), host, target, method, body, headers)
+
+    def ask_from(self, source: str, host: str, target: str, **headers: str) -> Answer:
+        """A GET over TLS from one of the machine's own addresses, such as 127.0.0.2."""
+        tls = ssl.create_default_context(cafile=str(self.certificate))
+        with socket.create_connection(("127.0.0.1", self.port), 40, (source, 0)) as plain:
+            return _ask(tls.wrap_socket(plain, server_hostname=host), host, target, "GET", None, headers)
 
     def ask_plainly(self, host: str, target: str) -> Answer:
         """One request to the port without TLS."""
@@ -172,6 +178,31 @@ def lay_haproxy(
     return path
 
 
+def lay_caddy(
+    directory: Path,
+    servers: Sequence[Address],
+    ports: tuple[int, int],
+    trusted: str = "",
+    change: Change = str,
+) -> Path:
+    """Write the shipped file into a directory, with a certificate of our own.  Returns its path."""
+    certificate, key = make_certificate(directory, (CLICK, POSTBACK))
+    text = (DEPLOY / "caddy" / "Caddyfile").read_text()
+    text = replace(text, r"/var/log/caddy/postbackd\.log", f"{directory}/access.log")
+    text = replace(
+        text, r"\A((?:#.*\n|\n)*\{)", rf"\1\n\tadmin off\n\thttps_port {ports[0]}\n\thttp_port {ports[1]}"
+    )
+    text = replace(text, r"^(https://\S+ \{)", rf"\1\n\tbind 127.0.0.1\n\ttls {certificate} {key}")
+    text = replace(text, r"^(http://\S+ \{)", r"\1\n\tbind 127.0.0.1")
+    named = " ".join(f"{host}:{port}" for host, port in servers)
+    text = replace(text, r"reverse_proxy 127\.0\.0\.1:8080 127\.0\.0\.1:8081", f"reverse_proxy {named}")
+    if trusted:
+        text = replace(text, r"^.*header_up X-Forwarded-For .*$", f"\t\ttrusted_proxies {trusted}")
+    path = directory / "Caddyfile"
+    path.write_text(change(text))
+    return path
+
+
 def _name_servers(text: str, line: str, new: str, servers: Sequence[Address]) -> str:
     """Put these servers into the places of the shipped ones, of which there are two; more places fall away."""
     places = re.findall(line, text, flags=re.MULTILINE)
@@ -212,17 +243,41 @@ def haproxy(
         yield f
 
 
+@contextmanager
+def caddy(
+    directory: Path, servers: Sequence[Address], trusted: str = "", change: Change = str
+) -> Iterator[Front]:
+    """Caddy on the shipped file."""
+    program, ports = need("caddy"), (free_port(), free_port())
+    path = lay_caddy(directory, servers, ports, trusted, change)
+    command = [program, "run", "--adapter", "caddyfile", "--config", str(path)]
+    homes = {name: str(directory) for name in ("HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME")}
+    with _running("caddy", command, directory, ports, directory / "start.log", homes) as front:
+        yield front
+
+
 Maker = Callable[..., AbstractContextManager[Front]]
 
 MAKERS: dict[str, Maker] = {"nginx": nginx, "haproxy": haproxy}
+"""Those that send a request to another server when one fails."""
+
+ALL_MAKERS: dict[str, Maker] = {**MAKERS, "caddy": caddy}
 
 
 @contextmanager
 def _running(
-    name: str, command: list[str], directory: Path, ports: tuple[int, int], output: Path
+    name: str,
+    command: list[str],
+    directory: Path,
+    ports: tuple[int, int],
+    output: Path,
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[Front]:
+    env = {**os.environ, **(environment or {})}
     with output.open("wb") as file:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, env=env
+        )
     front = Front(name, *ports, directory, directory / "certificate.pem")
     try:
         wait_until(lambda: process.poll() is not None or _accepts(ports), 20, f"the start of {name}")

@@ -306,3 +306,17 @@ def test_another_answer_than_200_is_no_answer(answer: bytes) -> None:
 def test_nobody_who_accepts_is_no_answer_after_the_limit() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         assert not is_answered(listening, 0.05)
+
+
+def test_a_server_whose_proxies_are_on_this_machine_answers_its_own_supervisor(
+    tmp_path: Path, manager: Manager
+) -> None:
+    proxied = {"POSTBACKD_TRUSTED_PROXIES": "127.0.0.0/8", "POSTBACKD_PROXY_PROTOCOL": "v1v2"}
+    server = Server(tmp_path / "data", env=manager.environment() | proxied)
+    server.launch()
+    try:
+        heard = [line for message in manager.hear_until("WATCHDOG=1") for line in message]
+        heard += [line for message in manager.hear_until("WATCHDOG=1") for line in message]
+        assert SILENT not in heard
+    finally:
+        server.kill()

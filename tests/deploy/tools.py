@@ -14,12 +14,13 @@ import pytest
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 
-FOLDERS = ("nginx", "haproxy", "systemd", "docker")
+FOLDERS = ("nginx", "haproxy", "caddy", "systemd", "docker")
 """The parts of ``deploy`` that are tested here."""
 
 PACKAGES = {
     "nginx": "nginx-light",
     "haproxy": "haproxy",
+    "caddy": "caddy",
     "openssl": "openssl",
     "systemd-analyze": "systemd",
     "systemd-sysusers": "systemd",

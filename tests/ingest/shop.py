@@ -18,6 +18,7 @@ import apsw
 from postbackd.core.click_id import StampMint
 from postbackd.core.model import Campaign, Network, Offer, Source, WeightedOffer
 from postbackd.ingest.catalog import Snapshot
+from postbackd.ingest.client import Entrance
 from postbackd.ingest.front_door import FrontDoor
 from postbackd.store.sqlite import SqliteStore
 from tests.ingest.wire import Answer
@@ -42,9 +43,10 @@ def wait_until(condition: Callable[[], T], what: str) -> T:
 class Shop:
     """A server with one campaign, and the client that asks it."""
 
-    def __init__(self, directory: Path, queue_limit: int = 10_000) -> None:
+    def __init__(self, directory: Path, queue_limit: int = 10_000, entrance: Entrance | None = None) -> None:
         self.directory = directory
         self.queue_limit = queue_limit
+        self.entrance = entrance or Entrance()
         self._editor = asyncio.run(SqliteStore.open(directory, create=True, busy_timeout_ms=5000))
         self.network = self.save(Network(id=0, name="net", key=KEY))
         self.source = self.save(Source(id=0, name="ads"))
@@ -71,8 +73,9 @@ class Shop:
         self._stop = asyncio.Event()
         store = await SqliteStore.open(self.directory, create=False, busy_timeout_ms=30)
         store.sync_beside()
-        snapshot = Snapshot(await store.load_catalog())
-        self.door = FrontDoor(store, snapshot, StampMint(0, await store.last_stamp()), self.queue_limit, 1024)
+        snapshot = Snapshot(await store.load_catalog(), self.entrance.open_secret)
+        mint = StampMint(0, await store.last_stamp())
+        self.door = FrontDoor(store, snapshot, mint, self.queue_limit, 1024, entrance=self.entrance)
         await self.door.start(self._listening)
         tending = asyncio.ensure_future(self.door.tend())
         self._ready.set()

@@ -12,7 +12,8 @@ from postbackd.cli.catalog import print_warnings
 from postbackd.cli.catalog_file import CatalogFile, FileError, read_file
 from postbackd.cli.entries import STAND_IN
 from postbackd.cli.options import as_json, takes_data
-from postbackd.cli.plan import Accounts, Plan, describe_plan, find_warnings, format_plan, make_plan
+from postbackd.cli.plan import Accounts, Plan, Secrets, describe_plan, find_warnings, format_plan, make_plan
+from postbackd.cli.sender_options import seal_secret
 from postbackd.cli.session import Session, print_json, visit
 from postbackd.settings import Settings
 
@@ -28,18 +29,36 @@ from postbackd.settings import Settings
     help="An account value of a target, which no file holds. Others on this machine can read a command line: write "
     "TARGET:NAME=- to be asked for it, or to have a line of standard input read.",
 )
+@click.option(
+    "--secret",
+    "secrets",
+    multiple=True,
+    metavar="NETWORK=SECRET",
+    help="The signing secret of a network, which no file holds; NETWORK=- reads it like an account value.",
+)
 @as_json
 @takes_data
-def apply(file: Path, yes: bool, accounts: Sequence[str], settings: Settings, json_wanted: bool) -> None:
+def apply(
+    file: Path,
+    yes: bool,
+    accounts: Sequence[str],
+    secrets: Sequence[str],
+    settings: Settings,
+    json_wanted: bool,
+) -> None:
     """Make the catalog match a file; shows the plan, and changes something only with --yes.
 
-    What the file does not name is removed. All changes happen together or not at all. Account values of targets stay.
+    What the file does not name is removed. All changes happen together or not at all. Account values of targets and
+    signing secrets of networks stay.
     """
     given = split_values(accounts, form="TARGET:NAME=VALUE")
+    of_networks = split_values(secrets, "--secret", "NETWORK=SECRET")
 
     async def work(session: Session) -> Plan:
         rows = read_file(file)
-        return await _apply(session, rows, yes, _seal(rows, given, settings if yes else None))
+        sealing = settings if yes else None
+        sealed = _seal(rows, given, sealing), _seal_secrets(rows, of_networks, sealing)
+        return await _apply(session, rows, yes, *sealed)
 
     try:
         plan = visit(settings, work, create=True)
@@ -75,9 +94,23 @@ def _seal(file: CatalogFile, given: Mapping[str, str], settings: Settings | None
     return {target: seal_values(named, settings) for target, named in values.items()}
 
 
-async def _apply(session: Session, file: CatalogFile, yes: bool, accounts: Accounts) -> Plan:
+def _seal_secrets(file: CatalogFile, given: Mapping[str, str], settings: Settings | None) -> Secrets:
+    names = {row.name for row in file.networks}
+    for name in given:
+        if name not in names:
+            raise click.UsageError(
+                f"--secret: the file has no network {name!r}; write NETWORK=SECRET with the name of a network in it"
+            )
+    if settings is None:
+        return dict.fromkeys(given, STAND_IN)
+    return {name: seal_secret(secret, settings) for name, secret in given.items()}
+
+
+async def _apply(
+    session: Session, file: CatalogFile, yes: bool, accounts: Accounts, secrets: Secrets
+) -> Plan:
     slugs_ever = {campaign.slug for campaign in (await session.load(removed=True)).campaigns}
-    plan = make_plan(file, await session.load(), slugs_ever, accounts)
+    plan = make_plan(file, await session.load(), slugs_ever, accounts, secrets)
     if yes and plan.changes:
         await session.change(plan.saves, plan.removals)
     return plan

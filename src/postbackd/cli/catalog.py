@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from postbackd.cli.entries import EntryError, check_entry
+from postbackd.cli.sender_rows import describe_senders
 from postbackd.cli.session import Session, print_json, visit
 from postbackd.cli.target_rows import write_target
 from postbackd.cli.urls import click_url, postback_url
@@ -110,6 +111,7 @@ class Describer:
             "fields": {field: list(names) for field, names in network.fields.items()},
             "types": list(network.types),
             "statuses": network.statuses,
+            "senders": describe_senders(network.senders),
         }
 
     def _source(self, source: Source) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import msgspec
 import tomli_w
 from msgspec import Struct
 
+from postbackd.cli.sender_rows import SendersRow, write_senders
 from postbackd.cli.target_rows import TargetRow, write_target
 from postbackd.core.model import Campaign, Catalog, Network, Offer, Rule, Source
 from postbackd.reports.period import write_duration
@@ -22,12 +23,14 @@ from postbackd.reports.period import write_duration
 HEADER = """\
 # The catalog of a postbackd, for `postbackd apply`.
 # The keys of networks are secrets: whoever has one can send postbacks. Keep this file as private as a password.
-# Account values of targets are not in it: what is stored stays, and a missing one has to be given.
+# Account values of targets and signing secrets of networks are not in it: what is stored stays, and a missing one has
+# to be given.
 """
 
 HEADER_WITHOUT_KEYS = """\
 # The catalog of a postbackd, for `postbackd apply`, without the keys of networks: existing ones stay as they are.
-# Account values of targets are not in it: what is stored stays, and a missing one has to be given.
+# Account values of targets and signing secrets of networks are not in it: what is stored stays, and a missing one has
+# to be given.
 """
 
 
@@ -48,6 +51,7 @@ class NetworkRow(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     fields: dict[str, list[str]] = {}
     types: list[str] = []
     statuses: dict[str, str] | None = None
+    senders: SendersRow | None = None
 
 
 class SourceRow(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -198,6 +202,7 @@ def _network_row(network: Network, with_keys: bool) -> dict[str, Any]:
         "types": list(network.types),
         "fields": {field: list(names) for field, names in network.fields.items()},
         "statuses": network.statuses,
+        "senders": write_senders(network.senders, with_keys=with_keys),
     }
     return _without_none(row)
 

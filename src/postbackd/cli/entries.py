@@ -28,6 +28,7 @@ from postbackd.core.params import CLICK_NAMES, POSTBACK_NAMES
 from postbackd.core.payouts import PayoutError, compile_payout
 from postbackd.core.platforms import PLATFORMS
 from postbackd.core.replies import PatternError, check_patterns
+from postbackd.core.sender_rules import check_senders
 from postbackd.core.shipping import WEBHOOK, Names, ShippingError, make_shipper
 from postbackd.core.statuses import Status
 from postbackd.core.webhooks import write_secret
@@ -113,6 +114,10 @@ def _check_network(network: Network) -> None:
                 "statuses", f"{word!r} must mean one of {', '.join(sorted(words))}, not {meaning!r}"
             )
     _check_fields(network.fields, POSTBACK_NAMES)
+    try:
+        check_senders(network.senders)
+    except ValueError as error:
+        raise EntryError("senders", str(error)) from error
 
 
 def _check_fields(fields: Mapping[str, tuple[str, ...]], known: Collection[str]) -> None:

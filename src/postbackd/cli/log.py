@@ -19,6 +19,7 @@ from postbackd.core.click_id import KeyRing
 from postbackd.core.diagnosis import Reason
 from postbackd.core.model import Catalog
 from postbackd.core.privacy import Masker
+from postbackd.core.sender_rules import OBSERVABLE, write_observed
 from postbackd.core.verdicts import FINAL, Verdict
 from postbackd.reports.deliveries import format_logged
 from postbackd.reports.log import describe_row, format_row
@@ -44,6 +45,7 @@ _Write = Callable[[Mapping[str, Any]], str]
     "--reason", type=click.Choice([reason.word for reason in Reason if reason]), help="Only this reason."
 )
 @click.option("--network", metavar="N", help="Only this network.")
+@click.option("--observed", is_flag=True, help="Only what an observed step would have refused.")
 @click.option(
     "--click", "click_id", metavar="ID", help="Only this click id, as issued or as it was received."
 )
@@ -58,6 +60,7 @@ def log(
     verdict: str | None,
     reason: str | None,
     network: str | None,
+    observed: bool,
     click_id: str | None,
     deliveries: bool,
     state: str | None,
@@ -71,16 +74,19 @@ def log(
     """The postback log, newest first.
 
     With --deliveries what was sent to traffic sources instead, and with --follow then every attempt; --state, --target
-    and --rule are for these, --verdict, --reason and --network for postbacks. With --json an array; with --follow
-    --json one object a line.
+    and --rule are for these, --verdict, --reason, --network and --observed for postbacks. With --json an array; with
+    --follow --json one object a line.
     """
-    if deliveries and (verdict or reason or network):
-        raise click.UsageError("--verdict, --reason and --network are for postbacks; leave out --deliveries")
+    if deliveries and (verdict or reason or network or observed):
+        raise click.UsageError(
+            "--verdict, --reason, --network and --observed are for postbacks; leave out --deliveries"
+        )
     if not deliveries and (state or target or rule):
         raise click.UsageError("--state, --target and --rule are for deliveries; add --deliveries")
     asked = {
         "verdict": None if verdict is None else Verdict[verdict.upper()].value,
         "reason": None if reason is None else Reason[reason.upper()].value,
+        "observed": write_observed(OBSERVABLE) if observed else None,
         **period.stamps(),
     }
 

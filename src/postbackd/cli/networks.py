@@ -21,7 +21,9 @@ from postbackd.cli.catalog import (
 )
 from postbackd.cli.entries import ANSWERS, DEDUPS, EntryError, make_key, need_preset
 from postbackd.cli.main import Family
-from postbackd.cli.options import as_json, takes_data, takes_urls
+from postbackd.cli.network_senders import rotate, sign_postback
+from postbackd.cli.options import as_json, takes_data, takes_settings, takes_urls
+from postbackd.cli.sender_options import NAMES, Made, change_senders, sender_options
 from postbackd.cli.session import Session, base_url, print_json, visit
 from postbackd.core.model import Catalog, Network
 from postbackd.settings import Settings
@@ -32,6 +34,12 @@ COLUMNS = ("name", "preset", "currency", "dedup", "strict", "key", "postback_url
 @click.group(cls=Family)
 def network() -> None:
     """Affiliate networks and advertisers: who sends postbacks."""
+
+
+network.add_command(rotate)
+network.add_command(sign_postback)
+
+_takes_secrets = takes_settings("data", "store", "public_url", "secret_key")
 
 
 def _options(command: Any) -> Any:
@@ -89,11 +97,12 @@ def _options(command: Any) -> Any:
 @network.command("add")
 @click.argument("name")
 @_options
+@sender_options
 @as_json
-@takes_urls
+@_takes_secrets
 def add_network(name: str, settings: Settings, json_wanted: bool, **options: Any) -> None:
     """Add a network and print the postback URL to paste into it."""
-    entry = _change(Network(id=0, name=name.strip(), key=make_key()), **options)
+    entry, made = _change_all(Network(id=0, name=name.strip(), key=make_key()), settings, options)
 
     async def work(session: Session) -> Network:
         (saved,) = await session.change([entry])
@@ -104,11 +113,12 @@ def add_network(name: str, settings: Settings, json_wanted: bool, **options: Any
     document = Describer(Catalog(generation=0), base_url(settings)).describe(saved)
     shown = {field: document[field] for field in ("name", "key", "postback_url")}
     if json_wanted:
-        print_json(shown)
+        print_json({**shown, **made.document()})
         return
     click.echo(
         f"network {saved.name!r} added; paste this postback URL into it:\n\n  {shown['postback_url']}\n"
     )
+    made.print()
     if saved.preset is None:
         click.echo(
             "Replace {click_id}, {value} and {txid} by the network's own macros; add &status= if it has one."
@@ -138,8 +148,9 @@ def show_network(name: str, settings: Settings, json_wanted: bool) -> None:
 @click.option("--new-key", is_flag=True, help="A new endpoint key; the old URL stops working at once.")
 @click.option("--any-type", is_flag=True, help="Forget the list of types.")
 @_options
+@sender_options
 @as_json
-@takes_urls
+@_takes_secrets
 def set_network(
     name: str,
     settings: Settings,
@@ -151,7 +162,7 @@ def set_network(
 ) -> None:
     """Change a network; what is not named stays."""
 
-    async def work(session: Session) -> Network:
+    async def work(session: Session) -> tuple[Network, Made]:
         entry = find_entry((await session.load()).networks, name, "network")
         entry = replace(
             entry,
@@ -159,12 +170,16 @@ def set_network(
             key=make_key() if new_key else entry.key,
             types=() if any_type else entry.types,
         )
-        (saved,) = await session.change([_change(entry, **options)])
+        entry, made = _change_all(entry, settings, options)
+        (saved,) = await session.change([entry])
         assert isinstance(saved, Network)
-        return saved
+        return saved, made
 
-    saved = visit(settings, work)
-    print_entry(Describer(Catalog(generation=0), base_url(settings)).describe(saved), json_wanted)
+    saved, made = visit(settings, work)
+    document = Describer(Catalog(generation=0), base_url(settings)).describe(saved)
+    print_entry(document | made.document() if json_wanted else document, json_wanted)
+    if not json_wanted:
+        made.print()
 
 
 @network.command("remove")
@@ -174,6 +189,16 @@ def set_network(
 def remove_network(name: str, settings: Settings, json_wanted: bool) -> None:
     """Take a network out of the catalog; its URL stops working, its rows stay."""
     remove_entry(settings, "network", name, json_wanted)
+
+
+def _change_all(entry: Network, settings: Settings, options: dict[str, Any]) -> tuple[Network, Made]:
+    """The network with all given options applied, checked, and what was made for it."""
+    of_senders = {name: options.pop(name) for name in NAMES}
+    entry = _change(entry, **options)
+    senders, made = change_senders(entry, of_senders, settings, base_url(settings))
+    entry = replace(entry, senders=senders)
+    check_arguments(entry)
+    return entry, made
 
 
 def _change(

@@ -30,6 +30,7 @@ from postbackd.cli.entries import (
     need_preset,
     usual_reactions,
 )
+from postbackd.cli.sender_rows import read_senders
 from postbackd.cli.target_rows import TargetRow, needed_accounts, read_target
 from postbackd.core.model import (
     Campaign,
@@ -42,6 +43,7 @@ from postbackd.core.model import (
     Target,
     WeightedOffer,
 )
+from postbackd.core.senders import ANYBODY, Senders
 from postbackd.core.shipping import WEBHOOK
 from postbackd.core.webhooks import SECRET
 from postbackd.reports.period import read_duration
@@ -69,19 +71,26 @@ class Plan(Struct, frozen=True, kw_only=True):
     """What the catalog will be."""
 
 
+Secrets = Mapping[str, str]
+"""Name of a network -> its new signing secret, sealed."""
+
 Accounts = Mapping[str, Mapping[str, str]]
 """Name of a target -> its new account values, sealed."""
 
 
 def make_plan(
-    file: CatalogFile, stored: Catalog, slugs_ever: Collection[str], accounts: Accounts | None = None
+    file: CatalogFile,
+    stored: Catalog,
+    slugs_ever: Collection[str],
+    accounts: Accounts | None = None,
+    secrets: Secrets | None = None,
 ) -> Plan:
     """Compare a file with the stored catalog.  ``slugs_ever``: of all campaigns, removed ones too.
 
     Raises ``FileError`` naming file, entry and field.
     """
-    accounts = accounts or {}
-    wanted = _Reader(file, stored, slugs_ever, accounts).read()
+    accounts, secrets = accounts or {}, secrets or {}
+    wanted = _Reader(file, stored, slugs_ever, accounts, secrets).read()
     saves: list[CatalogEntry] = []
     removals: list[CatalogEntry] = []
     changes: list[Change] = []
@@ -95,7 +104,11 @@ def make_plan(
             if name not in old:
                 changes.append(Change(action="create", kind=kind, name=name))
                 saves.append(new[name])
-            elif fields := _compare(rows[name], row) | _compare_values(kind, accounts.get(name)):
+            elif fields := (
+                _compare(rows[name], row)
+                | _compare_values(kind, accounts.get(name))
+                | _compare_secrets(kind, secrets.get(name))
+            ):
                 changes.append(Change(action="change", kind=kind, name=name, fields=fields))
                 saves.append(new[name])
         gone = [entry for name, entry in old.items() if name not in new]
@@ -107,9 +120,22 @@ def make_plan(
 def _compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, list[Any]]:
     differing = [field for field in {**old, **new} if old.get(field) != new.get(field)]
     return {
-        field: ["(old key)", "(new key)"] if field == "key" else [old.get(field), new.get(field)]
+        field: ["(old key)", "(new key)"]
+        if field == "key"
+        else [_without_keys(old.get(field)), _without_keys(new.get(field))]
         for field in differing
     }
+
+
+def _without_keys(value: Any) -> Any:
+    """Former keys of a network are as secret as its key."""
+    if isinstance(value, dict) and "former_keys" in value:
+        return {**value, "former_keys": len(value["former_keys"])}
+    return value
+
+
+def _compare_secrets(kind: str, given: str | None) -> dict[str, list[Any]]:
+    return {"signing secret": ["(old secret)", "(new secret)"]} if kind == "network" and given else {}
 
 
 def _compare_values(kind: str, given: Mapping[str, str] | None) -> dict[str, list[Any]]:
@@ -120,9 +146,15 @@ class _Reader:
     """The rows of a file as catalog entries, with the ids that stored entries of the same name have."""
 
     def __init__(
-        self, file: CatalogFile, stored: Catalog, slugs_ever: Collection[str], accounts: Accounts
+        self,
+        file: CatalogFile,
+        stored: Catalog,
+        slugs_ever: Collection[str],
+        accounts: Accounts,
+        secrets: Secrets,
     ) -> None:
         self._file = file
+        self._secrets = secrets
         self._accounts = accounts
         self._stored = stored
         self._slugs = set(slugs_ever) | {row.slug for row in file.campaigns if row.slug}
@@ -175,7 +207,18 @@ class _Reader:
             fields=_tuples(row.fields),
             types=tuple(type_.casefold() for type_ in row.types),
             statuses=statuses,
+            senders=self._senders(row, stored),
         )
+
+    def _senders(self, row: NetworkRow, stored: Network | None) -> Senders:
+        senders = read_senders(
+            row.senders, stored.senders if stored else ANYBODY, self._secrets.get(row.name)
+        )
+        if senders.scheme is not None and not senders.secrets:
+            value = shlex.quote(f"{row.name}=-")
+            step = f"postbackd apply {shlex.quote(self._file.path)} --yes --secret {value}"
+            raise EntryError("senders", f"its signing secret is not stored; give it with: {step}")
+        return senders
 
     def _source(self, row: SourceRow, stored: Source | None, new_id: int) -> Source:
         preset = need_preset("source", row.preset) if row.preset else None

@@ -51,18 +51,30 @@ class Summary(Struct, frozen=True, kw_only=True):
 
 @click.command()
 @click.option("--network", metavar="N", help="Only this network.")
+@click.option(
+    "--reason",
+    type=click.Choice([reason.word for reason in Reason if reason]),
+    help="Only this reason. What was refused for its sender may be forged, and is only tried when its reason is named.",
+)
 @since_option
 @click.option("--dry-run", is_flag=True, help="Only say what would change.")
 @as_json
 @takes_data
 def replay(
-    network: str | None, since_ms: int | None, dry_run: bool, settings: Settings, json_wanted: bool
+    network: str | None,
+    reason: str | None,
+    since_ms: int | None,
+    dry_run: bool,
+    settings: Settings,
+    json_wanted: bool,
 ) -> None:
     """Run held, unmatched and rejected postbacks through today's settings again, and show what changes.
 
     What it was first stays in the log.
     """
-    summary = visit(settings, lambda session: _replay(session, network, since_ms, dry_run))
+    asked: dict[str, Any] = Period(since_ms, None).stamps()
+    asked["reason"] = None if reason is None else Reason[reason.upper()].value
+    summary = visit(settings, lambda session: _replay(session, network, asked, dry_run))
     if json_wanted:
         print_json({**msgspec.to_builtins(summary), "dry_run": dry_run})
         return
@@ -74,12 +86,11 @@ def replay(
     click.echo(f"{len(summary.changed)} of {summary.tried} postbacks {verb}")
 
 
-async def _replay(session: Session, network: str | None, since_ms: int | None, dry_run: bool) -> Summary:
+async def _replay(session: Session, network: str | None, asked: dict[str, Any], dry_run: bool) -> Summary:
     catalog = await session.load()
     rulebook = Rulebook(catalog)
-    asked: dict[str, Any] = Period(since_ms, None).stamps()
     if network is not None:
-        asked["network"] = await _find_network(session, catalog, network)
+        asked = {**asked, "network": await _find_network(session, catalog, network)}
     (expected,) = await session.store.query("replayable_count", **asked)
     changed: list[Replayed] = []
     tried, after = 0, -1

@@ -15,9 +15,11 @@ import click
 from postbackd.cli.example import describe_example, find_example, is_empty, make_example
 from postbackd.cli.options import takes_settings
 from postbackd.cli.session import Session, is_served, visit
+from postbackd.core.client_address import read_ranges
 from postbackd.core.model import Catalog
+from postbackd.core.proxy_protocol import PROXY_UNKNOWN
 from postbackd.runtime import LOCK_NAME, run_certificates, run_deliver, run_ingest
-from postbackd.service_manager import ServiceManager, tell_while_serving
+from postbackd.service_manager import ServiceManager, reach, tell_while_serving
 from postbackd.settings import Settings, find_setting, list_settings
 from postbackd.settings_sources import CONFIG_VARIABLE
 from postbackd.store.base import StoreRefused, StoreUnavailable
@@ -48,7 +50,8 @@ def serve(example: bool, settings: Settings) -> int:
         catalog = visit(settings, lambda session: _prepare(session, example), create=True)
         _note_address(settings, base)
         words = _describe_start(settings, base, sockets, catalog if example else None)
-        supervisor = Supervisor(sockets, _as_arguments(settings), _as_environment(settings))
+        begin = _begin_of_proxies(settings, sockets["listen"])
+        supervisor = Supervisor(sockets, _as_arguments(settings), _as_environment(settings), begin)
         return supervisor.run(lambda: _say(words), beside=_roles_beside(settings, catalog))
 
 
@@ -182,6 +185,14 @@ def _listen(settings: Settings) -> _Sockets:
         return _Sockets(listen_on(addresses))
     except CannotListen as error:
         raise click.ClickException(str(error)) from error
+
+
+def _begin_of_proxies(settings: Settings, listening: socket.socket) -> bytes:
+    """What the supervisor's own connections begin with: they come from where the proxies may be."""
+    from_here, _ = reach(listening.getsockname())
+    if settings.proxy_protocol == "off" or from_here not in read_ranges(settings.trusted_proxies):
+        return b""
+    return PROXY_UNKNOWN
 
 
 def _address_of(listening: socket.socket) -> str:

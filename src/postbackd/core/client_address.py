@@ -75,6 +75,12 @@ def read_range(text: str) -> IPv4Network | IPv6Network:
     return found
 
 
+def write_range(text: str) -> str:
+    """A range in its usual spelling, without a length where it is one address.  Raises ``ValueError``."""
+    found = read_range(text)
+    return str(found.network_address if found.prefixlen == found.max_prefixlen else found)
+
+
 def read_ranges(text: str) -> AddressRanges:
     """Ranges separated by commas or spaces.  Raises ``ValueError``."""
     return AddressRanges(part for part in re.split(r"[,\s]+", text) if part)

@@ -13,6 +13,9 @@ from typing import NamedTuple
 
 from postbackd.core.client_address import read_address
 
+PROXY_UNKNOWN = b"PROXY UNKNOWN\r\n"
+"""The header of a connection that stands for nobody else."""
+
 _SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
 _V1 = b"PROXY "
 _LONGEST_V1 = 107

@@ -13,6 +13,9 @@ _BURST_S = 4
 """A bucket holds what comes in so many seconds: senders come in bursts, when they have waited or their queue runs
 again."""
 
+_ROUNDING_S = 1e-6
+"""The sums of many parts are not exact."""
+
 _SHARED = 1024
 _PAUSE_S = 1.0
 """Between two searches for buckets that are full again."""
@@ -39,7 +42,7 @@ class RateLimit:
             return self._take_shared(hash(key) % _SHARED, now)
         begins = now if full_at is None or full_at < now else full_at
         wait_s = begins + self._spacing_s - now - self._holds_s
-        if wait_s > 0:
+        if wait_s > _ROUNDING_S:
             return wait_s
         self._full_at[key] = begins + self._spacing_s
         return 0.0
@@ -47,7 +50,7 @@ class RateLimit:
     def _take_shared(self, place: int, now: float) -> float:
         begins = max(now, self._shared[place])
         wait_s = begins + self._spacing_s - now - self._holds_s
-        if wait_s > 0:
+        if wait_s > _ROUNDING_S:
             return wait_s
         self._shared[place] = begins + self._spacing_s
         return 0.0

@@ -14,11 +14,13 @@ from msgspec import Struct
 
 from postbackd.core.client_address import AddressRanges
 from postbackd.core.diagnosis import Reason
-from postbackd.core.senders import Senders
-from postbackd.core.signature import Signed, Verified, verify
+from postbackd.core.senders import Senders, modes
+from postbackd.core.signature import Signed, Verified, check_scheme, verify
 
 TOKEN_PARAMETER = "token"  # noqa: S105 - a name
 TOKEN_HEADER = b"x-postback-token"
+
+_DONE = {"observe": "observed", "enforce": "enforced"}
 
 OBSERVABLE = (
     Reason.TOKEN_MISSING,
@@ -134,3 +136,28 @@ def read_observed(observed: int | None) -> list[Reason]:
 def write_observed(reasons: Sequence[Reason]) -> int:
     """The bits of reasons."""
     return sum(_BITS[reason] for reason in reasons)
+
+
+def check_senders(senders: Senders) -> None:
+    """Raise ``ValueError`` when the ladder cannot be followed; says what to do."""
+    AddressRanges(senders.ips)
+    if senders.scheme is not None:
+        check_scheme(senders.scheme)
+    lacking = {
+        "token": not senders.tokens and "there is no token; make one with --token",
+        "ip": not senders.ips and "no address is allowed, so nobody could send; add one with --allow-ip",
+        "signature": (senders.scheme is None and "it is not said how it signs; choose it with --signature")
+        or (not senders.secrets and "there is no signing secret; give it with --secret"),
+    }
+    for step, mode in modes(senders).items():
+        if mode != "off" and lacking[step]:
+            raise ValueError(f"{step} cannot be {_DONE[mode]}: {lacking[step]}")
+    for kind, entries in (
+        ("key", senders.former_keys),
+        ("token", senders.tokens),
+        ("secret", senders.secrets),
+    ):
+        former = [one for one in entries if one.until_ms]
+        current = len(entries) - len(former)
+        if len(former) > 1 or current > 1 or (kind != "key" and former and not current):
+            raise ValueError(f"of each {kind} there is one current and at most one former")

@@ -14,6 +14,8 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
+from postbackd.core.senders import Scheme
+
 Kind = Literal["source", "network", "mmp", "tracker", "rtb"]
 Role = Literal["source", "network", "target"]
 
@@ -142,3 +144,34 @@ def find_preset(role: Role | None, id_or_name: str) -> Preset | None:
         if wanted in (preset.id, preset.name.casefold()) and (role is None or role in preset.roles):
             return preset
     return None
+
+
+class Signing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How one sender signs."""
+
+    id: str
+    """What people name it by; that of the network preset where there is one."""
+    name: str
+    scheme: Scheme
+    asks: dict[str, str] = {}
+    """What its postback URL needs beside our fields: parameter -> macro."""
+    notes: str
+    sources: tuple[str, ...]
+
+
+class _SigningFile(Struct):
+    about: str
+    checked: str
+    signatures: tuple[Signing, ...]
+
+
+@cache
+def load_signings() -> tuple[Signing, ...]:
+    """All known ways of signing, our own first."""
+    content = files(__name__).joinpath("signatures.json").read_bytes()
+    return msgspec.json.decode(content, type=_SigningFile).signatures
+
+
+def find_signing(id_: str) -> Signing | None:
+    """The way of signing of this id, in any case."""
+    return next((one for one in load_signings() if one.id == id_.strip().casefold()), None)

@@ -8,6 +8,7 @@ from typing import Any
 from postbackd.core.click_id import KeyRing, stamp_ms, write_stamp
 from postbackd.core.diagnosis import Reason
 from postbackd.core.model import Channel
+from postbackd.core.sender_rules import read_observed
 from postbackd.core.verdicts import Verdict
 from postbackd.reports.period import write_moment
 
@@ -17,8 +18,9 @@ _AS_SENT = ("type", "value", "currency", "transaction_id", "status", "time")
 def describe_row(row: Mapping[str, Any], keys: KeyRing) -> dict[str, Any]:
     """One row of the statements ``log``, ``postback`` … as a document.
 
-    ``sent`` holds the fields as the sender wrote them.  ``first_verdict`` and ``first_reason`` are there when a late
-    match or a replay has changed what became of the postback.
+    ``sent`` holds the fields as the sender wrote them; ``would_be_refused`` what observed steps found; ``sender`` the
+    network from which something came that is wrong with its sender.  ``first_verdict`` and ``first_reason`` are there
+    when a late match or a replay has changed what became of the postback.
     """
     reason = Reason(row["reason"])
     entry: dict[str, Any] = {
@@ -39,6 +41,10 @@ def describe_row(row: Mapping[str, Any], keys: KeyRing) -> dict[str, Any]:
         entry |= {"cause": reason.cause, "fix": reason.fix}
     if row["found_in"]:
         entry["found_in"] = row["found_in"]
+    if row["observed"]:
+        entry["would_be_refused"] = [found.word for found in read_observed(row["observed"])]
+    if row["sender"]:
+        entry["sender"] = row["sender"]
     if row["first_verdict"] is not None:
         entry["first_verdict"] = Verdict(row["first_verdict"]).word
         entry["first_reason"] = Reason(row["first_reason"]).word if row["first_reason"] else None
@@ -76,6 +82,10 @@ def _format_verdict(entry: Mapping[str, Any]) -> str:
     notes = [entry["reason"]] if entry["reason"] else []
     if "found_in" in entry:
         notes.append(f"found in {entry['found_in']}")
+    if "would_be_refused" in entry:
+        notes.append(f"would be refused: {', '.join(entry['would_be_refused'])}")
+    if "sender" in entry:
+        notes.append(f"from {entry['sender']}")
     if "first_verdict" in entry:
         first = (entry["first_verdict"], entry["first_reason"])
         notes.append(f"was {': '.join(word for word in first if word)}")

@@ -27,6 +27,7 @@ from postbackd.core.diagnosis import Reason
 from postbackd.core.histogram import percentile_us
 from postbackd.core.model import Channel
 from postbackd.core.money import MICROS, write_micros
+from postbackd.core.sender_rules import read_observed
 from postbackd.core.statuses import Status
 from postbackd.core.verdicts import FINAL, Verdict
 from postbackd.reports.delivery_figures import share, sum_up_deliveries
@@ -130,6 +131,9 @@ def summarise(
             "by_verdict": {verdict.word: verdicts.get(verdict.word, 0) for verdict in FINAL},
             "by_reason": _add_up(
                 (Reason(row["reason"]).word, row["count"]) for row in postbacks if row["reason"]
+            ),
+            "would_be_refused": _add_up(
+                (found.word, row["count"]) for row in postbacks for found in read_observed(row["observed"])
             ),
             "unmatched_by_reason": _add_up(
                 (Reason(row["reason"]).word, row["count"]) for row in postbacks if _lowers_match_rate(row)

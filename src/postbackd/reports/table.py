@@ -37,6 +37,10 @@ def format_report(report: dict[str, Any]) -> str:
     parts = [f"postbackd report, {span}", _format_totals(report)]
     if report["postbacks"]["by_reason"]:
         parts.append(_format_counts("reason", report["postbacks"]["by_reason"]))
+    if report["postbacks"]["would_be_refused"]:
+        parts.append(
+            _format_counts("sender would be refused (observed)", report["postbacks"]["would_be_refused"])
+        )
     if report["refusals"]:
         parts.append(_format_counts("refused at the door", report["refusals"]))
     if report["deliveries"]["total"]:

@@ -295,6 +295,8 @@ def _format_event(event: Mapping[str, Any]) -> str:
     line = format_row(event)
     if event["reason"]:
         line += f"\n      cause: {event['cause']}\n      fix: {event['fix']}"
+    for word in event.get("would_be_refused", ()):
+        line += f"\n      would be refused: {Reason[word.upper()].cause} {Reason[word.upper()].fix}"
     if "found_in" in event and event["network"]:
         line += f"\n      found in {event['found_in']}; run: {mapping_command(event['network'], event['found_in'])}"
     return line

@@ -34,6 +34,7 @@ WHERE p.request_id >= :since AND p.request_id < :until AND p.request_id > :after
   AND (CAST(:reason AS INTEGER) IS NULL OR p.reason = CAST(:reason AS INTEGER))
   AND (CAST(:network AS INTEGER) IS NULL OR p.network = CAST(:network AS INTEGER))
   AND (CAST(:click_text AS TEXT) IS NULL OR p.click_text = CAST(:click_text AS TEXT))
+  AND (CAST(:observed AS INTEGER) IS NULL OR p.observed & CAST(:observed AS INTEGER) <> 0)
 """
 
 _REPLAYABLE = """
@@ -51,6 +52,7 @@ _LOG_DEFAULTS: Mapping[str, Any] = {
     "reason": None,
     "network": None,
     "click_text": None,
+    "observed": None,
     "limit": 100,
 }
 
@@ -288,6 +290,13 @@ _PIECES: Mapping[str, Statement] = {
         "SELECT count(*) AS count, min(request_id) AS request_id FROM outbox",
         {},
     ),
+    "observed_senders": Statement(
+        "Postbacks that observed steps would have refused, by network and sender, most first.",
+        "SELECT p.network, p.observed, p.sender, count(*) AS count FROM postbacks AS p "
+        "WHERE p.request_id >= :since AND p.request_id < :until AND p.observed > 0 "
+        "GROUP BY p.network, p.observed, p.sender ORDER BY count(*) DESC, p.observed, p.sender LIMIT :limit",
+        {**_ALL_TIME, "limit": 1000},
+    ),
     "target_states": Statement(
         "Targets that are not served as usual.",
         "SELECT s.target, t.name AS target_name, s.state, s.since_ms, s.until_ms, s.reason FROM target_states AS s "
@@ -378,13 +387,13 @@ def _report_statements() -> Mapping[str, Statement]:
             )
         if grouping.postbacks is not None:
             made[f"postbacks_by_{by}"] = Statement(
-                f"Postbacks by {by}, verdict and reason.",
-                f"SELECT {grouping.postbacks} AS key, p.verdict, p.reason, count(*) AS count, "
+                f"Postbacks by {by}, verdict, reason and what was observed of the sender.",
+                f"SELECT {grouping.postbacks} AS key, p.verdict, p.reason, p.observed, count(*) AS count, "
                 "CAST(sum(p.bytes) AS BIGINT) AS bytes, "
                 "count(*) FILTER (WHERE p.bytes < 200) AS under_200, "
                 "count(*) FILTER (WHERE p.parameters > 10) AS over_10, "
                 f"count(p.click_id) AS with_click FROM postbacks AS p {grouping.joins[1]} "
-                "WHERE p.request_id >= :since AND p.request_id < :until GROUP BY 1, 2, 3",
+                "WHERE p.request_id >= :since AND p.request_id < :until GROUP BY 1, 2, 3, 4",
                 _ALL_TIME,
             )
         if grouping.conversions is not None:

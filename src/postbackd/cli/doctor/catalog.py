@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from postbackd.cli.doctor.senders import look_at_senders
 from postbackd.cli.session import Session
 from postbackd.core.conditions import ConditionError, compile_condition
 from postbackd.core.diagnosis import Reason
@@ -15,6 +16,7 @@ from postbackd.reports.period import Period
 from postbackd.reports.report import HEALTHY_MATCH_RATE, build_report
 from postbackd.reports.table import percent
 from postbackd.reports.why import mapping_command
+from postbackd.runtime import open_secrets
 
 _ENOUGH_POSTBACKS = 20
 """With fewer a match rate says nothing yet."""
@@ -26,6 +28,7 @@ async def look_at_catalog(session: Session, catalog: Catalog) -> list[Finding]:
     findings += [check_matching(group) for group in groups if _says_something(group)]
     for group in groups:
         findings += await _look_at_mapping(session, catalog, group)
+    findings += await look_at_senders(session, catalog.networks, open_secrets(session.settings))
     if catalog.rules:
         findings.append(check_rules(catalog))
     return findings
