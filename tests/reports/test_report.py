@@ -24,7 +24,9 @@ DAY_ONE_MS = read_moment("2026-03-01", 0)
 DAY_TWO_MS = read_moment("2026-03-02", 0)
 
 CATALOG = """
-INSERT INTO networks (id, name, key, removed_ms) VALUES (1, 'N', 'k', NULL), (2, 'M', 'l', 5);
+INSERT INTO networks (id, name, key, currency, dedup, strict, answer, fields, types, statuses, removed_ms)
+VALUES (1, 'N', 'k', 'USD', 'ignore', 0, 'json', '{}', '[]', '{}', NULL),
+       (2, 'M', 'l', 'USD', 'ignore', 0, 'json', '{}', '[]', '{}', 5);
 INSERT INTO sources VALUES (1, 'S', NULL, '{}', NULL);
 INSERT INTO offers VALUES (1, 'O', 1, 'https://x.example/', 0, 1000, NULL), (2, 'P', 2, 'https://x.example/', 0, 9, 5);
 INSERT INTO campaigns VALUES (1, 'C', 'c', 1, '[[1,1]]', NULL);
