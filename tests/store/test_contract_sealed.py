@@ -87,6 +87,7 @@ def network(name: str, key: str) -> Network:
 def test_a_new_database_is_sealed_from_its_beginning_and_reads_as_if_it_were_not(box: Box) -> None:
     store = box.open(box.sealer())
     saved = box.run(store.save(network("N", "k" * 26)))
+    assert isinstance(saved, Network)
     assert saved.key == "k" * 26
     catalog = box.run(store.load_catalog())
     assert [one.key for one in catalog.networks] == ["k" * 26]
