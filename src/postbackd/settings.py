@@ -193,9 +193,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     secret_key: Annotated[
         str | None,
         Meta(
-            description="Key (32 bytes in base64) that seals the secrets of targets. Give the same to every process; "
-            "not set: the file secret.key in the data directory, made when it is first needed.",
-            extra={"secret": True},
+            description="Key (32 bytes in base64) that seals what is secret in the database; while it is changed "
+            "several, separated by commas, the newest first. Give the same to every process; not set: the file "
+            "secret.key in the data directory, made when it is first needed.",
+            extra={"secret": True, "list": True},
         ),
     ] = None
     deliver_ranges: Annotated[

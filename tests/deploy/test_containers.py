@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from postbackd.sealing import read_keys
+from postbackd.settings_sources import load_settings
 from tests.deploy.fronts import check, lay_nginx
 from tests.deploy.tools import DEPLOY, ROOT, need, run
 from tests.trust.server import Server, free_port
@@ -124,8 +126,34 @@ def test_images_are_pinned_and_secrets_are_not_written_down(name: str) -> None:
     text = (DOCKER / name).read_text()
     for image in re.findall(r"^ +image: (\S+)", text, flags=re.MULTILINE):
         assert re.fullmatch(r"\w+:\d+\.\d+(\.\d+)?(-\w+)?", image), image
-    assert "PASSWORD" not in text
+    assert re.findall(r"PASSWORD(?!_FILE: /run/secrets/)", text) == []
     assert "postgresql://" not in text
+
+
+def test_the_secrets_are_made_once_and_are_what_the_program_and_the_database_take(tmp_path: Path) -> None:
+    shutil.copytree(DOCKER, tmp_path / "docker")
+    made = tmp_path / "docker" / "secrets"
+    assert run(str(tmp_path / "docker" / "make-secrets.sh")).returncode == 0
+    first = {path.name: path.read_text() for path in made.iterdir()}
+    assert run(str(tmp_path / "docker" / "make-secrets.sh")).returncode == 0
+    assert {path.name: path.read_text() for path in made.iterdir()} == first
+    assert made.stat().st_mode & 0o777 == 0o700
+    environment = {
+        "POSTBACKD_STORE_FILE": str(made / "store"),
+        "POSTBACKD_SECRET_KEY_FILE": str(made / "secret_key"),
+    }
+    settings = load_settings({}, environment)
+    password = first["database_password"].strip()
+    assert settings.store == f"postgresql://postbackd:{password}@postgres/postbackd"
+    assert settings.secret_key is not None
+    assert len(read_keys(settings.secret_key, "secret_key")) == 1
+
+
+def test_what_holds_secrets_is_mounted_and_never_part_of_the_repository(tmp_path: Path) -> None:
+    text = parsed("compose.cluster.yml", tmp_path)
+    for name in ("store", "secret_key", "database_password"):
+        assert f"secrets/{name}" in text
+    assert "/secrets/" in (DOCKER / ".gitignore").read_text().splitlines()
 
 
 @pytest.mark.parametrize("name", COMPOSE)

@@ -66,6 +66,45 @@ def test_systemd_would_have_complained_of_a_setting_that_it_does_not_know(tmp_pa
     assert "ProtectSystems" in done.stdout
 
 
+@pytest.mark.parametrize(
+    "name", ["postbackd.service", "postbackd-ingest@8080.service", "postbackd-deliver.service"]
+)
+def test_systemd_accepts_the_credentials_beside_every_unit(name: str, tmp_path: Path) -> None:
+    directory = lay(tmp_path)
+    drop_in = directory / f"{name}.d"
+    drop_in.mkdir()
+    (directory / "credentials.conf").rename(drop_in / "credentials.conf")
+    done = run(need("systemd-analyze"), "verify", str(directory / name))
+    assert (done.returncode, done.stdout) == (0, "")
+    text = (drop_in / "credentials.conf").read_text()
+    (drop_in / "credentials.conf").write_text(text.replace("LoadCredential=store", "LoadCredentials=store"))
+    assert "LoadCredentials" in run(need("systemd-analyze"), "verify", str(directory / name)).stdout
+
+
+def test_the_files_that_the_credentials_become_are_enough_to_start_the_program(tmp_path: Path) -> None:
+    """As systemd lays them: one file a credential, readable by the unit alone."""
+    lines = [
+        line
+        for line in (UNITS / "credentials.conf").read_text().splitlines()
+        if line.startswith("Environment=")
+    ]
+    named = dict(re.findall(r"(POSTBACKD_\w+_FILE)=%d/([\w-]+)", lines[0]))
+    assert set(named) == {"POSTBACKD_STORE_FILE", "POSTBACKD_SECRET_KEY_FILE"}
+    credentials = re.findall(
+        r"^LoadCredential=([\w-]+):", (UNITS / "credentials.conf").read_text(), re.MULTILINE
+    )
+    assert sorted(credentials) == sorted(named.values())
+    path = tmp_path / named["POSTBACKD_SECRET_KEY_FILE"]
+    path.write_text("MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=\n")
+    path.chmod(0o400)
+    data = tmp_path / "data"
+    with Server(data, env={"POSTBACKD_SECRET_KEY_FILE": str(path)}) as server:
+        for pid in (server.pid, *server.ingest_pids()):
+            assert b"MDEyMzQ1" not in Path(f"/proc/{pid}/cmdline").read_bytes()
+    assert not (data / "secret.key").exists()
+    assert (data / "postbackd.db").exists()
+
+
 @pytest.mark.parametrize("name", SERVICES)
 def test_the_services_are_hardly_exposed(name: str, tmp_path: Path) -> None:
     unit = lay(tmp_path) / name.replace("@.", "@8080.")
@@ -114,6 +153,7 @@ def test_the_settings_that_the_files_name_exist() -> None:
     from postbackd.settings import list_settings
 
     known = {setting.variable for setting in list_settings()}
+    known |= {setting.file_variable for setting in list_settings() if setting.secret}
     for path in shipped():
         assert set(re.findall(r"\bPOSTBACKD_[A-Z_]+\b", path.read_text())) <= known, path.name
 
