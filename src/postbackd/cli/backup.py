@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
+import sys
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -273,5 +275,6 @@ def _saying() -> Iterator[None]:
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # ends as Ctrl-C does: tidied up
     with _saying():
         return asyncio.run(work)

@@ -25,6 +25,9 @@ _AGAIN_S = 600.0
 
 _HOUR_MS = 3_600_000
 
+_END_WITHIN_S = 2.0
+"""A server that stops gives a backup so long to remove what it has begun; else the next one does."""
+
 
 class BackupSchedule:
     """When to make a backup, and the making."""
@@ -78,7 +81,7 @@ class BackupSchedule:
         try:
             _, errors = await process.communicate()
         except asyncio.CancelledError:
-            process.terminate()
+            await _end(process)
             raise
         if process.returncode == 0:
             forget_failure(self._data)
@@ -90,3 +93,12 @@ class BackupSchedule:
     def _shout(self, reason: str) -> None:
         log.error("NO BACKUP WAS MADE: %s", reason)
         note_failure(self._data, self._now_ms(), reason)
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    process.terminate()
+    try:
+        await asyncio.wait_for(process.communicate(), _END_WITHIN_S)
+    except TimeoutError:
+        process.kill()
+        await process.communicate()
