@@ -183,7 +183,7 @@ def running(directory: Path, issuer: Issuer | None = None) -> Iterator[tuple[Scr
     directory.mkdir(parents=True, exist_ok=True)
     issuer = issuer or Issuer()
     scripted = Scripted(issuer)
-    chain, key = issuer.make("localhost")
+    chain, key = issuer.make("localhost", life_s=3900 * DAY_S)
     (directory / "authority.pem").write_bytes(key + chain)
     (directory / "root.pem").write_bytes(issuer.root)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -7,6 +7,7 @@ import json
 import re
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -334,6 +335,44 @@ def test_documents_that_are_damaged_are_made_anew_but_a_certificate_is_not_throw
     assert len(desk.scripted.orders) == 1
     assert desk.trouble is not None
     assert "damaged" in desk.trouble.what
+
+
+def test_an_order_whose_certificate_was_saved_before_its_keeper_was_killed_is_not_gone_on_with(
+    desk: Desk,
+) -> None:
+    kept: list[bytes] = []
+
+    def keep() -> None:
+        kept[:] = [(desk.directory / "order.json").read_bytes()]
+
+    desk.scripted.faults["certificate"] = keep
+    desk.turn()
+    (desk.directory / "order.json").write_bytes(kept[0])
+    desk.ahead_ms = int(61 * DAY_S * 1000)
+    desk.scripted.age_s = -61 * DAY_S
+    desk.turn()
+    assert len(desk.scripted.orders) == 2
+    assert desk.trouble is None
+
+
+def test_one_order_that_failed_while_nobody_looked_is_followed_by_another_at_once_and_a_second_is_a_failure(
+    desk: Desk,
+) -> None:
+    class Killed(BaseException):
+        """As good as a signal: nothing is noted."""
+
+    for _ in range(3):
+
+        async def killed(seconds: float) -> None:
+            desk.scripted.status[next(reversed(desk.scripted.status))] = "invalid"
+            raise Killed
+
+        keeper = desk.keeper()
+        keeper._sleep = killed
+        with suppress(Killed):
+            desk.turn(keeper)
+    assert len(desk.scripted.orders) == 2
+    assert desk.trouble is not None
 
 
 # --- several --------------------------------------------------------------------------------------------------------

@@ -105,6 +105,7 @@ _PACKAGES = {
     "losetup": "mount",
     "mkfs.ext4": "e2fsprogs",
     "nginx": "nginx-light",
+    "pebble-challtestsrv": "pebble",
     "umount": "mount",
 }
 """Debian's package of a program, where it has another name."""

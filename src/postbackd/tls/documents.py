@@ -55,6 +55,8 @@ class OrderDocument(Struct, frozen=True):
     key: str
     """PEM, of the certificate to come."""
     url: str | None = None
+    lost: int = 0
+    """Orders before it that had come to nothing when a process that was killed was followed by another."""
 
     def is_for(self, plan: Plan) -> bool:
         return self.directory == plan.directory and sorted(self.domains) == sorted(plan.domains)

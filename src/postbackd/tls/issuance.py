@@ -13,7 +13,15 @@ from typing import Any
 
 import msgspec
 
-from postbackd.core.acme_steps import Problem, Step, challenge_to_answer, next_step, poll_pause_s
+from postbackd.core.acme_steps import (
+    Kind,
+    Problem,
+    Step,
+    challenge_to_answer,
+    kind_of,
+    next_step,
+    poll_pause_s,
+)
 from postbackd.core.certificates import missing_names
 from postbackd.store.failpoints import pass_failpoint
 from postbackd.store.shelf import NotHeld, Shelf
@@ -82,6 +90,10 @@ class Issuance:
         except _OrderLost as lost:
             await self._forget_order()
             raise lost.__cause__ or AuthorityAway("the order came to nothing") from None
+        except Refused as refused:
+            if kind_of(refused.problem) not in (Kind.AWAY, Kind.LIMITED):
+                await self._forget_order()  # it would be refused the same way again
+            raise
 
     # --- account ------------------------------------------------------------------------------------------------
 
@@ -110,18 +122,27 @@ class Issuance:
 
     async def _open_order(self, authority: Authority, replaces: str) -> OrderDocument:
         document = await load_document(self._shelf, ORDER, OrderDocument)
-        if document is not None and document.is_for(self._plan) and document.url is not None:
-            if await self._is_known(authority, document.url):
-                return document
+        if document is not None and await self._is_done(document):
             document = None
+        lost = 0
+        if document is not None and document.is_for(self._plan) and document.url is not None:
+            # A validation fails when we are killed meanwhile.  That is worth another order at once, but only one: a
+            # process that is killed again and again must not use up what the authority bears.
+            if document.lost or await self._is_known(authority, document.url):
+                return document
+            document, lost = None, 1
         if document is None or not document.is_for(self._plan):
-            document = OrderDocument(self._plan.directory, list(self._plan.domains), make_key())
+            document = OrderDocument(self._plan.directory, list(self._plan.domains), make_key(), lost=lost)
             await self._save(ORDER, document)
         url = await _order(authority, self._plan.domains, replaces)
         pass_failpoint("acme_ordered")
         document = msgspec.structs.replace(document, url=url)
         await self._save(ORDER, document)
         return document
+
+    async def _is_done(self, document: OrderDocument) -> bool:
+        """Whether its certificate is on the shelf: whoever put it there was killed before the order was forgotten."""
+        return document.key.encode("ascii") in (await self._shelf.load(CERTIFICATE) or b"")
 
     async def _is_known(self, authority: Authority, url: str) -> bool:
         """Whether the authority still knows the order and it may come to something."""

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from postbackd.core.acme_steps import CLOCK_PAUSE_S, Kind, Problem, advice, kind_of, pause_s
-from postbackd.core.certificates import clock_is_wrong, is_due, look_again_ms
+from postbackd.core.certificates import clock_is_wrong, is_due, look_again_ms, renew_at_ms
 from postbackd.store.base import StoreUnavailable
 from postbackd.store.shelf import NotHeld, Shelf
 from postbackd.tls.authority import Authority, Refused
@@ -97,7 +97,7 @@ class Keeper:
             return min(REST_S if held else LOOK_S, max(0.2, (trouble.next_ms - now) / 1000))
         renewal = await self._look_at_suggestion(held, now)
         if not self._wanted(held, renewal, now):
-            return REST_S
+            return self._rest_s(held, renewal, now)
         if not await self._shelf.hold():
             return LOOK_S
         try:
@@ -115,6 +115,13 @@ class Keeper:
             return True
         window = renewal.window if renewal is not None else None
         return is_due(held.pair.term, self._plan.domains, window, held.pair.draw, now)
+
+    def _rest_s(self, held: Held | None, renewal: Renewal | None, now: int) -> float:
+        """Until it is time to renew, but not for long: a clock may be set, and settings of other nodes may change."""
+        assert held is not None
+        window = renewal.window if renewal is not None else None
+        left_s = (renew_at_ms(held.pair.term, window, held.pair.draw) - now) / 1000
+        return min(REST_S, max(left_s, 0.2))
 
     # --- the authority's suggestion -------------------------------------------------------------------------------
 
@@ -192,10 +199,6 @@ class Keeper:
         trouble = Trouble(
             kind, what, fix, failures, now, next_ms, self._plan.directory, list(self._plan.domains)
         )
-        log.error(
-            "no certificate for %s: %s. What to do: %s. Tried again at %s",
-            ", ".join(self._plan.domains), what, fix, _moment(next_ms),
-        )  # fmt: skip
         self._unsaved = trouble
         try:
             if await self._shelf.hold():
@@ -205,6 +208,10 @@ class Keeper:
             log.warning("the failure could not be noted: %s", error)
         finally:
             await self._let_go()
+        log.error(
+            "no certificate for %s: %s. What to do: %s. Tried again at %s",
+            ", ".join(self._plan.domains), what, fix, _moment(next_ms),
+        )  # fmt: skip
 
     async def _let_go(self) -> None:
         try:

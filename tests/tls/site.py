@@ -1,0 +1,132 @@
+"""A server that speaks https, and clients that look closely."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import socket
+import ssl
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+from tests.trust.server import Server, clean_environment, free_port, wait_until
+
+PATIENCE_S = 20.0
+
+
+class Site(Server):
+    """``postbackd serve`` with its three ports on loopback."""
+
+    def __init__(
+        self,
+        data_dir: Path,
+        options: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        role: str = "serve",
+        http_port: int | None = None,
+        prefix: Sequence[str] = (),
+    ) -> None:
+        """``options``: of TLS, such as ``--cert``; ``http_port``: where the authority looks."""
+        super().__init__(data_dir, env=env, role=role, prefix=prefix)
+        self.options = list(options)
+        self.https_port = free_port()
+        self.http_port = http_port or free_port()
+
+    def launch(self) -> None:
+        """As ``Server.launch``, with the ports for https and http."""
+        command = [*self.prefix, sys.executable, "-m", "postbackd", self.role, "--data", str(self.data_dir)]
+        command += ["--listen", f"127.0.0.1:{self.port}", "--https-listen", f"127.0.0.1:{self.https_port}"]
+        command += ["--http-listen", f"127.0.0.1:{self.http_port}", *self.options]
+        with self.stderr_path.open("ab") as errors:
+            self._process = subprocess.Popen(
+                command,
+                env=clean_environment(self.env),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                start_new_session=True,
+            )
+
+    def __enter__(self) -> Site:
+        self.start()
+        return self
+
+    @property
+    def errors(self) -> str:
+        """Everything on standard error."""
+        return self.stderr_path.read_text() if self.stderr_path.exists() else ""
+
+    def wait_said(self, words: str, deadline_s: float = PATIENCE_S) -> float:
+        """Wait until it was said on standard error."""
+        return wait_until(lambda: words in self.errors, deadline_s, f"{words!r} on standard error")
+
+    def shown(self, name: str = "a.example") -> str:
+        """The fingerprint of the certificate that a new connection is shown; empty: the handshake is refused."""
+        try:
+            with Visitor(self.https_port, name) as visitor:
+                return visitor.fingerprint
+        except OSError:
+            return ""
+
+    def wait_shown(self, is_it: str | None = None, deadline_s: float = PATIENCE_S) -> str:
+        """Wait for this certificate, or for any."""
+        wait_until(
+            lambda: self.shown() == is_it if is_it else self.shown(),
+            deadline_s,
+            "the certificate on a connection",
+        )
+        return self.shown()
+
+    def ask_plain(self, path: str, method: str = "GET") -> tuple[int, dict[str, str], bytes]:
+        """Status, headers and body of a request to the port for plain http."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.http_port, timeout=PATIENCE_S)
+        try:
+            connection.request(method, path)
+            answer = connection.getresponse()
+            return answer.status, dict(answer.getheaders()), answer.read()
+        finally:
+            connection.close()
+
+
+class Visitor:
+    """A connection over TLS that stays open."""
+
+    def __init__(self, port: int, name: str = "a.example", trust: Path | None = None) -> None:
+        """``trust``: file of the authorities to trust; none: any certificate will do."""
+        if trust is None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        else:
+            context = ssl.create_default_context(cafile=str(trust))
+        plain = socket.create_connection(("127.0.0.1", port), PATIENCE_S)
+        try:
+            self._socket = context.wrap_socket(plain, server_hostname=name)
+        except BaseException:
+            plain.close()
+            raise
+        self.version = self._socket.version()
+        self.fingerprint = hashlib.sha256(self._socket.getpeercert(binary_form=True) or b"").hexdigest()
+
+    def ask(self, path: str = "/healthz") -> tuple[int, bytes]:
+        """Status and body of one request on this connection."""
+        self._socket.sendall(f"GET {path} HTTP/1.1\r\nHost: a.example\r\n\r\n".encode())
+        answer = http.client.HTTPResponse(self._socket)
+        answer.begin()
+        return answer.status, answer.read()
+
+    def ask_json(self, path: str) -> dict[str, str]:
+        document: dict[str, str] = json.loads(self.ask(path)[1])
+        return document
+
+    def __enter__(self) -> Visitor:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._socket.close()
