@@ -13,10 +13,10 @@ from postbackd.backup.files import BackupFile, Failure, name_at
 from postbackd.cli.doctor.backups import BackupFacts, check_backups
 from postbackd.cli.doctor.clock import check_drift, check_newest
 from postbackd.cli.doctor.files import Disk, check_disk, growth_of
-from postbackd.cli.doctor.finding import Finding
 from postbackd.cli.doctor.invariants import check_counted, check_queued, check_received
 from postbackd.cli.doctor.versions import check_python, check_sqlite
 from postbackd.core.click_id import first_stamp_at
+from postbackd.core.finding import Finding
 from postbackd.core.verdicts import Verdict
 from tests.cli.conftest import Run
 from tests.cli.test_doctor import add_postbacks, findings_of
