@@ -22,6 +22,7 @@ from postbackd.sealing import Sealer, SealError, find_sealer
 from postbackd.settings import Settings
 from postbackd.settings_values import read_address
 from postbackd.store.base import StoreRefused, StoreUnavailable
+from postbackd.store.sealed import CERTIFICATE
 from postbackd.store.shelf import FileShelf, Shelf
 from postbackd.tls.call import Caller
 from postbackd.tls.documents import TROUBLE, Plan
@@ -161,13 +162,13 @@ class _Seal:
 
     def seal(self, secret: str) -> str:
         try:
-            return self._find(create=True).seal(secret)
+            return self._find(create=True).seal(secret, CERTIFICATE)
         except SealError as error:
             raise StoreUnavailable(str(error)) from error
 
     def open(self, sealed: str) -> str:
         try:
-            return self._find(create=False).open(sealed)
+            return self._find(create=False).open(sealed, CERTIFICATE)
         except SealError as error:
             raise ValueError(str(error)) from error
 

@@ -33,6 +33,7 @@ from postbackd.ingest.spool import Spool, SpoolOfAnother
 from postbackd.sealing import KeptSealer, SealError
 from postbackd.settings import Settings, find_setting
 from postbackd.store.base import Store, StoreNotReached, StoreRefused
+from postbackd.store.sealed import SENDER_SECRET, TARGET
 from postbackd.store.sqlite import SqliteStore
 from postbackd.store.sqlite_file import unsafe_sync
 from postbackd.upkeep.checkpoints import keep_log_short
@@ -234,7 +235,7 @@ def _build_entrance(settings: Settings) -> Entrance:
         proxies,
         RateLimit(settings.rate_per_key) if settings.rate_per_key else None,
         RateLimit(settings.rate_per_prefix) if settings.rate_per_prefix else None,
-        open_secrets(settings),
+        open_secrets(settings, SENDER_SECRET),
     )
 
 
@@ -352,7 +353,7 @@ async def _deliver(settings: Settings, ready: Callable[[], None], lifeline: int 
         store.sync_beside()  # the front door need not wait for our syncs
     client = Client(read_allowed(settings.deliver_ranges, settings.deliver_ports))
     try:
-        deliverer = Deliverer(store, client.send, open_secrets(settings), random)
+        deliverer = Deliverer(store, client.send, open_secrets(settings, TARGET), random)
         tending = asyncio.create_task(_tend_unserved(store, settings))
         running = asyncio.create_task(deliverer.run(alone=settings.store is None))
         ready()
@@ -367,13 +368,13 @@ async def _deliver(settings: Settings, ready: Callable[[], None], lifeline: int 
         await store.close()
 
 
-def open_secrets(settings: Settings) -> Callable[[str], str]:
-    """Opens sealed secrets; the key is looked for when the first one is met."""
+def open_secrets(settings: Settings, purpose: str) -> Callable[[str], str]:
+    """Opens what was sealed for a purpose; the key is looked for when the first one is met."""
     sealer = _keep_sealer(settings)
 
     def open_secret(sealed: str) -> str:
         try:
-            return sealer.open(sealed)
+            return sealer.open(sealed, purpose)
         except SealError as error:  # of one target or network: the others are served
             raise ValueError(str(error)) from error
 

@@ -11,6 +11,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 
 from postbackd.core.sender_rules import hash_token
@@ -267,15 +268,16 @@ def test_a_line_for_fields_needs_the_fields(run: Run) -> None:
 def test_the_doctor_says_what_is_only_observed_and_what_cannot_be_opened(filled: Run, data: Path) -> None:
     filled("network", "set", "TUNE", "--signature", "hmac")
 
-    def lines() -> list[dict[str, Any]]:
-        ran = filled("doctor", "--json", code=1 if not (data / "secret.key").exists() else 0)
+    def lines(code: int) -> list[dict[str, Any]]:
+        ran = filled("doctor", "--json", code=code)
         return [line for line in json.loads(ran.out) if line["check"] == "senders of TUNE"]
 
-    (line,) = lines()
+    (line,) = lines(0)
     assert line["ok"]
     assert "network set TUNE --enforce signature" in line["fix"]
-    (data / "secret.key").unlink()
-    assert [line["ok"] for line in lines()] == [False, True]
+    with apsw.Connection(str(data / "postbackd.db")) as db:
+        db.execute("UPDATE networks SET senders = json_set(senders, '$.secrets[0].sealed', '2.AAAA')")
+    assert [line["ok"] for line in lines(1)] == [False, True]
 
 
 def test_an_exported_file_is_toml(run: Run) -> None:

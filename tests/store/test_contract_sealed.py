@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from msgspec.structs import replace
 
 from postbackd.core.model import Network, Target
+from postbackd.core.senders import FormerKey, Secret, Senders
 from postbackd.sealing import KEY_NAME, KeptSealer, SealError, make_key, read_key_file, replace_key_file
 from postbackd.store.base import CatalogConflict, Store, StoreRefused
 from postbackd.store.postgres import PostgresStore
+from postbackd.store.sealed import SENDER_SECRET
 from postbackd.store.sqlite import SqliteStore
 from tests.postgres_server import VERSIONS, emptied_database
 
@@ -58,6 +61,10 @@ class Box:
             f"SELECT value FROM {table} WHERE name = 'privacy_key'",
         )
         return [self._bytes(row) for question in questions for row in self._ask(store, question)]
+
+    def stored_senders(self, store: Store) -> list[str]:
+        """Who may send, as it lies in the database."""
+        return [str(value) for value in self._ask(store, "SELECT senders FROM networks")]
 
     def _ask(self, store: Any, sql: str) -> list[Any]:
         if self._version:
@@ -191,6 +198,28 @@ def test_every_secret_is_sealed_anew_with_the_newest_key(box: Box) -> None:
     assert fresh.open(values["target", "Gone", "C"]) == "c"
     assert fresh.open(values["endpoint key", "N", ""], "endpoint key") == "k" * 26
     assert box.run(box.open(fresh).load_catalog()).networks[0].key == "k" * 26
+
+
+def test_what_a_network_is_told_apart_by_is_sealed_too_and_changes_its_key_with_the_rest(box: Box) -> None:
+    sealer = box.sealer()
+    store = box.open(sealer)
+    senders = Senders(
+        former_keys=(FormerKey("f" * 26, 1_900_000_000_000),),
+        secrets=(Secret(sealer.seal("new", SENDER_SECRET)), Secret(sealer.seal("old", SENDER_SECRET), 1)),
+    )
+    box.run(store.save(replace(network("N", "k" * 26), senders=senders)))
+    (kept,) = box.stored_senders(store)
+    assert "f" * 26 not in kept
+    assert box.run(store.load_catalog()).networks[0].senders == senders
+    new = make_key()
+    replace_key_file(box.directory / KEY_NAME, [new, *read_key_file(box.directory / KEY_NAME, create=False)])
+    assert box.run(store.seal_all()) == 6
+    replace_key_file(box.directory / KEY_NAME, [new])
+    fresh = box.sealer()
+    (found,) = box.run(box.open(fresh).load_catalog()).networks
+    assert found.senders.former_keys == senders.former_keys
+    assert [fresh.open(secret.sealed, SENDER_SECRET) for secret in found.senders.secrets] == ["new", "old"]
+    assert {one.purpose for one in box.run(store.list_sealed()) if one.sealed is None} == set()
 
 
 def test_what_does_not_open_leaves_everything_as_it_was(box: Box) -> None:

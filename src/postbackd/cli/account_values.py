@@ -16,6 +16,7 @@ from postbackd.core.shipping import WEBHOOK
 from postbackd.core.webhooks import OLD_SECRET, SECRET, read_secret, write_secret
 from postbackd.sealing import KEY_NAME, SealError, find_sealer
 from postbackd.settings import Settings
+from postbackd.store.sealed import TARGET
 
 _LONGEST_VALUE = 8192
 _SECRET_BYTES = 32
@@ -77,13 +78,13 @@ def check_values(values: Mapping[str, str], kind: str) -> None:
                 raise click.UsageError(f"--account {name}: {error}") from error
 
 
-def seal_values(values: Mapping[str, str], settings: Settings) -> dict[str, str]:
+def seal_values(values: Mapping[str, str], settings: Settings, purpose: str = TARGET) -> dict[str, str]:
     """The values as they are stored.  The key is made when there is none.  Raises ``ClickException``."""
     if not values:
         return {}
     try:
         sealer = find_sealer(settings.secret_key, Path(settings.data), create=True)
-        sealed = {name: sealer.seal(value) for name, value in values.items()}
+        sealed = {name: sealer.seal(value, purpose) for name, value in values.items()}
     except SealError as error:
         raise click.ClickException(str(error)) from error
     if settings.store is not None and settings.secret_key is None:

@@ -22,6 +22,7 @@ from postbackd.core.signature import HEADER, Signed, sign
 from postbackd.reports.period import write_moment
 from postbackd.runtime import open_secrets
 from postbackd.settings import Settings
+from postbackd.store.sealed import SENDER_SECRET
 
 WHAT = ("key", "token", "secret")
 
@@ -182,7 +183,7 @@ def _curl(entry: Network, settings: Settings, query: str, body: str, as_paramete
     path, method = f"/p/{entry.key}", "POST" if body else "GET"
     if scheme is not None:
         try:
-            secret = open_secrets(settings)(entry.senders.secrets[0].sealed)
+            secret = open_secrets(settings, SENDER_SECRET)(entry.senders.secrets[0].sealed)
         except ValueError as error:
             raise click.ClickException(str(error)) from error
         time_text = str(now_ms() // 1000) if scheme.kind == "request" else ""

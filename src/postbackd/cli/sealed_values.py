@@ -12,7 +12,7 @@ from postbackd.core.finding import Finding
 from postbackd.sealing import KEY_NAME, Sealer, SealError, find_sealer
 from postbackd.settings import Settings
 from postbackd.store.base import SealedValue
-from postbackd.store.sealed import TARGET
+from postbackd.store.sealed import ENDPOINT_KEY, PRIVACY_KEY, SIGNING_KEY, TARGET
 
 OPENS, OLDER, CLEAR, CLOSED = "opens", "opens with an older key", "in clear", "does not open"
 """States of a secret."""
@@ -60,6 +60,8 @@ def _check(value: SealedValue, sealer: Sealer) -> Checked:
 KEYS = "sealed keys"
 """The check of what nothing works without: endpoint keys, and the keys of click ids."""
 
+_KEY_PURPOSES = (ENDPOINT_KEY, SIGNING_KEY, PRIVACY_KEY)
+
 
 def look_at_secrets(values: Sequence[SealedValue], settings: Settings) -> list[Finding]:
     """A finding for each target whose secret does not open, and one for everything else that is sealed."""
@@ -72,7 +74,7 @@ def look_at_secrets(values: Sequence[SealedValue], settings: Settings) -> list[F
         findings.append(
             Finding(check="secrets of targets", ok=True, detail=f"{count}, and all can be opened")
         )
-    return [_look_at_keys([one for one in checked if one.value.purpose != TARGET]), *findings]
+    return [_look_at_keys([one for one in checked if one.value.purpose in _KEY_PURPOSES]), *findings]
 
 
 def _look_at_target(one: Checked) -> Finding:

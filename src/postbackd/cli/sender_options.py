@@ -19,6 +19,7 @@ from postbackd.core.sender_rules import hash_token
 from postbackd.core.senders import STEPS, Mode, Scheme, Secret, Senders, Token, modes
 from postbackd.presets import find_signing, load_signings
 from postbackd.settings import Settings
+from postbackd.store.sealed import SENDER_SECRET
 
 TOKEN_BYTES = 32
 SECRET_BYTES = 32
@@ -244,7 +245,7 @@ def seal_secret(given: str, settings: Settings) -> str:
         raise click.UsageError(
             f"--secret: 1 to {_LONGEST_SECRET} printable characters (it is not shown here)"
         )
-    return seal_values({"secret": secret}, settings)["secret"]
+    return seal_values({"secret": secret}, settings, SENDER_SECRET)["secret"]
 
 
 def read_scheme(text: str) -> Scheme:

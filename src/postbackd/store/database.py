@@ -43,6 +43,9 @@ class Database(Protocol):
     bytes_table: str
     """The table of named values that are bytes."""
 
+    on_server: bool
+    """Whether it has the tables that only databases of several nodes need."""
+
     seals: Seals | None
     """``None``: what is sealed cannot be opened."""
 

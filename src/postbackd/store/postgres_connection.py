@@ -200,6 +200,7 @@ class PostgresDatabase:
     """``store.catalog.Database`` over one connection."""
 
     bytes_table = "secrets"
+    on_server = True
 
     def __init__(self, db: asyncpg.Connection, seals: Seals | None = None) -> None:
         self._db = db

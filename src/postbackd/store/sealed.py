@@ -23,6 +23,8 @@ TARGET = "target"
 ENDPOINT_KEY = "endpoint key"
 SIGNING_KEY = "signing key"
 PRIVACY_KEY = "privacy key"
+SENDER_SECRET = "signing secret"  # noqa: S105 - a purpose
+CERTIFICATE = "certificate"
 
 _LONGEST_CLEAR = 64
 """Bytes of a key in clear; a sealed one is longer."""
@@ -36,6 +38,8 @@ class Shape(Enum):
     """Keys, as text when they are sealed; empty: forgotten."""
     NAMES = auto()
     """A JSON object, name -> sealed value."""
+    SENDERS = auto()
+    """``core.senders.Senders``: signing secrets, and former endpoint keys, which the store itself seals."""
 
 
 class Place(NamedTuple):
@@ -50,6 +54,8 @@ class Place(NamedTuple):
     owner: str = "name"
     """What it belongs to, in words for people."""
     where: str = ""
+    on_server: bool = False
+    """The embedded database has no such table."""
 
     def in_database(self, db: Database) -> Place:
         """The place, its table as this database calls it."""
@@ -69,10 +75,14 @@ class Place(NamedTuple):
 PLACES = (
     Place("targets", "secrets", TARGET, Shape.NAMES, in_store=False),
     Place("networks", "key", ENDPOINT_KEY, Shape.TEXT, in_store=True),
+    Place("networks", "senders", SENDER_SECRET, Shape.SENDERS, in_store=False),
     Place("signing_keys", "secret", SIGNING_KEY, Shape.BYTES, in_store=True, owner="id"),
     Place(
         "{bytes_table}", "value", PRIVACY_KEY, Shape.BYTES, in_store=True, key="name",
         where="WHERE name = 'privacy_key' ",
+    ),
+    Place(
+        "certificate_documents", "sealed", CERTIFICATE, Shape.TEXT, in_store=False, key="name", on_server=True
     ),
 )  # fmt: skip
 """Every column that holds sealed values."""
@@ -102,6 +112,9 @@ def open_row(db: Database, table: str, row: dict[str, Any]) -> dict[str, Any]:
     for place in _in_store(table):
         if is_sealed(row[place.column]):
             row[place.column] = _need(db).open(row[place.column], place.purpose)
+    for former in row.get("senders", {}).get("former_keys", ()):
+        if is_sealed(former["key"]):
+            former["key"] = _need(db).open(former["key"], ENDPOINT_KEY)
     return row
 
 
@@ -110,6 +123,11 @@ async def seal_row(db: Database, table: str, row: dict[str, Any]) -> dict[str, A
     places = list(_in_store(table))
     if places and await is_marked(db):
         row |= {place.column: _need(db).seal(row[place.column], place.purpose) for place in places}
+        senders = msgspec.json.decode(row.get("senders", "{}"))
+        if former_keys := senders.get("former_keys"):
+            for former in former_keys:
+                former["key"] = _need(db).seal(former["key"], ENDPOINT_KEY)
+            row["senders"] = msgspec.json.encode(senders).decode()
     return row
 
 
@@ -150,14 +168,21 @@ async def list_values(db: Database) -> tuple[SealedValue, ...]:
     """Every value that is sealed, or that would be."""
     found: list[SealedValue] = []
     async with db.reading():
-        for place in PLACES:
+        for place in _places(db):
             here = place.in_database(db)
             for _, owner, stored in await db.rows(here.select):
                 found += _values(place, str(owner), stored)
     return tuple(found)
 
 
+def _places(db: Database) -> Iterator[Place]:
+    return (place for place in PLACES if db.on_server or not place.on_server)
+
+
 def _values(place: Place, owner: str, stored: Any) -> Iterator[SealedValue]:
+    if place.shape is Shape.SENDERS:
+        yield from _values_of_senders(owner, msgspec.json.decode(stored))
+        return
     if place.shape is Shape.NAMES:
         for name, text in msgspec.json.decode(stored, type=dict[str, str]).items():
             yield SealedValue(place.purpose, owner, name, text)
@@ -169,13 +194,22 @@ def _values(place: Place, owner: str, stored: Any) -> Iterator[SealedValue]:
         )
 
 
+def _values_of_senders(owner: str, senders: Mapping[str, Any]) -> Iterator[SealedValue]:
+    for secret in senders.get("secrets", ()):
+        name = "the former one" if secret.get("until_ms") else ""
+        yield SealedValue(SENDER_SECRET, owner, name, secret["sealed"])
+    for former in senders.get("former_keys", ()):
+        key = former["key"]
+        yield SealedValue(ENDPOINT_KEY, owner, "the former one", key if is_sealed(key) else None)
+
+
 async def seal_all(db: Database) -> int:
     """Seal every value with the newest key, also what was in clear, in one transaction; returns how many."""
     seals = _need(db)
     seals.begin()
     count = 0
     async with changing(db):
-        for place in PLACES:
+        for place in _places(db):
             here = place.in_database(db)
             for key, _, stored in await db.rows(here.select):
                 new, number = _seal_anew(seals, place, stored)
@@ -194,13 +228,29 @@ def _seal_anew(seals: Seals, place: Place, stored: Any) -> tuple[Any, int]:
         names: Mapping[str, str] = msgspec.json.decode(stored, type=dict[str, str])
         new = {name: seals.reseal(text, purpose) for name, text in names.items()}
         return msgspec.json.encode(new).decode(), len(new)
+    if place.shape is Shape.SENDERS:
+        return _seal_senders_anew(seals, stored)
     if place.shape is Shape.TEXT:
-        return (seals.reseal if is_sealed(stored) else seals.seal)(stored, purpose), 1
+        return _seal_text_anew(seals, stored, purpose), 1
     if not stored:
         return stored, 0
     if len(stored) > _LONGEST_CLEAR:
         return seals.reseal(bytes(stored).decode("ascii"), purpose).encode(), 1
     return _seal_bytes(seals, bytes(stored), purpose), 1
+
+
+def _seal_text_anew(seals: Seals, stored: str, purpose: str) -> str:
+    return (seals.reseal if is_sealed(stored) else seals.seal)(stored, purpose)
+
+
+def _seal_senders_anew(seals: Seals, stored: str) -> tuple[str, int]:
+    senders = msgspec.json.decode(stored)
+    secrets, former_keys = senders.get("secrets", ()), senders.get("former_keys", ())
+    for secret in secrets:
+        secret["sealed"] = seals.reseal(secret["sealed"], SENDER_SECRET)
+    for former in former_keys:
+        former["key"] = _seal_text_anew(seals, former["key"], ENDPOINT_KEY)
+    return msgspec.json.encode(senders).decode(), len(secrets) + len(former_keys)
 
 
 def places_of(table: str) -> Sequence[str]:

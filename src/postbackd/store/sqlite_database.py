@@ -29,6 +29,7 @@ class SqliteDatabase:
     """``store.catalog.Database`` over one connection."""
 
     bytes_table = "settings"
+    on_server = False
 
     def __init__(self, db: apsw.Connection, seals: Seals | None = None) -> None:
         self._db = db

@@ -17,6 +17,7 @@ from postbackd.reports.report import HEALTHY_MATCH_RATE, build_report
 from postbackd.reports.table import percent
 from postbackd.reports.why import mapping_command
 from postbackd.runtime import open_secrets
+from postbackd.store.sealed import SENDER_SECRET
 
 _ENOUGH_POSTBACKS = 20
 """With fewer a match rate says nothing yet."""
@@ -28,7 +29,9 @@ async def look_at_catalog(session: Session, catalog: Catalog) -> list[Finding]:
     findings += [check_matching(group) for group in groups if _says_something(group)]
     for group in groups:
         findings += await _look_at_mapping(session, catalog, group)
-    findings += await look_at_senders(session, catalog.networks, open_secrets(session.settings))
+    findings += await look_at_senders(
+        session, catalog.networks, open_secrets(session.settings, SENDER_SECRET)
+    )
     if catalog.rules:
         findings.append(check_rules(catalog))
     return findings
