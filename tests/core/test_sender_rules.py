@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from postbackd.core.diagnosis import SENDER_REASONS, Reason
+from postbackd.core.params import POSTBACK_NAMES, FieldMap
 from postbackd.core.sender_rules import (
     NOTHING,
     OBSERVABLE,
@@ -30,7 +31,7 @@ SECRETS = (Secret(SECRET),)
 def rules(**senders: Any) -> SenderRules:
     made = Senders(**senders)
     check_senders(made)
-    return SenderRules(made, lambda sealed: sealed)
+    return SenderRules(made, lambda sealed: sealed, FieldMap(POSTBACK_NAMES).names)
 
 
 def sender(

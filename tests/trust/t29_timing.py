@@ -67,7 +67,7 @@ def _look_up_key() -> Look:
 
 
 def _look_at_token() -> Look:
-    rules = SenderRules(Senders(token_mode="enforce", tokens=(Token(hash_token(_TOKEN)),)), str)
+    rules = SenderRules(Senders(token_mode="enforce", tokens=(Token(hash_token(_TOKEN)),)), str, {})
 
     def look(guess: str) -> object:
         headers = {b"x-postback-token": guess.encode()}
@@ -82,7 +82,7 @@ def _signature() -> str:
 
 def _look_at_signature() -> Look:
     senders = Senders(signature_mode="enforce", scheme=Scheme(), secrets=(Secret("secret"),))
-    rules = SenderRules(senders, str)
+    rules = SenderRules(senders, str, {})
 
     def look(guess: str) -> object:
         headers = {b"x-postback-signature": f"t={_NOW_MS // 1000},v1={guess}".encode()}

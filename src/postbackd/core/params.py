@@ -95,6 +95,10 @@ class Received(Struct, gc=False):
             yield decode(name), decode(text)
 
 
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+"""What some write before a text in UTF-8."""
+
+
 def clean(text: str) -> str:
     """The text with control characters and lone surrogates percent-encoded."""
     return text if text.isprintable() else text.translate(_CONTROLS)

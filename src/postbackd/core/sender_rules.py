@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from postbackd.core.client_address import AddressRanges
 from postbackd.core.diagnosis import Reason
+from postbackd.core.one_reading import Names, is_read_as_signed
 from postbackd.core.senders import Senders, modes
 from postbackd.core.signature import Signed, Verified, check_scheme, verify
 
@@ -62,10 +63,14 @@ NOTHING = Finding()
 class SenderRules:
     """A network's ladder, ready to be asked."""
 
-    __slots__ = ("_scheme", "_secrets", "_steps", "_tokens", "addresses", "enforces", "pixel_open")
+    __slots__ = ("_names", "_scheme", "_secrets", "_steps", "_tokens", "addresses", "enforces", "pixel_open")
 
-    def __init__(self, senders: Senders, open_secret: Callable[[str], str]) -> None:
-        """``open_secret`` opens a sealed secret; what it raises is the caller's."""
+    def __init__(self, senders: Senders, open_secret: Callable[[str], str], names: Names) -> None:
+        """``open_secret`` opens a sealed secret; what it raises is the caller's.
+
+        ``names``: those of the network's parameters.
+        """
+        self._names = names
         self.pixel_open = senders.pixel == "open"
         self._tokens = tuple((bytes.fromhex(token.hash), token.until_ms) for token in senders.tokens)
         self._scheme = senders.scheme
@@ -111,7 +116,10 @@ class SenderRules:
     def _check_signature(self, sender: Sender, now_ms: int) -> Verified:
         assert self._scheme is not None  # nothing else can be stored
         secrets = [text for text, until_ms in self._secrets if not until_ms or now_ms < until_ms]
-        return verify(self._scheme, secrets, sender.signed, now_ms)
+        found = verify(self._scheme, secrets, sender.signed, now_ms)
+        if not found.reason and not is_read_as_signed(self._scheme, sender.signed, self._names):
+            return Verified(Reason.SIGNATURE_INVALID)
+        return found
 
 
 def find_token(signed: Signed) -> bytes:

@@ -58,7 +58,7 @@ class SchemeError(ValueError):
 class Signed:
     """What is known of a request whose signature or token is looked at."""
 
-    __slots__ = ("_fields", "body", "headers", "method", "path", "query")
+    __slots__ = ("_fields", "body", "content_type", "headers", "method", "path", "query")
 
     def __init__(
         self,
@@ -67,6 +67,7 @@ class Signed:
         query: str,
         body: bytes = b"",
         headers: Mapping[bytes, bytes] | None = None,
+        content_type: bytes = b"",
     ) -> None:
         """``path`` and ``query`` as they were asked for, percent-encoding included; ``headers`` by lower-case name."""
         self.method = method
@@ -74,13 +75,14 @@ class Signed:
         self.query = query
         self.body = body
         self.headers: Mapping[bytes, bytes] = headers or {}
+        self.content_type = content_type
         self._fields: dict[str, str] | None = None
 
     @property
     def fields(self) -> Mapping[str, str]:
         """Parameter -> value, decoded: those of a form or a JSON object, then those of the query; the first of each."""
         if self._fields is None:
-            pairs = (*_body_pairs(self.body), *_pairs(self.query))
+            pairs = (*_body_pairs(self.body), *read_pairs(self.query))
             self._fields = dict(reversed(pairs))
         return self._fields
 
@@ -90,7 +92,7 @@ def _body_pairs(body: bytes) -> Iterable[tuple[str, str]]:
     if not start or start == b"[":
         return ()
     if start != b"{":
-        return _pairs(decode_form(body))
+        return read_pairs(decode_form(body))
     try:
         content = read_json_body(body)
     except BodyMalformed:
@@ -126,7 +128,7 @@ def check_scheme(scheme: Scheme) -> None:
         names = _PLACEHOLDER.findall(scheme.template)
         if not scheme.keyed and _SECRET not in names:
             raise SchemeError("the template names no {secret}: anybody could sign")
-        if not [name for name in names if name != _SECRET]:
+        if not signed_names(scheme):
             raise SchemeError("the template names no parameter; write it like {sub_id}{txid}{secret}")
     elif scheme.template:
         raise SchemeError("a template belongs to md5-fields and its like only")
@@ -147,7 +149,7 @@ def write_canonical(signed: Signed, time_text: str) -> bytes:
     """
     pairs = sorted(
         (quote(name, safe=_UNRESERVED), quote(value, safe=_UNRESERVED))
-        for name, value in _pairs(signed.query)
+        for name, value in read_pairs(signed.query)
         if name not in (SIGNATURE, TIME)
     )
     query = "&".join(f"{name}={value}" for name, value in pairs)
@@ -156,7 +158,13 @@ def write_canonical(signed: Signed, time_text: str) -> bytes:
     return "\n".join(lines).encode("utf-8", "surrogatepass")
 
 
-def _pairs(query: str) -> Iterable[tuple[str, str]]:
+def signed_names(scheme: Scheme) -> Sequence[str]:
+    """The parameters that a scheme of kind ``fields`` signs."""
+    return [name for name in _PLACEHOLDER.findall(scheme.template) if name != _SECRET]
+
+
+def read_pairs(query: str) -> Iterable[tuple[str, str]]:
+    """The parameters of a query or form, decoded."""
     for pair in query.split("&"):
         if pair:
             name, _, value = pair.partition("=")
@@ -171,7 +179,7 @@ def _message(scheme: Scheme, signed: Signed, secret: str) -> bytes | None:
     if scheme.kind == "url":
         query = f"?{'&'.join(kept)}" if kept else ""
         return f"{scheme.base}{signed.path}{query}".encode("utf-8", "surrogatepass")
-    named = dict(_pairs("&".join(kept)))  # the last of a doubled name, as PHP reads them
+    named = dict(read_pairs("&".join(kept)))  # the last of a doubled name, as PHP reads them
     pairs = (f"{quote_plus(name)}={quote_plus(named[name])}" for name in sorted(named))
     return "&".join(pairs).encode("utf-8", "surrogatepass")
 
@@ -241,7 +249,7 @@ def _find_signatures(scheme: Scheme, signed: Signed) -> tuple[list[str], str]:
     elif scheme.header:
         text = signed.headers.get(scheme.header.encode(), b"").decode("latin-1").strip()
         return ([text] if text else []), ""
-    of_query = dict(reversed(list(_pairs(signed.query)))) if scheme.kind == "request" else signed.fields
+    of_query = dict(reversed(list(read_pairs(signed.query)))) if scheme.kind == "request" else signed.fields
     text = of_query.get(scheme.parameter, "").strip()
     return ([text] if text else []), of_query.get(TIME, "").strip()
 

@@ -15,7 +15,7 @@ from postbackd.core.click_ref import MAX_OWN_ID, NEVER_AN_OWN_ID
 from postbackd.core.diagnosis import diagnose_click_id
 from postbackd.core.model import Click, ClickKind
 from postbackd.core.money import read_micros
-from postbackd.core.params import MAX_CLICK_TEXT, Received, decode_form
+from postbackd.core.params import BYTE_ORDER_MARK, MAX_CLICK_TEXT, Received, decode_form
 from postbackd.core.privacy import Masker, truncate_ip
 from postbackd.ingest import answers
 from postbackd.ingest.batcher import Batcher, now_ms
@@ -28,7 +28,6 @@ from postbackd.store.base import Store, StoreUnavailable
 _COST_CURRENCY = "USD"
 """Costs are numbers in the account's currency; a symbol is only accepted where it cannot mislead."""
 
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _OWN_ID = "click_id"
 _OTHER_CAMPAIGN = "click_id belongs to another campaign"
 _NOT_AN_OBJECT = (
@@ -226,7 +225,7 @@ def _kind(exchange: Exchange) -> ClickKind:
 
 def _read_registration(exchange: Exchange, link: Link, query: str) -> Received:
     """What the JSON object or form says and, where it says nothing, the query.  Raises ``_Unusable``."""
-    body = exchange.body.removeprefix(_BYTE_ORDER_MARK).strip()
+    body = exchange.body.removeprefix(BYTE_ORDER_MARK).strip()
     if body[:1] == b"{":
         try:
             return link.field_map.read_json(query, _JSON.decode(body))

@@ -14,6 +14,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from postbackd.core.model import Dedup, Network, Postback
+from postbackd.core.params import POSTBACK_NAMES, FieldMap
 from postbackd.core.privacy import truncate_ip
 from postbackd.core.sender_rules import Finding, Sender, SenderRules
 from postbackd.core.senders import is_guarded
@@ -35,7 +36,14 @@ class Guard(Struct, frozen=True):
     def check(self, exchange: Exchange, path: str, query: str, now_ms: int) -> Finding:
         """What the steps say of a request."""
         assert self.rules is not None
-        signed = Signed(exchange.method.decode("ascii"), path, query, exchange.body, exchange.headers)
+        signed = Signed(
+            exchange.method.decode("ascii"),
+            path,
+            query,
+            exchange.body,
+            exchange.headers,
+            exchange.content_type,
+        )
         return self.rules.check(Sender(signed, exchange.client), now_ms)
 
 
@@ -44,8 +52,9 @@ def make_guard(network: Network, open_secret: Callable[[str], str]) -> Guard | N
     if not is_guarded(network.senders):
         return None
     adds = network.dedup == Dedup.ADD.name.lower()
+    names = FieldMap(POSTBACK_NAMES, network.fields).names
     try:
-        return Guard(SenderRules(network.senders, open_secret), adds)
+        return Guard(SenderRules(network.senders, open_secret, names), adds)
     except ValueError as error:
         log.error(  # noqa: TRY400 - the cause is in the message
             "postbacks of network %r cannot be verified (%s); answering them 503", network.name, error

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from postbackd.core.diagnosis import Reason
 from postbackd.core.model import Channel, Postback, Request
-from postbackd.core.params import BodyMalformed, Received, decode_form, read_json_body
+from postbackd.core.params import BYTE_ORDER_MARK, BodyMalformed, Received, decode_form, read_json_body
 from postbackd.core.rules import judge, unusable
 from postbackd.core.sender_rules import Finding
 from postbackd.ingest import answers
@@ -20,7 +20,6 @@ from postbackd.store.base import Outcome
 
 MAX_BATCH_ITEMS = 10_000
 
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 _FORM_TYPES = (b"", b"application/x-www-form-urlencoded", b"text/plain")
 """Content types under which a body of unmapped names only is a form all the same."""
@@ -227,7 +226,7 @@ class PostbackDesk:
 
 
 def _is_ndjson(exchange: Exchange) -> bool:
-    return exchange.body.removeprefix(_BYTE_ORDER_MARK).lstrip()[:1] != b"["
+    return exchange.body.removeprefix(BYTE_ORDER_MARK).lstrip()[:1] != b"["
 
 
 def _read_body(exchange: Exchange, endpoint: Endpoint, query: str) -> Received | list[Any]:
@@ -236,7 +235,7 @@ def _read_body(exchange: Exchange, endpoint: Endpoint, query: str) -> Received |
     The content decides before the content type does: many senders name the wrong one.  The type is asked only when
     the content says nothing that is mapped: then multipart, XML or an image is told from a form of other names.
     """
-    body = exchange.body.removeprefix(_BYTE_ORDER_MARK)
+    body = exchange.body.removeprefix(BYTE_ORDER_MARK)
     start = body.lstrip()[:1]
     fields = endpoint.rules.field_map
     if b"ndjson" in exchange.content_type or b"jsonl" in exchange.content_type:
