@@ -10,18 +10,14 @@ import fcntl
 import gc
 import logging
 import os
-import resource
 import signal
 import socket
-import sys
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from random import random
 from time import monotonic
 from typing import Any
-
-import msgspec
 
 from postbackd.core.client_address import read_ranges
 from postbackd.core.rate import RateLimit
@@ -30,6 +26,7 @@ from postbackd.ingest.catalog import Snapshot
 from postbackd.ingest.client import Entrance, Proxies
 from postbackd.ingest.front_door import FrontDoor
 from postbackd.ingest.spool import Spool, SpoolOfAnother
+from postbackd.role import hear_signals, raise_file_limit, stand_back, start_logging
 from postbackd.sealing import KeptSealer, SealError
 from postbackd.settings import Settings, find_setting
 from postbackd.store.base import Store, StoreNotReached, StoreRefused
@@ -50,8 +47,6 @@ DELIVER_LOCK_NAME = "deliver.lock"
 
 _LOOK_FOR_SERVER_S = 5.0
 
-_NICENESS = 15
-"""Of a deliver role beside a front door."""
 
 _WRITE_TIMEOUT_S = 1.5
 """After which a database is called away, and requests are kept elsewhere."""
@@ -170,10 +165,10 @@ def run_ingest(
     """
     import uvloop
 
-    _start_logging(settings.log_format)
+    start_logging(settings.log_format)
     if word := unsafe_sync():
         log.warning("UNSAFE: synchronous=%s loses acknowledged conversions at a power cut", word)
-    _raise_file_limit()
+    raise_file_limit()
     with lock_data(Path(settings.data), LOCK_NAME, "another postbackd server uses"):
         uvloop.run(_ingest(settings, sockets, ready, lifeline, tray))
 
@@ -186,7 +181,7 @@ async def _ingest(
     tray: int | None,
 ) -> None:
     loop = asyncio.get_running_loop()
-    stop = _hear_signals(lifeline)
+    stop = hear_signals(lifeline)
     store = await _open_patiently(settings, stop, None if lifeline is None else _PATIENCE_S)
     if store is None:
         return
@@ -264,16 +259,16 @@ def run_certificates(settings: Settings, ready: Callable[[], None], lifeline: in
 
     ``ready`` and ``lifeline`` as for ``run_ingest``.  Raises ``StoreRefused``.
     """
-    _start_logging(settings.log_format)
+    start_logging(settings.log_format)
     if lifeline is not None:
-        os.nice(_NICENESS)
+        stand_back()
     asyncio.run(_keep_certificate(settings, ready, lifeline))
 
 
 async def _keep_certificate(settings: Settings, ready: Callable[[], None], lifeline: int | None) -> None:
     from postbackd.https import make_keeper, open_shelf
 
-    stop = _hear_signals(lifeline)
+    stop = hear_signals(lifeline)
     keeping = asyncio.create_task(make_keeper(settings, open_shelf(settings)).run())
     ready()
     stopping = asyncio.create_task(stop.wait())
@@ -281,18 +276,6 @@ async def _keep_certificate(settings: Settings, ready: Callable[[], None], lifel
     for task in (keeping, stopping):
         task.cancel()
     await asyncio.gather(keeping, stopping, return_exceptions=True)
-
-
-def _hear_signals(lifeline: int | None) -> asyncio.Event:
-    """Set when the process is told to stop, or when whoever started it is gone."""
-    loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    if lifeline is not None:
-        loop.add_reader(lifeline, stop.set)
-    return stop
 
 
 async def _keep_backups(settings: Settings, directory: str) -> None:
@@ -323,9 +306,9 @@ def run_deliver(settings: Settings, ready: Callable[[], None], lifeline: int | N
     """
     import uvloop
 
-    _start_logging(settings.log_format)
+    start_logging(settings.log_format)
     if lifeline is not None:
-        os.nice(_NICENESS)  # there is a front door on this machine, and it comes first
+        stand_back()  # there is a front door on this machine, and it comes first
     with _alone(settings):
         uvloop.run(_deliver(settings, ready, lifeline))
 
@@ -345,7 +328,7 @@ async def _deliver(settings: Settings, ready: Callable[[], None], lifeline: int 
     from postbackd.delivery.client import Client
     from postbackd.delivery.deliverer import Deliverer
 
-    stop = _hear_signals(lifeline)
+    stop = hear_signals(lifeline)
     store = await _open_patiently(settings, stop, None)
     if store is None:
         return
@@ -432,36 +415,3 @@ async def _open_patiently(settings: Settings, stop: asyncio.Event, patience_s: f
         except TimeoutError:
             continue
     return None
-
-
-class _JsonLines(logging.Formatter):
-    """One JSON object a line."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        message = record.getMessage()
-        if record.exc_info and record.exc_info[1] is not None:
-            message += f" ({type(record.exc_info[1]).__name__}: {record.exc_info[1]})"
-        line = {
-            "time": record.created,
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": message,
-        }
-        return msgspec.json.encode(line).decode()
-
-
-def _start_logging(log_format: str) -> None:
-    """The process's own log, on standard error: starts, stops and failures, never a request."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        _JsonLines() if log_format == "json" else logging.Formatter("postbackd: %(message)s")
-    )
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
-    logging.getLogger("asyncio").setLevel(logging.ERROR)
-
-
-def _raise_file_limit() -> None:
-    """As many connections as the system lets us have."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

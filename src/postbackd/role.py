@@ -1,0 +1,62 @@
+"""What every role process does, whatever its role: hear signals, write a log, take what the system gives it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import resource
+import signal
+import sys
+
+import msgspec
+
+_NICENESS = 15
+
+
+def hear_signals(lifeline: int | None) -> asyncio.Event:
+    """Set when the process is told to stop, or when whoever started it is gone."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    if lifeline is not None:
+        loop.add_reader(lifeline, stop.set)
+    return stop
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        message = record.getMessage()
+        if record.exc_info and record.exc_info[1] is not None:
+            message += f" ({type(record.exc_info[1]).__name__}: {record.exc_info[1]})"
+        line = {
+            "time": record.created,
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": message,
+        }
+        return msgspec.json.encode(line).decode()
+
+
+def start_logging(log_format: str) -> None:
+    """The process's own log, on standard error: starts, stops and failures, never a request."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines() if log_format == "json" else logging.Formatter("postbackd: %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.getLogger("asyncio").setLevel(logging.ERROR)
+
+
+def raise_file_limit() -> None:
+    """As many connections as the system lets us have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def stand_back() -> None:
+    """Let whoever answers requests on this machine come first."""
+    os.nice(_NICENESS)
