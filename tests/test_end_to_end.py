@@ -165,7 +165,12 @@ def test_sigterm_stops_cleanly_and_a_restart_goes_on_with_the_same_data(program:
     click_id = program.click()
     first = program.postback(click_id, "S-1")
     assert program.server.stop() == 0
-    assert sorted(path.name for path in program.data.iterdir()) == ["postbackd.db", "postbackd.lock", "spool"]
+    assert sorted(path.name for path in program.data.iterdir()) == [
+        "postbackd.db",
+        "postbackd.lock",
+        "secret.key",
+        "spool",
+    ]
     program.server.start()
     again = program.postback(click_id, "S-1")
     assert (again["verdict"], again["conversion"]) == ("duplicate", first["conversion"])
