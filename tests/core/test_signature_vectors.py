@@ -52,7 +52,7 @@ def test_a_signature_of_our_own_scheme_is_judged_the_same_everywhere(case: Case)
 def test_the_signatures_of_known_senders_are_judged_the_same_everywhere(case: Case) -> None:
     scheme = msgspec.convert(case["scheme"], Scheme)
     check_scheme(scheme)
-    found = verify(scheme, [case["secret"]], signed_of(case), 0)
+    found = verify(scheme, [case["secret"]], signed_of(case), 0, case.get("names"))
     assert Reason(found.reason).word == case["reason"]
 
 

@@ -7,7 +7,7 @@ the first enforced step that it fails.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 
 from msgspec import Struct
@@ -62,10 +62,16 @@ NOTHING = Finding()
 class SenderRules:
     """A network's ladder, ready to be asked."""
 
-    __slots__ = ("_scheme", "_secrets", "_steps", "_tokens", "addresses", "enforces", "pixel_open")
+    __slots__ = ("_names", "_scheme", "_secrets", "_steps", "_tokens", "addresses", "enforces", "pixel_open")
 
-    def __init__(self, senders: Senders, open_secret: Callable[[str], str]) -> None:
-        """``open_secret`` opens a sealed secret; what it raises is the caller's."""
+    def __init__(
+        self,
+        senders: Senders,
+        open_secret: Callable[[str], str],
+        names: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        """``open_secret`` opens a sealed secret; what it raises is the caller's.  ``names``: see ``verify``."""
+        self._names = names or {}
         self.pixel_open = senders.pixel == "open"
         self._tokens = tuple((bytes.fromhex(token.hash), token.until_ms) for token in senders.tokens)
         self._scheme = senders.scheme
@@ -111,7 +117,7 @@ class SenderRules:
     def _check_signature(self, sender: Sender, now_ms: int) -> Verified:
         assert self._scheme is not None  # nothing else can be stored
         secrets = [text for text, until_ms in self._secrets if not until_ms or now_ms < until_ms]
-        return verify(self._scheme, secrets, sender.signed, now_ms)
+        return verify(self._scheme, secrets, sender.signed, now_ms, self._names)
 
 
 def find_token(signed: Signed) -> bytes:

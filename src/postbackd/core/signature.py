@@ -46,6 +46,7 @@ _MARK = "postbackd-v1"
 """Begins the text that our own scheme signs, so that it cannot be mistaken for any other."""
 
 _UNRESERVED = "-._~"
+_PLAIN = re.compile(r"[A-Za-z0-9._~-]*")
 _PLACEHOLDER = re.compile(r"\{([A-Za-z0-9_.\[\]-]{1,64})\}")
 _SECRET = "secret"  # noqa: S105 - the name of a placeholder
 _LONGEST_SIGNATURE = 512
@@ -80,9 +81,12 @@ class Signed:
     def fields(self) -> Mapping[str, str]:
         """Parameter -> value, decoded: those of a form or a JSON object, then those of the query; the first of each."""
         if self._fields is None:
-            pairs = (*_body_pairs(self.body), *_pairs(self.query))
-            self._fields = dict(reversed(pairs))
+            self._fields = dict(reversed(self.pairs()))
         return self._fields
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """Every parameter, in the order in which the first of a name counts."""
+        return [*_body_pairs(self.body), *_pairs(self.query)]
 
 
 def _body_pairs(body: bytes) -> Iterable[tuple[str, str]]:
@@ -146,7 +150,7 @@ def write_canonical(signed: Signed, time_text: str) -> bytes:
     and sorted by name and value, so that no difference of encoding on the way matters.
     """
     pairs = sorted(
-        (quote(name, safe=_UNRESERVED), quote(value, safe=_UNRESERVED))
+        (_encode(name), _encode(value))
         for name, value in _pairs(signed.query)
         if name not in (SIGNATURE, TIME)
     )
@@ -154,6 +158,10 @@ def write_canonical(signed: Signed, time_text: str) -> bytes:
     body_hash = hashlib.sha256(signed.body).hexdigest()
     lines = (_MARK, signed.method, signed.path, query, body_hash, time_text)
     return "\n".join(lines).encode("utf-8", "surrogatepass")
+
+
+def _encode(text: str) -> str:
+    return text if _PLAIN.fullmatch(text) else quote(text, safe=_UNRESERVED)
 
 
 def _pairs(query: str) -> Iterable[tuple[str, str]]:
@@ -191,11 +199,17 @@ def _fill(template: str, fields: Mapping[str, str], secret: str) -> bytes | None
 
 def sign(scheme: Scheme, signed: Signed, secret: str, time_text: str = "") -> str | None:
     """The signature of a request as text; ``None`` when the request lacks a value that is signed."""
-    message = (
-        write_canonical(signed, time_text) if scheme.kind == "request" else _message(scheme, signed, secret)
-    )
-    if message is None:
-        return None
+    message = _write_message(scheme, signed, secret, time_text)
+    return None if message is None else _digest(scheme, message, secret)
+
+
+def _write_message(scheme: Scheme, signed: Signed, secret: str, time_text: str) -> bytes | None:
+    if scheme.kind == "request":
+        return write_canonical(signed, time_text)
+    return _message(scheme, signed, secret)
+
+
+def _digest(scheme: Scheme, message: bytes, secret: str) -> str:
     if scheme.keyed:
         digest = hmac.digest(secret.encode(), message, scheme.hash)
     else:
@@ -203,18 +217,27 @@ def sign(scheme: Scheme, signed: Signed, secret: str, time_text: str = "") -> st
     return digest.hex() if scheme.encoding == "hex" else base64.b64encode(digest).decode("ascii")
 
 
-def verify(scheme: Scheme, secrets: Sequence[str], signed: Signed, now_ms: int) -> Verified:
-    """Whether the request was signed with one of the secrets, at a time near ``now_ms`` where a time is signed."""
+def verify(
+    scheme: Scheme,
+    secrets: Sequence[str],
+    signed: Signed,
+    now_ms: int,
+    names: Mapping[str, Sequence[str]] | None = None,
+) -> Verified:
+    """Whether the request was signed with one of the secrets, at a time near ``now_ms`` where a time is signed.
+
+    ``names``: field -> the names of parameters that mean it, the best first.
+    """
     given, time_text = _find_signatures(scheme, signed)
     if not given:
         return MISSING
-    if any(len(text) > _LONGEST_SIGNATURE for text in given):
+    if any(len(text) > _LONGEST_SIGNATURE for text in given) or _means_more(scheme, signed, names or {}):
         return INVALID
-    wanted = [sign(scheme, signed, secret, time_text) for secret in secrets]
+    wanted = _sign_with_all(scheme, signed, secrets, time_text)
     found = False
     for text in given:
         for right in wanted:
-            found |= right is not None and equal(_plain(text, scheme), right)
+            found |= equal(_plain(text, scheme), right)
     if not found:
         return INVALID
     shortened = hashlib.sha256("".join(given).lower().encode("utf-8", "surrogatepass")).hexdigest()[:32]
@@ -226,6 +249,38 @@ def verify(scheme: Scheme, secrets: Sequence[str], signed: Signed, now_ms: int) 
     if abs(now_ms - signed_ms) > scheme.window_s * 1000:
         return OUT_OF_TIME
     return Verified(0, signed_ms, shortened)
+
+
+def _means_more(scheme: Scheme, signed: Signed, names: Mapping[str, Sequence[str]]) -> bool:
+    """Whether something that is not signed could be read in the place of what is.
+
+    A body where only the URL is signed; a parameter that comes twice; another name for a field whose value is signed.
+    """
+    if scheme.kind in ("url", "query"):
+        said = [name for name, _ in _pairs(signed.query) if name != scheme.parameter]
+        return bool(signed.body) or (scheme.kind == "query" and len(set(said)) < len(said))
+    if scheme.kind != "fields":
+        return False
+    covered = set(_PLACEHOLDER.findall(scheme.template))
+    lower = {name.lower() for name in covered}
+    watched = lower.union(*(also for also in names.values() if not lower.isdisjoint(map(str.lower, also))))
+    watched = {name.lower() for name in watched}
+    seen: set[str] = set()
+    for name, _ in signed.pairs():
+        if name.lower() in watched:
+            if name not in covered or name in seen:
+                return True
+            seen.add(name)
+    return False
+
+
+def _sign_with_all(scheme: Scheme, signed: Signed, secrets: Sequence[str], time_text: str) -> list[str]:
+    """The signatures that would be right; the text is written once, where the secret is not part of it."""
+    if scheme.keyed and f"{{{_SECRET}}}" not in scheme.template:
+        message = _write_message(scheme, signed, "", time_text)
+        return [] if message is None else [_digest(scheme, message, secret) for secret in secrets]
+    signatures = (sign(scheme, signed, secret, time_text) for secret in secrets)
+    return [signature for signature in signatures if signature is not None]
 
 
 def _plain(text: str, scheme: Scheme) -> str:

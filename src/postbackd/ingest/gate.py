@@ -14,6 +14,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from postbackd.core.model import Dedup, Network, Postback
+from postbackd.core.params import FieldMap
 from postbackd.core.privacy import truncate_ip
 from postbackd.core.sender_rules import Finding, Sender, SenderRules
 from postbackd.core.senders import is_guarded
@@ -39,13 +40,13 @@ class Guard(Struct, frozen=True):
         return self.rules.check(Sender(signed, exchange.client), now_ms)
 
 
-def make_guard(network: Network, open_secret: Callable[[str], str]) -> Guard | None:
+def make_guard(network: Network, fields: FieldMap, open_secret: Callable[[str], str]) -> Guard | None:
     """The guard of a network; ``None`` where its key alone decides."""
     if not is_guarded(network.senders):
         return None
     adds = network.dedup == Dedup.ADD.name.lower()
     try:
-        return Guard(SenderRules(network.senders, open_secret), adds)
+        return Guard(SenderRules(network.senders, open_secret, fields.names), adds)
     except ValueError as error:
         log.error(  # noqa: TRY400 - the cause is in the message
             "postbacks of network %r cannot be verified (%s); answering them 503", network.name, error
