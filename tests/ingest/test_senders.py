@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Iterator, Mapping
+from hashlib import md5
 from pathlib import Path
 from time import time
 from typing import Any
@@ -250,6 +251,25 @@ def test_unsigned_the_older_message_takes_the_value_back(shop: Shop) -> None:
         ask(shop, fields)
     rows = shop.rows("SELECT value_micros FROM conversions WHERE transaction_id = 'U-2'")
     assert rows == [{"value_micros": 10_000_000}]
+
+
+MD5 = Senders(
+    signature_mode="enforce",
+    scheme=Scheme(kind="fields", hash="md5", keyed=False, template="{click_id}{txid}{payout}{secret}"),
+    secrets=SECRETS,
+)
+
+
+@pytest.mark.parametrize("more", ["value=999", "VALUE=999", "Payout=999", "payout=999", "cid=x", "tid=other"])
+def test_what_is_not_signed_cannot_take_the_place_of_what_is(shop: Shop, more: str) -> None:
+    set_up(shop, MD5)
+    click_id = shop.click()
+    signature = md5(f"{click_id}M-15{SECRET}".encode(), usedforsecurity=False).hexdigest()
+    query = f"click_id={click_id}&txid=M-1&payout=5&sig={signature}"
+    assert shop.get(f"/p/{KEY}?{more}&{query}").status == 404
+    assert verdict(shop.get(f"/p/{KEY}?{query}")) == "accepted"
+    rows = shop.rows("SELECT value_micros FROM conversions ORDER BY conversion_id DESC LIMIT 1")
+    assert rows == [{"value_micros": 5_000_000}]
 
 
 # --- two keys -----------------------------------------------------------------------------------------------

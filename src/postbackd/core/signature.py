@@ -46,6 +46,7 @@ _MARK = "postbackd-v1"
 """Begins the text that our own scheme signs, so that it cannot be mistaken for any other."""
 
 _UNRESERVED = "-._~"
+_PLAIN = re.compile(r"[A-Za-z0-9._~-]*")
 _PLACEHOLDER = re.compile(r"\{([A-Za-z0-9_.\[\]-]{1,64})\}")
 _SECRET = "secret"  # noqa: S105 - the name of a placeholder
 _LONGEST_SIGNATURE = 512
@@ -148,7 +149,7 @@ def write_canonical(signed: Signed, time_text: str) -> bytes:
     and sorted by name and value, so that no difference of encoding on the way matters.
     """
     pairs = sorted(
-        (quote(name, safe=_UNRESERVED), quote(value, safe=_UNRESERVED))
+        (_encode(name), _encode(value))
         for name, value in read_pairs(signed.query)
         if name not in (SIGNATURE, TIME)
     )
@@ -156,6 +157,10 @@ def write_canonical(signed: Signed, time_text: str) -> bytes:
     body_hash = hashlib.sha256(signed.body).hexdigest()
     lines = (_MARK, signed.method, signed.path, query, body_hash, time_text)
     return "\n".join(lines).encode("utf-8", "surrogatepass")
+
+
+def _encode(text: str) -> str:
+    return text if _PLAIN.fullmatch(text) else quote(text, safe=_UNRESERVED)
 
 
 def signed_names(scheme: Scheme) -> Sequence[str]:
@@ -199,11 +204,17 @@ def _fill(template: str, fields: Mapping[str, str], secret: str) -> bytes | None
 
 def sign(scheme: Scheme, signed: Signed, secret: str, time_text: str = "") -> str | None:
     """The signature of a request as text; ``None`` when the request lacks a value that is signed."""
-    message = (
-        write_canonical(signed, time_text) if scheme.kind == "request" else _message(scheme, signed, secret)
-    )
-    if message is None:
-        return None
+    message = _write_message(scheme, signed, secret, time_text)
+    return None if message is None else _digest(scheme, message, secret)
+
+
+def _write_message(scheme: Scheme, signed: Signed, secret: str, time_text: str) -> bytes | None:
+    if scheme.kind == "request":
+        return write_canonical(signed, time_text)
+    return _message(scheme, signed, secret)
+
+
+def _digest(scheme: Scheme, message: bytes, secret: str) -> str:
     if scheme.keyed:
         digest = hmac.digest(secret.encode(), message, scheme.hash)
     else:
@@ -212,17 +223,20 @@ def sign(scheme: Scheme, signed: Signed, secret: str, time_text: str = "") -> st
 
 
 def verify(scheme: Scheme, secrets: Sequence[str], signed: Signed, now_ms: int) -> Verified:
-    """Whether the request was signed with one of the secrets, at a time near ``now_ms`` where a time is signed."""
+    """Whether the request was signed with one of the secrets, at a time near ``now_ms`` where a time is signed.
+
+    Whether all that counts of it was signed is another question: ``core.one_reading``.
+    """
     given, time_text = _find_signatures(scheme, signed)
     if not given:
         return MISSING
     if any(len(text) > _LONGEST_SIGNATURE for text in given):
         return INVALID
-    wanted = [sign(scheme, signed, secret, time_text) for secret in secrets]
+    wanted = _sign_with_all(scheme, signed, secrets, time_text)
     found = False
     for text in given:
         for right in wanted:
-            found |= right is not None and equal(_plain(text, scheme), right)
+            found |= equal(_plain(text, scheme), right)
     if not found:
         return INVALID
     shortened = hashlib.sha256("".join(given).lower().encode("utf-8", "surrogatepass")).hexdigest()[:32]
@@ -234,6 +248,15 @@ def verify(scheme: Scheme, secrets: Sequence[str], signed: Signed, now_ms: int) 
     if abs(now_ms - signed_ms) > scheme.window_s * 1000:
         return OUT_OF_TIME
     return Verified(0, signed_ms, shortened)
+
+
+def _sign_with_all(scheme: Scheme, signed: Signed, secrets: Sequence[str], time_text: str) -> list[str]:
+    """The signatures that would be right; the text is written once, where the secret is not part of it."""
+    if scheme.keyed and f"{{{_SECRET}}}" not in scheme.template:
+        message = _write_message(scheme, signed, "", time_text)
+        return [] if message is None else [_digest(scheme, message, secret) for secret in secrets]
+    signatures = (sign(scheme, signed, secret, time_text) for secret in secrets)
+    return [signature for signature in signatures if signature is not None]
 
 
 def _plain(text: str, scheme: Scheme) -> str:

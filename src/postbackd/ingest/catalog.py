@@ -62,9 +62,7 @@ class Snapshot:
         """Tells one database from another; a copy of it is the same."""
         self.rulebook = Rulebook(catalog)
         self.endpoints = {
-            network.key: Endpoint(
-                network, self.rulebook.networks[network.id], make_guard(network, open_secret)
-            )
+            network.key: _endpoint(network, self.rulebook.networks[network.id], open_secret)
             for network in catalog.networks
         }
         self._former = {
@@ -78,6 +76,10 @@ class Snapshot:
         """The endpoint of a key that was replaced, until its time is over."""
         endpoint, until_ms = self._former.get(key, (None, 0))
         return endpoint if now_ms < until_ms else None
+
+
+def _endpoint(network: Network, rules: NetworkRules, open_secret: Callable[[str], str]) -> Endpoint:
+    return Endpoint(network, rules, make_guard(network, rules.field_map, open_secret))
 
 
 def _link(campaign: Campaign, catalog: Catalog) -> Link:

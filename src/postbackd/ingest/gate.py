@@ -14,7 +14,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from postbackd.core.model import Dedup, Network, Postback
-from postbackd.core.params import POSTBACK_NAMES, FieldMap
+from postbackd.core.params import FieldMap
 from postbackd.core.privacy import truncate_ip
 from postbackd.core.sender_rules import Finding, Sender, SenderRules
 from postbackd.core.senders import is_guarded
@@ -47,14 +47,13 @@ class Guard(Struct, frozen=True):
         return self.rules.check(Sender(signed, exchange.client), now_ms)
 
 
-def make_guard(network: Network, open_secret: Callable[[str], str]) -> Guard | None:
+def make_guard(network: Network, fields: FieldMap, open_secret: Callable[[str], str]) -> Guard | None:
     """The guard of a network; ``None`` where its key alone decides."""
     if not is_guarded(network.senders):
         return None
     adds = network.dedup == Dedup.ADD.name.lower()
-    names = FieldMap(POSTBACK_NAMES, network.fields).names
     try:
-        return Guard(SenderRules(network.senders, open_secret, names), adds)
+        return Guard(SenderRules(network.senders, open_secret, fields.names), adds)
     except ValueError as error:
         log.error(  # noqa: TRY400 - the cause is in the message
             "postbacks of network %r cannot be verified (%s); answering them 503", network.name, error
