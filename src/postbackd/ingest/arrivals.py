@@ -7,7 +7,6 @@ counted, and a process that ends knows who is about to ask something.
 
 from __future__ import annotations
 
-from collections import deque
 from time import perf_counter
 from typing import Any
 
