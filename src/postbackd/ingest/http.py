@@ -415,9 +415,9 @@ class Connection(asyncio.Protocol):
 
     @property
     def peer(self) -> str:
-        """The address of the other end."""
+        """The address of the other end; one of IPv4 as such, also on a socket that listens on both families."""
         name = self._transport.get_extra_info("peername")
-        return name[0] if name else ""
+        return name[0].removeprefix("::ffff:") if name else ""
 
 
 _HEADERS: Mapping[bytes, Callable[[Connection, bytes], None]] = {
