@@ -37,6 +37,16 @@ def test_an_empty_variable_counts_as_not_set() -> None:
         ({"public_url": "track.example"}, {}, "--public-url"),
         ({"public_url": "https://user@track.example"}, {}, "--public-url"),
         ({"colour": "red"}, {}, "there is no setting 'colour'"),
+        ({"domain": "localhost"}, {}, "--domain 'localhost' is no name"),
+        ({"domain": "10.0.0.1"}, {}, "write it like track.example.com"),
+        ({"domain": "a.example,*.b.example"}, {}, "'*.b.example' is no name"),
+        ({"domain": "a.example", "cert": "c"}, {}, "not both"),
+        ({"key": "k"}, {}, "--key needs --cert"),
+        ({"tls": "self-signed", "cert": "c"}, {}, "not both"),
+        ({"acme_directory": "http://a.example/"}, {}, "letsencrypt or staging, or an https address"),
+        ({"https_listen": "443"}, {}, "--https-listen '443'"),
+        ({}, {"POSTBACKD_HTTP_LISTEN": "no"}, "POSTBACKD_HTTP_LISTEN 'no'"),
+        ({"email": "me"}, {}, "--email 'me' is no address"),
     ],
 )
 def test_a_value_that_cannot_be_used_is_named_with_where_it_came_from(
@@ -64,6 +74,15 @@ def test_addresses_are_read(listen: str, address: tuple[str, int]) -> None:
 def test_the_base_url_is_the_public_one_without_its_last_slash_or_the_address() -> None:
     assert load_settings({"public_url": "https://t.example/x/"}, {}).base_url == "https://t.example/x"
     assert Settings().base_url == "http://127.0.0.1:8080"
+
+
+def test_domains_are_read_once_each_and_are_what_printed_addresses_begin_with() -> None:
+    settings = load_settings({"domain": "Track.Example.com., b.example,track.example.com"}, {})
+    assert settings.domains == ("track.example.com", "b.example")
+    assert settings.base_url == "https://track.example.com"
+    assert settings.serves_tls
+    assert settings.acme_url == "https://acme-v02.api.letsencrypt.org/directory"
+    assert not Settings().serves_tls
 
 
 def test_every_setting_has_help_and_a_variable() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.deploy.tools import DEPLOY, need, run, shipped
+from tests.tls.site import Visitor
 from tests.trust.server import Server, clean_environment, wait_until
 
 UNITS = DEPLOY / "systemd"
@@ -46,6 +47,7 @@ def settings(unit: str) -> dict[str, list[str]]:
     [
         ("postbackd.service",),
         ("postbackd.service", "postbackd.socket"),
+        ("postbackd.service", "postbackd-https.socket", "postbackd-http.socket"),
         ("postbackd-ingest@8080.service",),
         ("postbackd-deliver.service",),
     ],
@@ -192,21 +194,58 @@ def test_a_socket_that_systemd_holds_is_served_and_survives_the_server(tmp_path:
 
 
 def start_on(held: socket.socket, directory: Path) -> subprocess.Popen[bytes]:
-    """Start the server as systemd does: the socket is descriptor 3, and the variables name the process itself."""
+    """Start the server as systemd does with the one socket of postbackd.socket."""
+    return start_on_all({"postbackd.socket": held}, directory)
+
+
+def start_on_all(held: dict[str, socket.socket], directory: Path, *options: str) -> subprocess.Popen[bytes]:
+    """The sockets are descriptors from 3 on, and the variables name them and the process itself."""
     program = (
-        "import os, sys; held = int(sys.argv.pop(1)); os.dup2(held, 3, inheritable=True);"
-        "os.environ.update(LISTEN_FDS='1', LISTEN_PID=str(os.getpid()));"
+        "import os, sys; held = [os.dup(int(number)) for number in sys.argv.pop(1).split(',')];"
+        "high = [os.dup2(number, 100 + number) for number in held];"
+        "[os.dup2(number, 3 + place, inheritable=True) for place, number in enumerate(high)];"
+        "os.environ.update(LISTEN_FDS=str(len(held)), LISTEN_FDNAMES=sys.argv.pop(1), LISTEN_PID=str(os.getpid()));"
         "os.execv(sys.executable, [sys.executable, '-m', 'postbackd', *sys.argv[1:]])"
     )
-    command = [sys.executable, "-c", program, str(held.fileno()), "serve", "--data", str(directory / "data")]
-    return subprocess.Popen(
-        command, pass_fds=(held.fileno(),), env=clean_environment(), stdout=subprocess.DEVNULL
-    )
+    numbers = [each.fileno() for each in held.values()]
+    command = [sys.executable, "-c", program, ",".join(map(str, numbers)), ":".join(held)]
+    command += ["serve", "--data", str(directory / "data"), *options]
+    return subprocess.Popen(command, pass_fds=numbers, env=clean_environment(), stdout=subprocess.DEVNULL)
 
 
-def ask(held: socket.socket) -> bytes:
+def test_sockets_for_https_and_http_are_found_by_their_names_whatever_their_order(tmp_path: Path) -> None:
+    names = ("https", "postbackd.socket", "http")
+    held = {name: socket.create_server(("127.0.0.1", 0)) for name in names}
+    server = start_on_all(held, tmp_path, "--tls", "self-signed")
+    try:
+        assert ask(held["postbackd.socket"]) == b"HTTP/1.1 200 OK"
+        assert ask(held["http"], "/p/x") == b"HTTP/1.1 403 Fo"
+        with Visitor(held["https"].getsockname()[1], "localhost") as visitor:
+            assert visitor.ask() == (200, b"ok\n")
+    finally:
+        server.terminate()
+        assert server.wait(30) == 0
+        for each in held.values():
+            each.close()
+
+
+def test_https_needs_one_right_and_the_socket_units_none(tmp_path: Path) -> None:
+    """With the drop-in the service may bind to low ports, and nothing else is opened up."""
+    unit = lay(tmp_path) / "postbackd.service"
+    (tmp_path / "postbackd.service.d").mkdir()
+    drop_in = (tmp_path / "postbackd-https.conf").rename(tmp_path / "postbackd.service.d" / "https.conf")
+    lines = [line for line in drop_in.read_text().splitlines() if line and not line.startswith(("#", "["))]
+    assert lines == [
+        "AmbientCapabilities=CAP_NET_BIND_SERVICE", "CapabilityBoundingSet=CAP_NET_BIND_SERVICE", "PrivateUsers=no",
+    ]  # fmt: skip
+    assert run(need("systemd-analyze"), "verify", str(unit)).returncode == 0
+    for name in ("https", "http"):
+        assert settings(f"postbackd-{name}.socket")["FileDescriptorName"] == [name]
+
+
+def ask(held: socket.socket, path: str = "/healthz") -> bytes:
     with socket.create_connection(held.getsockname(), timeout=30) as asking:
-        asking.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        asking.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
         return asking.recv(15)
 
 

@@ -272,6 +272,22 @@ def test_a_client_that_says_nothing_after_its_handshake_is_sent_away_in_five_sec
         assert 3 < seconds_until_closed(secure) < 9
 
 
+def test_connections_that_ended_leave_no_memory_behind_while_another_stalls(site: Site) -> None:
+    """A TLS session is 50 kB: whoever keeps those that are over runs out of memory within minutes."""
+
+    def resident_kb() -> int:
+        lines = Path(f"/proc/{site.ingest_pids()[0]}/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("VmRSS")).split()[1])
+
+    with socket.create_connection(("127.0.0.1", site.https_port)):
+        for _ in range(100):
+            site.shown()
+        before = resident_kb()
+        for _ in range(600):
+            site.shown()
+        assert resident_kb() - before < 10_000
+
+
 def test_the_limits_of_requests_hold_over_tls(site: Site) -> None:
     for request, status in [
         (b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: h\r\n\r\n", b"414"),

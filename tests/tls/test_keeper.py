@@ -392,7 +392,7 @@ def test_the_log_says_what_happened_and_no_key(desk: Desk, caplog: pytest.LogCap
     desk.scripted.faults["new"] = lambda: problem("rateLimited", 429, "no\x1b[31mred\nlines")
     desk.turn()
     assert re.search(
-        r"no certificate for a\.example, b\.example: rateLimited: no \[31mred lines\. What to do: ",
+        r"no new certificate for a\.example, b\.example: rateLimited: no \[31mred lines\. What to do: ",
         caplog.text,
     )
     assert "PRIVATE" not in caplog.text

@@ -7,7 +7,6 @@ counted, and a process that ends knows who is about to ask something.
 
 from __future__ import annotations
 
-from collections import deque
 from time import perf_counter
 from typing import Any
 
@@ -23,17 +22,22 @@ _GIVEN_UP_S = HANDSHAKE_S + 1.0
 
 
 class _Arriving(Connection):
-    """A connection that knows whether it came about."""
+    """A connection that says when it came about."""
 
-    __slots__ = ("made",)
+    __slots__ = ("_waiting",)
 
-    def __init__(self, handler: Handler) -> None:
+    def __init__(self, handler: Handler, waiting: dict[_Arriving, float]) -> None:
         super().__init__(handler)
-        self.made = False
+        self._waiting = waiting
 
     def connection_made(self, transport: Any) -> None:
-        self.made = True
+        self._waiting.pop(self, None)
         super().connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Part with the parser, which knows us too: the 50 kB of a TLS session would wait for the cycle collector."""
+        super().connection_lost(exc)
+        self._parser = None
 
 
 class Arrivals:
@@ -41,26 +45,25 @@ class Arrivals:
 
     def __init__(self, handler: Handler) -> None:
         self._handler = handler
-        self._waiting: deque[tuple[float, _Arriving]] = deque()
+        self._waiting: dict[_Arriving, float] = {}
+        """When each connected, oldest first."""
 
     def greet(self) -> Connection:
         """The protocol for a connection that was just accepted."""
-        connection = _Arriving(self._handler)
-        self._waiting.append((perf_counter(), connection))
+        connection = _Arriving(self._handler, self._waiting)
+        self._waiting[connection] = perf_counter()
         return connection
 
     def look(self, now: float) -> None:
         """Count the handshakes that came to nothing."""
-        waiting = self._waiting
-        while waiting:
-            began, connection = waiting[0]
-            if not connection.made:
-                if now - began < _GIVEN_UP_S:
-                    return
-                self._handler.refused("tls_handshake")
-            waiting.popleft()
+        while self._waiting:
+            connection, began = next(iter(self._waiting.items()))
+            if now - began < _GIVEN_UP_S:
+                return
+            del self._waiting[connection]
+            self._handler.refused("tls_handshake")
 
     @property
     def expected(self) -> bool:
         """Whether a handshake may be under way."""
-        return any(not connection.made for _, connection in self._waiting)
+        return bool(self._waiting)

@@ -6,6 +6,7 @@ Made from the settings, once.  The address of a client is looked at and forgotte
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from msgspec import Struct
 
@@ -19,6 +20,12 @@ from postbackd.core.client_address import (
 from postbackd.core.rate import RateLimit
 
 FORWARDED_FOR, FORWARDED = "x-forwarded-for", "forwarded"
+
+
+def peer_of(transport: Any) -> str:
+    """The address of the other end; one of IPv4 as such, also on a socket that listens on both families."""
+    name = transport.get_extra_info("peername")
+    return name[0].removeprefix("::ffff:") if name else ""
 
 
 class Proxies(Struct, frozen=True):

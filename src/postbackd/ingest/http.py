@@ -24,7 +24,7 @@ from typing import Any, Protocol
 import httptools
 
 from postbackd.ingest.answers import FAULT, REFUSAL_KINDS, write_refusal
-from postbackd.ingest.client import Proxies
+from postbackd.ingest.client import Proxies, peer_of
 from postbackd.ingest.exchange import Exchange, FamiliarGet
 from postbackd.ingest.http_bytes import HOST, KEPT, NO_HEADERS, PLAIN_LINE, keep_header, make_plain
 
@@ -432,10 +432,8 @@ class Connection(asyncio.Protocol):
         return self._handler.proxies is not None
 
     def client(self, headers: Mapping[bytes, bytes]) -> str:
-        proxies, peer = self._handler.proxies, self.address
-        if peer is None:
-            name = self._transport.get_extra_info("peername")
-            peer = name[0] if name else ""
+        proxies = self._handler.proxies
+        peer = peer_of(self._transport) if self.address is None else self.address
         return peer if proxies is None else proxies.client_of(peer, headers)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from postbackd.core.proxy_protocol import ProxyHeaderMalformed, read_proxy_header
+from postbackd.ingest.client import peer_of
 from postbackd.ingest.http import Connection
 
 
@@ -19,10 +20,8 @@ class ProxiedConnection(Connection):
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         proxies = self._handler.proxies
-        name = transport.get_extra_info("peername")
-        self._begin: bytes | None = (
-            b"" if proxies is not None and name and name[0] in proxies.trusted else None
-        )
+        trusted = proxies is not None and peer_of(transport) in proxies.trusted
+        self._begin: bytes | None = b"" if trusted else None
 
     def data_received(self, data: bytes) -> None:
         if self._begin is None:

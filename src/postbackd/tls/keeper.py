@@ -209,7 +209,7 @@ class Keeper:
         finally:
             await self._let_go()
         log.error(
-            "no certificate for %s: %s. What to do: %s. Tried again at %s",
+            "no new certificate for %s: %s. What to do: %s. Tried again at %s",
             ", ".join(self._plan.domains), what, fix, _moment(next_ms),
         )  # fmt: skip
 
