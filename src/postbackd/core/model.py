@@ -30,6 +30,16 @@ class ClickKind(IntEnum):
     PREFETCH = 2
 
 
+KIND_BITS = 0x0F
+"""Those of a click's ``kind`` that are its ``ClickKind``."""
+
+ERASED_BIT = 0x10
+"""In a click's ``kind``: its data was erased, and what postbacks bring for it is kept without theirs."""
+
+NO_CONSENT_BIT = 0x20
+"""In a click's ``kind``: its visitor did not consent to be tracked, so little of it is kept and some are not told."""
+
+
 class Dedup(IntEnum):
     """What a network wants done with a repeat that carries no transaction id (see ``core.rules``)."""
 
@@ -57,6 +67,8 @@ class Network(Struct, frozen=True, kw_only=True):
     """Conversion types that may be sent; empty means any."""
     statuses: dict[str, str] = {}
     """The network's own status words -> pending, approved, rejected or reversed."""
+    personal_data: str = "replace"
+    """What becomes of personal data in its postbacks: ``replace`` it by a keyed hash, ``drop`` it, ``refuse`` them."""
 
 
 class Source(Struct, frozen=True, kw_only=True):

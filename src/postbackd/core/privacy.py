@@ -19,6 +19,11 @@ from urllib.parse import unquote
 MASK_PREFIX = "hashed:"
 """What every replaced value starts with."""
 
+ERASED_PREFIX = "erased:"
+"""What every id that was erased starts with."""
+
+_CONCEALED = re.compile(rf"{ERASED_PREFIX}[0-9a-f]{{32}}")
+
 _SHORTEST = 6
 """``a@b.co``; nothing shorter is personal by these rules."""
 
@@ -79,13 +84,14 @@ _BETWEEN = re.compile(r"""([\s"'<>{}()\[\],;&=?]+)""")
 class Masker:
     """Replaces values that are personal data by a hash under the deployment's privacy key."""
 
-    __slots__ = ("_hasher",)
+    __slots__ = ("_concealer", "_hasher")
 
     def __init__(self, key: bytes) -> None:
         """``key``: 1 to 64 secret bytes; another key gives other hashes for the same values."""
         if not 1 <= len(key) <= 64:
             raise ValueError("the privacy key must have 1 to 64 bytes")
         self._hasher = blake2b(key=key, digest_size=8)
+        self._concealer = blake2b(key=key, digest_size=16, person=b"erased")
 
     def mask(self, text: str) -> str:
         """The text itself, or the hash that stands for it when it holds personal data."""
@@ -114,6 +120,17 @@ class Masker:
             return text
         plain = _plain(text)
         return self._hash(plain) if _is_formatted(plain) else text
+
+    def conceal(self, stamp: int, text: str) -> str:
+        """What stands for an erased id of the click with this stamp: equal ids stay equal, under one click only.
+
+        Concealing twice changes nothing more; no id stays none.
+        """
+        if not text or _CONCEALED.fullmatch(text):
+            return text
+        hasher = self._concealer.copy()
+        hasher.update(stamp.to_bytes(8, "big", signed=True) + text.encode("utf-8", "surrogatepass"))
+        return ERASED_PREFIX + hasher.hexdigest()
 
     def _hash(self, plain: str) -> str:
         hasher = self._hasher.copy()

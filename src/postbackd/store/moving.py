@@ -112,12 +112,18 @@ _WHOLE = (
     _table("pixel_conversions", "click_id type", "type"),
     _hashed("outbox", _EVENT_COLUMNS),
     _hashed("target_states", "target state since_ms until_ms reason"),
+    _table("erased_clicks", "click_id"),
+    _table("purges", "at_ms class rows", "class"),
+    _table("finds", "minute network field kind count", "field kind"),
     _table("refusals", "minute kind count", "kind"),
     _table("response_times", "minute bucket count total_us"),
 )
 
 _CATALOG = (
-    _table("networks", "id name key preset currency dedup strict answer fields types statuses removed_ms"),
+    _table(
+        "networks",
+        "id name key preset currency dedup strict answer fields types statuses personal_data removed_ms",
+    ),
     _table("sources", "id name preset fields removed_ms"),
     _table("offers", "id name network url window_min_s window_max_s removed_ms"),
     _table("campaigns", "id name slug source offers removed_ms"),
@@ -127,8 +133,9 @@ _CATALOG = (
         "id name source campaign target condition delay_s payout on_change on_reversal removed_ms",
     ),
     _table("signing_keys", "id secret active_from_ms retired"),
+    _table("erasures", "id at_ms asked reference counts done_ms"),
 )
-"""In the order in which they refer to each other.  Small, and copied every time."""
+"""In the order in which they refer to each other.  Small, and copied every time; so are certificates of erasures."""
 
 NOTE_CLICKS_OF_HISTORY = """
 CREATE TEMP TABLE clicks_of_history AS
@@ -358,7 +365,7 @@ def _md5_number(*texts: Any) -> int:
     return int.from_bytes(md5(text.encode(), usedforsecurity=False).digest()[:4], "big")
 
 
-_WITHOUT_BUCKET = ("refusals", "response_times", "target_states")
+_WITHOUT_BUCKET = ("refusals", "response_times", "target_states", "purges", "finds")
 
 
 def _extra_columns(table: _Table) -> tuple[str, ...]:
