@@ -14,6 +14,8 @@ import resource
 import signal
 import socket
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -28,9 +30,10 @@ from postbackd.ingest.catalog import Snapshot
 from postbackd.ingest.front_door import FrontDoor
 from postbackd.ingest.spool import Spool, SpoolOfAnother
 from postbackd.settings import Settings
-from postbackd.store.base import Store, StoreNotReached, StoreRefused
+from postbackd.store.base import Store, StoreNotReached, StoreRefused, StoreUnavailable
 from postbackd.store.sqlite import SqliteStore
 from postbackd.store.sqlite_file import unsafe_sync
+from postbackd.upkeep import retention
 from postbackd.upkeep.checkpoints import keep_log_short
 from postbackd.upkeep.nodes import NodeNumber
 from postbackd.upkeep.partitions import keep_partitions_ahead
@@ -177,12 +180,15 @@ async def _ingest(
         # The embedded database does not know of stamps that are in the spool only.
         await node.claim(settings.node, now_ms(), spool.newest_stamp() if spool else 0)
         try:
-            door = FrontDoor(store, snapshot, node.mint, settings.queue_limit, settings.batch_limit, spool)
+            limits = settings.queue_limit, settings.batch_limit
+            door = FrontDoor(store, snapshot, node.mint, *limits, spool, settings.consent)
             gc.collect()
             gc.freeze()
             gc.set_threshold(50_000, 20, 50)
             await door.start(listening)
             tasks = [loop.create_task(work) for work in (door.tend(), tend_store(store), node.keep(now_ms))]
+            if settings.purge_every_s:
+                tasks.append(loop.create_task(_keep_retention(settings)))
             if lifeline is not None:
                 tasks.append(loop.create_task(_ask_to_deliver(door)))
             ready()
@@ -207,6 +213,41 @@ def _hear_signals(lifeline: int | None) -> asyncio.Event:
     if lifeline is not None:
         loop.add_reader(lifeline, stop.set)
     return stop
+
+
+async def _keep_retention(settings: Settings) -> None:
+    """Delete what has to go, now and then, until cancelled: in a thread, over a connection of its own."""
+    stopping = threading.Event()
+    began = now_ms() - _running_ms()
+    held: str | None = None
+    try:
+        while True:
+            await asyncio.sleep(settings.purge_every_s)
+            drift_ms = now_ms() - _running_ms() - began
+            try:
+                held = await asyncio.to_thread(_purge, settings, drift_ms, stopping, held)
+            except (StoreUnavailable, StoreRefused) as error:
+                log.warning("nothing was purged (%s); trying again", error)
+    finally:
+        stopping.set()
+
+
+def _running_ms() -> int:
+    """Milliseconds of a clock that nobody sets and that goes on while the machine sleeps."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
+
+
+def _purge(settings: Settings, drift_ms: int, stopping: threading.Event, held: str | None) -> str | None:
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+
+    async def work() -> str | None:
+        store = await open_store(settings, create=False)
+        try:
+            return await retention.run(store, settings.keep, now_ms(), drift_ms, stopping.is_set, held)
+        finally:
+            await store.close()
+
+    return asyncio.run(work())
 
 
 async def _ask_to_deliver(door: FrontDoor) -> None:

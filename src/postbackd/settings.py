@@ -16,7 +16,9 @@ import msgspec
 from msgspec import Meta, Struct
 
 from postbackd.core.addresses import read_allowed
+from postbackd.core.consent import Consent, make_consent
 from postbackd.core.privacy import mask_password
+from postbackd.core.retention import Class, Keep
 
 PREFIX = "POSTBACKD_"
 
@@ -113,6 +115,63 @@ class Settings(Struct, frozen=True, kw_only=True):
     deliver_ports: Annotated[
         str, Meta(description="Ports to which deliveries may go, separated by commas.")
     ] = "80,443"
+    keep_clicks_days: Annotated[
+        int, Meta(ge=0, le=36_500, description="Days for which clicks are kept; 0: for ever.")
+    ] = 90
+    keep_postbacks_days: Annotated[
+        int, Meta(ge=0, le=36_500, description="Days for which the postback log is kept; 0: for ever.")
+    ] = 30
+    keep_attempts_days: Annotated[
+        int,
+        Meta(ge=0, le=36_500, description="Days for which attempts to deliver are kept; 0: for ever."),
+    ] = 30
+    keep_conversions_days: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=36_500,
+            description="Days for which conversions are kept, with their history and deliveries; 0: for ever. "
+            "Not fewer than clicks: what goes before its click could be counted again.",
+        ),
+    ] = 760
+    keep_counts_days: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=36_500,
+            description="Days for which counts by minute are kept (refusals, response times, finds of personal data); "
+            "0: for ever.",
+        ),
+    ] = 14
+    honour_gpc: Annotated[
+        bool,
+        Meta(
+            description="Whether clicks with Sec-GPC: 1 or DNT: 1 are kept short: no sub ids, no network address, "
+            "and no ad platform is told of them (true or false)."
+        ),
+    ] = False
+    consent_parameter: Annotated[
+        str,
+        Meta(
+            description="Parameter of clicks that says whether the visitor consents: anything but a yes (1, true, yes, "
+            "granted), or its absence, keeps the click as short. Empty: none."
+        ),
+    ] = ""
+    consent_countries: Annotated[
+        str,
+        Meta(
+            description="Countries in which honour_gpc and consent_parameter apply, such as DE,FR, and to clicks of no "
+            "known country. Empty: everywhere."
+        ),
+    ] = ""
+    purge_every_s: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=86_400,
+            description="Seconds between two looks for what has to go; 0: only 'postbackd purge' deletes.",
+        ),
+    ] = 3600
     checkpoint_pages: Annotated[
         int,
         Meta(
@@ -146,6 +205,16 @@ class Settings(Struct, frozen=True, kw_only=True):
         if self.store is None:
             return self.data
         return mask_password(self.store)
+
+    @property
+    def consent(self) -> Consent | None:
+        """What is honoured of what visitors say; ``None``: nothing."""
+        return make_consent(self.honour_gpc, self.consent_parameter, self.consent_countries)
+
+    @property
+    def keep(self) -> Keep:
+        """How long each class of rows is kept."""
+        return Keep({class_: getattr(self, f"keep_{class_}_days") for class_ in Class})
 
     @property
     def base_url(self) -> str:
@@ -192,6 +261,8 @@ def find_setting(name: str) -> Setting:
 def _describe_type(type_: Any, meta: Meta) -> str:
     if type_ is int:
         return f"whole number, {meta.ge} to {meta.le}"
+    if type_ is bool:
+        return "true or false"
     if get_args(type_) and type(None) not in get_args(type_):
         return " or ".join(get_args(type_))
     return "text"
@@ -235,6 +306,12 @@ def _check(settings: Settings, origins: Mapping[str, str]) -> None:
         read_allowed(settings.deliver_ranges, settings.deliver_ports)
     except ValueError as error:
         raise SettingsError(f"deliver_ranges or deliver_ports: {error}") from error
+    try:
+        make_consent(settings.honour_gpc, settings.consent_parameter, settings.consent_countries)
+    except ValueError as error:
+        raise SettingsError(f"consent_countries: {error}") from error
+    if problem := settings.keep.problem():
+        raise SettingsError(problem)
     url = settings.public_url
     if url is not None and not re.fullmatch(r"https?://[^/\s?#@]+(/[^\s?#]*)?", url):
         origin = origins.get("public_url", "public_url")

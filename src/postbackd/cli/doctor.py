@@ -12,8 +12,9 @@ from typing import Any
 
 import apsw
 import click
-from msgspec import Struct
 
+from postbackd.cli.doctor_privacy import look_at_privacy
+from postbackd.cli.findings import Finding
 from postbackd.cli.options import as_json, now_ms, takes_data
 from postbackd.cli.session import Session, is_served, print_json, visit
 from postbackd.core.click_id import stamp_ms
@@ -37,15 +38,6 @@ LEAST_FREE_BYTES = 512 * 1024 * 1024
 
 _ENOUGH_POSTBACKS = 20
 """With fewer a match rate says nothing yet."""
-
-
-class Finding(Struct, frozen=True, kw_only=True):
-    """One thing that was looked at."""
-
-    check: str
-    ok: bool
-    detail: str
-    fix: str | None = None
 
 
 @click.command()
@@ -148,6 +140,7 @@ async def _examine(session: Session) -> list[Finding]:
     findings += [_look_at_matching(group) for group in groups if _says_something(group)]
     for group in groups:
         findings += await _look_at_mapping(session, catalog, group)
+    findings += await look_at_privacy(session, catalog)
     if catalog.rules:
         findings.append(_look_at_rules(catalog))
     if catalog.targets:

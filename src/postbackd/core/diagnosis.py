@@ -169,6 +169,11 @@ class Reason(IntEnum):
         "This click and type are counted already, and the repeat has no transaction id to tell it apart.",
         "Add the network's transaction id to the postback URL; to decide this one, set the dedup mode and replay.",
     )
+    PERSONAL_DATA = (
+        29,  # 27 and 28 are promised to others
+        "The postback carries personal data (an e-mail address, a phone or card number, a full IP address).",
+        "Take the parameter out of the postback URL, or let the network's personal data be replaced or dropped.",
+    )
 
 
 class ClickIdFinding(Struct, frozen=True, gc=False):

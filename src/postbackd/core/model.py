@@ -276,6 +276,8 @@ class Terms(Struct, frozen=True, gc=False):
     """0: usable.  Otherwise what becomes of every postback that says this."""
     reason: int = 0
     """Why it is not usable; a warning when it is."""
+    finds: tuple[tuple[str, str], ...] = ()
+    """(field, kind) of personal data that was in it."""
 
     @property
     def status_given(self) -> bool:
@@ -307,3 +309,5 @@ class Postback(Struct, frozen=True, gc=False):
     """A warning while ``verdict`` is 0."""
     replay: bool = False
     """The row is in the postback log already: a late match or a replay."""
+    finds: tuple[tuple[str, str], ...] = ()
+    """(field, kind) of personal data that was in it."""

@@ -91,10 +91,11 @@ def brake(due: Sequence[Due], seen: Seen, now_ms: int) -> str | None:
     """Why the purge must not go on by itself, in words; ``None``: it may.  One that has nothing to do always may."""
     if not any(one.rows for one in due):
         return None
-    return _jumped(seen, now_ms) or _too_much(due, seen)
+    return jumped(seen, now_ms) or _too_much(due, seen)
 
 
-def _jumped(seen: Seen, now_ms: int) -> str | None:
+def jumped(seen: Seen, now_ms: int) -> str | None:
+    """Why the clock is not to be trusted, in words."""
     if abs(seen.drift_ms) > BACK_MS:
         return f"the clock jumped by {_span(seen.drift_ms)} while the server ran"
     if seen.clock_ms is None:

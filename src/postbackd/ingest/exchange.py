@@ -31,6 +31,7 @@ class Exchange:
         "body",
         "connection",
         "content_type",
+        "gpc",
         "keep_alive",
         "method",
         "prefetch",
@@ -44,6 +45,8 @@ class Exchange:
     body: bytes
     content_type: bytes
     prefetch: bool
+    gpc: bool
+    """Whether it carried ``Sec-GPC: 1`` or ``DNT: 1``."""
     keep_alive: bool
     started: float
     answer: bytes | None
@@ -65,6 +68,7 @@ class FamiliarGet(Exchange):
     body = b""
     content_type = b""
     prefetch = False
+    gpc = False
     keep_alive = True
 
     def __init__(self, connection: Line, target: bytes, started: float) -> None:

@@ -9,6 +9,7 @@ import socket
 from time import perf_counter
 
 from postbackd.core.click_id import StampMint
+from postbackd.core.consent import Consent
 from postbackd.core.model import Catalog, Channel
 from postbackd.ingest import answers
 from postbackd.ingest.batcher import Batcher, now_ms
@@ -45,6 +46,7 @@ class FrontDoor:
         queue_limit: int,
         batch_limit: int,
         spool: Spool | None = None,
+        consent: Consent | None = None,
     ) -> None:
         self._store = store
         self._snapshot = snapshot
@@ -56,7 +58,7 @@ class FrontDoor:
             store, lambda: self._snapshot.rulebook, self._flow, queue_limit, batch_limit, spool
         )
         self._postbacks = PostbackDesk(self._batcher, mint, self._flow)
-        self._clicks = ClickDesk(self._batcher, store, mint, self._flow, random.random)
+        self._clicks = ClickDesk(self._batcher, store, mint, self._flow, random.random, consent)
         self._server: asyncio.Server | None = None
         self.connections: set[Connection] = set()
         self.draining = False

@@ -62,6 +62,8 @@ class FlowMinute(Struct, frozen=True):
     refusals: dict[str, int]
     response_times: dict[int, tuple[int, int]]
     """histogram bucket -> (count, total microseconds)"""
+    finds: Mapping[tuple[int, str, str], int] = {}
+    """(network, 0 for clicks; field; kind of personal data) -> count"""
 
 
 class Purgeable(Struct, frozen=True):

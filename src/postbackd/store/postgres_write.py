@@ -208,6 +208,13 @@ ADD_RESPONSE_TIMES = Insert(
 )
 """Response times of postbacks."""
 
+ADD_FINDS = Insert(
+    "finds",
+    "minute bigint, network bigint, field text, kind text, count bigint",
+    "ON CONFLICT (minute, network, field, kind) DO UPDATE SET count = finds.count + excluded.count",
+)
+"""Personal data that was sent."""
+
 _NO_SUBS = (None,) * 10
 
 
@@ -371,6 +378,8 @@ class PostgresTransaction:
             for bucket, counted in flow.response_times.items()
         ]
         await self.insert(ADD_RESPONSE_TIMES, sorted(times))
+        finds = [(flow.minute, *found, count) for flow in minutes for found, count in flow.finds.items()]
+        await self.insert(ADD_FINDS, sorted(finds))
 
 
 _KEY = itemgetter(0, 1, 2)

@@ -4,9 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from postbackd.core.kept import screened_columns
 from postbackd.store.statement import ALL_TIME, Statement
 
+CHECKED_KEYS: Mapping[str, tuple[str, ...]] = {
+    "clicks": ("click_id",),
+    "own_ids": ("own_id",),
+    "conversions": ("click_id", "type", "transaction_id"),
+    "conversion_history": ("request_id",),
+    "postbacks": ("request_id",),
+    "waiting": ("click_ref", "request_id"),
+    "pixel_conversions": ("click_id", "type"),
+    "deliveries": ("number",),
+    "attempts": ("delivery", "attempt"),
+}
+"""Table -> the columns by which its rows are read in order."""
+
+_TEXT_KEYS = frozenset({"own_id", "type", "transaction_id", "click_ref"})
+
+
+def _check_statements() -> Mapping[str, Statement]:
+    """One statement a table: its columns that may hold what people sent, a page at a time."""
+    made = {}
+    for table, columns in screened_columns().items():
+        keys = CHECKED_KEYS[table]
+        names = dict.fromkeys((*keys, *(kept.column for kept in columns)))
+        after = ", ".join(f":after_{key}" for key in keys)
+        made[f"check_{table}"] = Statement(
+            f"What people sent, as it is kept in {table}, after one row.",
+            f"SELECT {', '.join(names)} FROM {table} WHERE ({', '.join(keys)}) > ({after}) "
+            f"ORDER BY {', '.join(keys)} LIMIT :limit",
+            {"limit": 2000, **{f"after_{key}": "" if key in _TEXT_KEYS else -1 for key in keys}},
+        )
+    return made
+
+
 PRIVACY_STATEMENTS: Mapping[str, Statement] = {
+    **_check_statements(),
     "purge_clock": Statement(
         "When a purge looked last.",
         "SELECT value AS at_ms FROM settings WHERE name = 'purge_clock_ms'",

@@ -137,6 +137,11 @@ INSERT INTO response_times (minute, bucket, count, total_us) VALUES (?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET count = count + excluded.count, total_us = total_us + excluded.total_us
 """  # Response times of postbacks.
 
+ADD_FINDS = """
+INSERT INTO finds (minute, network, field, kind, count) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET count = count + excluded.count
+"""  # Personal data that was sent.
+
 _NO_SUBS = (None,) * 10
 
 
@@ -268,6 +273,8 @@ class SqliteTransaction:
             self._db.executemany(ADD_REFUSALS, refusals)
             times = [(flow.minute, bucket, *counted) for bucket, counted in flow.response_times.items()]
             self._db.executemany(ADD_RESPONSE_TIMES, times)
+            finds = [(flow.minute, *found, count) for found, count in flow.finds.items()]
+            self._db.executemany(ADD_FINDS, finds)
 
 
 def _click_row(click: Click) -> Row:
