@@ -1,4 +1,4 @@
-"""The personal data firewall: in which disguises it finds personal data, and what a network may choose becomes of it."""
+"""The personal data firewall: what it finds in which disguise, and what a network may choose becomes of it."""
 
 from __future__ import annotations
 

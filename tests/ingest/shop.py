@@ -16,6 +16,7 @@ from urllib.parse import urlencode
 import apsw
 
 from postbackd.core.click_id import StampMint
+from postbackd.core.consent import Consent
 from postbackd.core.model import Campaign, Network, Offer, Source, WeightedOffer
 from postbackd.ingest.catalog import Snapshot
 from postbackd.ingest.front_door import FrontDoor
@@ -42,8 +43,9 @@ def wait_until(condition: Callable[[], T], what: str) -> T:
 class Shop:
     """A server with one campaign, and the client that asks it."""
 
-    def __init__(self, directory: Path, queue_limit: int = 10_000) -> None:
+    def __init__(self, directory: Path, queue_limit: int = 10_000, consent: Consent | None = None) -> None:
         self.directory = directory
+        self.consent = consent
         self.queue_limit = queue_limit
         self._editor = asyncio.run(SqliteStore.open(directory, create=True, busy_timeout_ms=5000))
         self.network = self.save(Network(id=0, name="net", key=KEY))
@@ -72,7 +74,8 @@ class Shop:
         store = await SqliteStore.open(self.directory, create=False, busy_timeout_ms=30)
         store.sync_beside()
         snapshot = Snapshot(await store.load_catalog())
-        self.door = FrontDoor(store, snapshot, StampMint(0, await store.last_stamp()), self.queue_limit, 1024)
+        mint = StampMint(0, await store.last_stamp())
+        self.door = FrontDoor(store, snapshot, mint, self.queue_limit, 1024, consent=self.consent)
         await self.door.start(self._listening)
         tending = asyncio.ensure_future(self.door.tend())
         self._ready.set()

@@ -26,7 +26,7 @@ _CHUNK_PAGES = 256
 _PAGES_A_TURN = 500
 """Pages that are overwritten in one transaction."""
 
-_ROUNDS = 5
+_ROUNDS = 20
 _PATIENCE_S = 30.0
 _SHORTEST = 6
 """Shorter texts stand in too many places to be looked for; they are beside longer ones."""
@@ -133,11 +133,12 @@ class Scrubber:
         again = changed = 0
         self._db.execute("BEGIN IMMEDIATE")
         try:
-            logged = set(self._pages_in_log())
-            trunks, leaves = self._free_pages()
+            logged = self._logged()
+            trunks, leaves = self._free_pages(logged)
             for number in pages:
-                if number in logged:
-                    again += 1  # when the log has been copied
+                if number in logged:  # when the log has been copied, if somebody has left anything there
+                    page = logged[number]
+                    again += self._blank(number, page, trunks, leaves) != page
                     continue
                 place = (number - 1) * self._page_size
                 page = self._file.xRead(self._page_size, place)
@@ -155,22 +156,30 @@ class Scrubber:
                 self._db.execute("ROLLBACK")
             raise
 
-    def _pages_in_log(self) -> Iterator[int]:
+    def _logged(self) -> dict[int, bytes]:
+        """The pages in the log, as the next copy of it will write them."""
         log = self._path.with_name(f"{self._path.name}-wal")
-        step = _FRAME_HEADER + self._page_size
+        places: dict[int, int] = {}
         with log.open("rb") as file:
-            size = log.stat().st_size
-            for place in range(_WAL_HEADER, size, step):
+            salts = file.read(_WAL_HEADER)[16:24]
+            while len(head := file.read(_FRAME_HEADER)) == _FRAME_HEADER:
+                if head[8:16] != salts:
+                    break  # of a log that has started over since
+                places[int.from_bytes(head[:4], "big")] = file.tell()
+                file.seek(self._page_size, os.SEEK_CUR)
+            pages = {}
+            for number, place in places.items():
                 file.seek(place)
-                yield int.from_bytes(file.read(4), "big")
+                pages[number] = file.read(self._page_size)
+        return pages
 
-    def _free_pages(self) -> tuple[set[int], set[int]]:
+    def _free_pages(self, logged: Collection[int]) -> tuple[set[int], set[int]]:
         """Numbers of the pages that list free pages, and of those that are listed."""
         trunks: set[int] = set()
         leaves: set[int] = set()
         number = int.from_bytes(self._file.xRead(4, 32), "big")
-        if set(self._pages_in_log()) & {1}:
-            return trunks, leaves  # the list has changed since
+        if 1 in logged:
+            return trunks, leaves  # the list may have changed since
         while number and number not in trunks:
             trunks.add(number)
             page = self._file.xRead(self._page_size, (number - 1) * self._page_size)
