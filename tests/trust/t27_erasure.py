@@ -2,8 +2,8 @@
 
 Every file of the data directory is read byte by byte, the log and the shared memory of the database and the spool with
 it.  Some erasures are killed in the middle and run again, some run twice at once; afterwards the same postbacks come
-again, must be duplicates of the same conversions, and must leave nothing either.  Meanwhile other traffic goes on, judged by
-the oracle.  Control: erasing rows only, without overwriting them or emptying the log.
+again, must be duplicates of the same conversions, and must leave nothing either.  Meanwhile other traffic goes on,
+judged by the oracle.  Control: erasing rows only, without overwriting them or emptying the log.
 """
 
 from __future__ import annotations

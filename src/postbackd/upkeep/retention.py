@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from time import perf_counter
 
@@ -75,7 +76,13 @@ async def plan(store: Store, keep: Keep, now_ms: int, drift_ms: int = 0) -> Plan
             class_ = Class(row["class"])
             largest[class_] = max(largest.get(class_, 0), row["rows"])
     seen = Seen(clock[0]["at_ms"] if clock else None, largest, drift_ms)
-    return Plan(due, brake(due, seen, now_ms), seen.clock_ms is None or jumped(seen, now_ms) is None)
+    held = None if _unbraked() else brake(due, seen, now_ms)
+    return Plan(due, held, seen.clock_ms is None or jumped(seen, now_ms) is None)
+
+
+def _unbraked() -> bool:
+    """``POSTBACKD_UNSAFE_PURGE``: for negative controls of the trust campaign only; deletes by any clock."""
+    return os.environ.get("POSTBACKD_UNSAFE_PURGE") == "1"
 
 
 async def carry_out(
@@ -112,7 +119,7 @@ async def run(
                 planned.rows,
             )
         return planned.held
-    if planned.notable:
+    if planned.notable or planned.rows:
         deleted = await carry_out(store, planned, now_ms, stopping)
         if deleted:
             log.info("purged %s", ", ".join(f"{rows} {class_}" for class_, rows in deleted.items()))
