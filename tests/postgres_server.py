@@ -230,6 +230,7 @@ _TABLES = (
     *("clicks", "own_ids", "conversions", "conversion_history", "postbacks", "waiting", "pixel_conversions"),
     *("refusals", "response_times", "campaigns", "offers", "sources", "networks"),
     *("signing_keys", "secrets", "settings", "nodes"),
+    *("erased_clicks", "erasures", "purges", "finds"),
 )
 
 _EMPTY = ";".join(

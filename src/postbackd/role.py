@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 import sys
+import threading
 
 import msgspec
 
@@ -60,3 +61,8 @@ def raise_file_limit() -> None:
 def stand_back() -> None:
     """Let whoever answers requests on this machine come first."""
     os.nice(_NICENESS)
+
+
+def let_thread_stand_back() -> None:
+    """The same for the thread that calls it alone."""
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)

@@ -26,7 +26,7 @@ from postbackd.ingest.catalog import Snapshot
 from postbackd.ingest.client import Entrance, Proxies
 from postbackd.ingest.front_door import FrontDoor
 from postbackd.ingest.spool import Spool, SpoolOfAnother
-from postbackd.role import hear_signals, raise_file_limit, stand_back, start_logging
+from postbackd.role import hear_signals, let_thread_stand_back, raise_file_limit, stand_back, start_logging
 from postbackd.sealing import KeptSealer, SealError
 from postbackd.settings import Settings, find_setting
 from postbackd.store.base import Store, StoreNotReached, StoreRefused
@@ -36,6 +36,7 @@ from postbackd.store.sqlite_file import unsafe_sync
 from postbackd.upkeep.checkpoints import keep_log_short
 from postbackd.upkeep.nodes import NodeNumber
 from postbackd.upkeep.partitions import keep_partitions_ahead
+from postbackd.upkeep.purges import PurgeSchedule
 
 log = logging.getLogger("postbackd.runtime")
 
@@ -198,7 +199,7 @@ async def _ingest(
         await node.claim(settings.node, now_ms(), spool.newest_stamp() if spool else 0)
         try:
             limits = settings.queue_limit, settings.batch_limit
-            door = FrontDoor(store, snapshot, node.mint, *limits, spool, entrance)
+            door = FrontDoor(store, snapshot, node.mint, *limits, spool, entrance, settings.consent)
             gc.collect()
             gc.freeze()
             gc.set_threshold(50_000, 20, 50)
@@ -207,6 +208,8 @@ async def _ingest(
             if settings.serves_tls:
                 works += await _open_https(settings, door, sockets, lifeline, tray)
             tasks = [loop.create_task(work) for work in works]
+            if settings.purge_every_s:
+                tasks.append(loop.create_task(_keep_retention(settings)))
             if lifeline is not None:
                 tasks.append(loop.create_task(_ask_to_deliver(door)))
             if settings.backup_dir is not None:
@@ -288,6 +291,13 @@ async def _keep_backups(settings: Settings, directory: str) -> None:
         Path(directory), Path(settings.data), settings.backup_every_h, environment, now_ms
     )
     await schedule.keep()
+
+
+async def _keep_retention(settings: Settings) -> None:
+    def open_own() -> Coroutine[Any, Any, Store]:
+        return open_store(settings, create=False)
+
+    await PurgeSchedule(open_own, settings.keep, let_thread_stand_back).keep(settings.purge_every_s)
 
 
 async def _ask_to_deliver(door: FrontDoor) -> None:

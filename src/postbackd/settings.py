@@ -7,7 +7,6 @@ new setting is one field here.  Where values come from, and which wins, is in ``
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from functools import cache
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_type_hints
@@ -15,12 +14,19 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args, get_type_hints
 import msgspec
 from msgspec import Meta, Struct
 
-from postbackd.core.addresses import read_allowed
-from postbackd.core.client_address import read_ranges
+from postbackd.core.consent import Consent, make_consent
 from postbackd.core.privacy import mask_password
-from postbackd.settings_values import SettingsError, read_address, read_domains
+from postbackd.core.retention import Class, Keep
+from postbackd.settings_values import read_address, read_domains
 
 PREFIX = "POSTBACKD_"
+
+
+ACME_DIRECTORIES: Mapping[str, str] = {
+    "letsencrypt": "https://acme-v02.api.letsencrypt.org/directory",
+    "staging": "https://acme-staging-v02.api.letsencrypt.org/directory",
+}
+"""Words for ``acme_directory``."""
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -211,6 +217,63 @@ class Settings(Struct, frozen=True, kw_only=True):
         str,
         Meta(description="Ports to which deliveries may go, separated by commas.", extra={"list": True}),
     ] = "80,443"
+    keep_clicks_days: Annotated[
+        int, Meta(ge=0, le=36_500, description="Days for which clicks are kept; 0: for ever.")
+    ] = 90
+    keep_postbacks_days: Annotated[
+        int, Meta(ge=0, le=36_500, description="Days for which the postback log is kept; 0: for ever.")
+    ] = 30
+    keep_attempts_days: Annotated[
+        int,
+        Meta(ge=0, le=36_500, description="Days for which attempts to deliver are kept; 0: for ever."),
+    ] = 30
+    keep_conversions_days: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=36_500,
+            description="Days for which conversions are kept, with their history and deliveries; 0: for ever. "
+            "Not fewer than clicks: what goes before its click could be counted again.",
+        ),
+    ] = 760
+    keep_counts_days: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=36_500,
+            description="Days for which counts by minute are kept (refusals, response times, finds of personal data); "
+            "0: for ever.",
+        ),
+    ] = 14
+    honour_gpc: Annotated[
+        bool,
+        Meta(
+            description="Whether clicks with Sec-GPC: 1 or DNT: 1 are kept short: no sub ids, no network address, "
+            "and no ad platform is told of them (true or false)."
+        ),
+    ] = False
+    consent_parameter: Annotated[
+        str,
+        Meta(
+            description="Parameter of clicks that says whether the visitor consents: anything but a yes (1, true, yes, "
+            "granted), or its absence, keeps the click as short. Empty: none."
+        ),
+    ] = ""
+    consent_countries: Annotated[
+        str,
+        Meta(
+            description="Countries in which honour_gpc and consent_parameter apply, such as DE,FR, and to clicks of no "
+            "known country. Empty: everywhere."
+        ),
+    ] = ""
+    purge_every_s: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=86_400,
+            description="Seconds between two looks for what has to go; 0: only 'postbackd purge' deletes.",
+        ),
+    ] = 3600
     checkpoint_pages: Annotated[
         int,
         Meta(
@@ -286,6 +349,16 @@ class Settings(Struct, frozen=True, kw_only=True):
         return ACME_DIRECTORIES.get(self.acme_directory, self.acme_directory)
 
     @property
+    def consent(self) -> Consent | None:
+        """What is honoured of what visitors say; ``None``: nothing."""
+        return make_consent(self.honour_gpc, self.consent_parameter, self.consent_countries)
+
+    @property
+    def keep(self) -> Keep:
+        """How long each class of rows is kept."""
+        return Keep({class_: getattr(self, f"keep_{class_}_days") for class_ in Class})
+
+    @property
     def base_url(self) -> str:
         """``public_url``, or the first domain, or the address to listen on, without a slash at the end."""
         if self.public_url is None and self.domain:
@@ -333,7 +406,8 @@ class Given(NamedTuple):
 
 
 @cache
-def _hints() -> dict[str, Any]:
+def type_hints() -> dict[str, Any]:
+    """Field of ``Settings`` -> its type, with what is said of it."""
     return get_type_hints(Settings, include_extras=True)
 
 
@@ -342,7 +416,7 @@ def list_settings() -> tuple[Setting, ...]:
     """The table of settings, in the order of ``Settings``."""
     rows = []
     for field in msgspec.structs.fields(Settings):
-        type_, meta = get_args(_hints()[field.name])
+        type_, meta = get_args(type_hints()[field.name])
         marks = [bool((meta.extra or {}).get(mark)) for mark in ("secret", "list", "many")]
         words = _describe_type(type_, meta)
         rows.append(Setting(field.name, words, field.default, meta.description, *marks))
@@ -357,85 +431,8 @@ def find_setting(name: str) -> Setting:
 def _describe_type(type_: Any, meta: Meta) -> str:
     if type_ is int:
         return f"whole number, {meta.ge} to {meta.le}"
+    if type_ is bool:
+        return "true or false"
     if get_args(type_) and type(None) not in get_args(type_):
         return " or ".join(get_args(type_))
     return "text"
-
-
-def make_settings(given: Mapping[str, Given]) -> Settings:
-    """The settings, by name; one that is not given has its default.
-
-    Raises ``SettingsError`` naming the setting, where its value came from and what it may be.
-    """
-    settings = Settings(**{name: _convert(find_setting(name), one) for name, one in given.items()})
-    _check(settings, {name: one.origin for name, one in given.items()})
-    return _trim_url(settings)
-
-
-def _convert(setting: Setting, given: Given) -> Any:
-    try:
-        return msgspec.convert(given.value, _hints()[setting.name], strict=given.typed)
-    except msgspec.ValidationError as error:
-        shown = "" if setting.secret else f" {given.value!r}"
-        raise SettingsError(
-            f"{given.origin}{shown} is not usable; {setting.name} is {setting.type}"
-        ) from error
-
-
-def _check(settings: Settings, origins: Mapping[str, str]) -> None:
-    read_address(settings.listen, origins.get("listen", "listen"))
-    _check_tls(settings, origins)
-    if settings.store is not None and not settings.store.startswith(("postgresql://", "postgres://")):
-        origin = origins.get("store", "store")
-        raise SettingsError(f"{origin} is not usable; write it like postgresql://user@host/database")
-    try:
-        read_allowed(settings.deliver_ranges, settings.deliver_ports)
-    except ValueError as error:
-        where = [origins[name] for name in ("deliver_ranges", "deliver_ports") if name in origins]
-        raise SettingsError(f"{' or '.join(where)}: {error}") from error
-    try:
-        trusted = read_ranges(settings.trusted_proxies)
-    except ValueError as error:
-        raise SettingsError(f"{origins.get('trusted_proxies', 'trusted_proxies')}: {error}") from error
-    if settings.proxy_protocol != "off" and not trusted:
-        raise SettingsError(
-            f"{origins['proxy_protocol']} needs the addresses of the proxies; set trusted_proxies as well"
-        )
-    url = settings.public_url
-    if url is not None and not re.fullmatch(r"https?://[^/\s?#@]+(/[^\s?#]*)?", url):
-        origin = origins.get("public_url", "public_url")
-        raise SettingsError(f"{origin} {url!r} is not usable; write it like https://track.example")
-
-
-ACME_DIRECTORIES: Mapping[str, str] = {
-    "letsencrypt": "https://acme-v02.api.letsencrypt.org/directory",
-    "staging": "https://acme-staging-v02.api.letsencrypt.org/directory",
-}
-"""Words for ``acme_directory``."""
-
-
-def _check_tls(settings: Settings, origins: Mapping[str, str]) -> None:
-    read_address(settings.https_listen, origins.get("https_listen", "https_listen"))
-    if settings.http_listen != "off":
-        read_address(settings.http_listen, origins.get("http_listen", "http_listen"))
-    read_domains(settings.domain, origins.get("domain", "domain"))
-    if settings.domain and settings.cert:
-        raise SettingsError("give --domain (we look after the certificate) or --cert (you do), not both")
-    if settings.key and not settings.cert:
-        raise SettingsError("--key needs --cert: the certificate that belongs to it")
-    if settings.tls == "self-signed" and settings.cert:
-        raise SettingsError("give --tls self-signed or --cert, not both")
-    if not settings.acme_url.startswith("https://"):
-        origin = origins.get("acme_directory", "acme_directory")
-        words = " or ".join(ACME_DIRECTORIES)
-        raise SettingsError(
-            f"{origin} {settings.acme_directory!r} is not usable; write {words}, or an https address"
-        )
-    if settings.email and not re.fullmatch(r"[^\s@,?]+@[^\s@,?]+", settings.email):
-        raise SettingsError(f"{origins.get('email', 'email')} {settings.email!r} is no address")
-
-
-def _trim_url(settings: Settings) -> Settings:
-    if settings.public_url is None:
-        return settings
-    return msgspec.structs.replace(settings, public_url=settings.public_url.rstrip("/"))

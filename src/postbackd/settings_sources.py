@@ -15,7 +15,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from postbackd.settings import PREFIX, Given, Setting, Settings, list_settings, make_settings
+from postbackd.settings import PREFIX, Given, Setting, Settings, list_settings
+from postbackd.settings_checks import make_settings
 from postbackd.settings_values import SettingsError
 
 CONFIG_NAME = "postbackd.toml"

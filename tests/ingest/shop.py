@@ -16,6 +16,7 @@ from urllib.parse import urlencode
 import apsw
 
 from postbackd.core.click_id import StampMint
+from postbackd.core.consent import Consent
 from postbackd.core.model import Campaign, Network, Offer, Source, WeightedOffer
 from postbackd.ingest.catalog import Snapshot
 from postbackd.ingest.client import Entrance
@@ -43,8 +44,15 @@ def wait_until(condition: Callable[[], T], what: str) -> T:
 class Shop:
     """A server with one campaign, and the client that asks it."""
 
-    def __init__(self, directory: Path, queue_limit: int = 10_000, entrance: Entrance | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        queue_limit: int = 10_000,
+        entrance: Entrance | None = None,
+        consent: Consent | None = None,
+    ) -> None:
         self.directory = directory
+        self.consent = consent
         self.queue_limit = queue_limit
         self.entrance = entrance or Entrance()
         self._editor = asyncio.run(SqliteStore.open(directory, create=True, busy_timeout_ms=5000))
@@ -75,7 +83,9 @@ class Shop:
         store.sync_beside()
         snapshot = Snapshot(await store.load_catalog(), self.entrance.open_secret)
         mint = StampMint(0, await store.last_stamp())
-        self.door = FrontDoor(store, snapshot, mint, self.queue_limit, 1024, entrance=self.entrance)
+        self.door = FrontDoor(
+            store, snapshot, mint, self.queue_limit, 1024, entrance=self.entrance, consent=self.consent
+        )
         await self.door.start(self._listening)
         tending = asyncio.ensure_future(self.door.tend())
         self._ready.set()

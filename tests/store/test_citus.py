@@ -14,7 +14,15 @@ import pytest
 
 from postbackd.core.buckets import BUCKETS, bucket_of_stamp, bucket_of_text
 from postbackd.core.click_id import StampMint
-from postbackd.store import citus, postgres_outbox, postgres_purge, postgres_write, postgres_writer
+from postbackd.store import (
+    citus,
+    erasure,
+    postgres_outbox,
+    postgres_purge,
+    postgres_scrub,
+    postgres_write,
+    postgres_writer,
+)
 from postbackd.store.base import Batch, StoreRefused
 from postbackd.store.postgres import FIND_ARRIVED, PostgresStore
 from postbackd.store.postgres_insert import Insert
@@ -29,15 +37,30 @@ needs_server = pytest.mark.skipif(not VERSIONS, reason="no PostgreSQL 15 or newe
 def collect() -> dict[str, str]:
     """Every statement that can run on distributed tables, by its name."""
     found: dict[str, str] = {"FIND_ARRIVED": FIND_ARRIVED}
-    for module in (citus, postgres_purge, postgres_writer):
+    for module in (citus, postgres_purge, postgres_scrub, postgres_writer):
         found |= {
             name: value for name, value in vars(module).items() if name.isupper() and isinstance(value, str)
         }
     for name, value in vars(postgres_write).items():
         if isinstance(value, Insert):
             found[name] = value.values_sql(2)
-        elif name in ("FIND_OWN_IDS", "FIND_WAITING", "TAKE_WAITING", "PURGED_BEFORE", "FIND_POSTBACKS"):
+        elif name in (
+            "FIND_OWN_IDS",
+            "FIND_WAITING",
+            "TAKE_WAITING",
+            "PURGED_BEFORE",
+            "FIND_POSTBACKS",
+            "FIND_ERASED",
+        ):
             found[name] = value
+    in_bucket = {
+        "click": "click_id = 1 AND bucket = 1", "and_click": "AND click_id = 1 AND bucket = 1",
+        "and_bucket_of_text": "AND bucket = 1", "columns": "click_id, bucket", "key": "own_id, bucket",
+        "values": "?, ?", "requests": "1",
+    }  # fmt: skip
+    for name, value in vars(erasure).items():
+        if name.isupper() and isinstance(value, str) and name not in ("ERASED_TEXT", "ADD_ERASURE"):
+            found[f"erasure {name}"] = value.format(**in_bucket)
     for name, value in vars(postgres_outbox).items():
         if name.isupper() and name not in _NOT_DISTRIBUTED:
             if isinstance(value, Insert):
@@ -59,6 +82,15 @@ ALL_SHARDS = {
     "FIND_ARRIVED": "every few seconds, over what waits",
     "LAST_STAMP": "once a start",
     "PURGE_ROWS": "a purge",
+    "PURGE_ATTEMPTS": "a purge",
+    "COUNT_ATTEMPTS": "a purge",
+    "WAITING_DELIVERY": "a purge",
+    "WAITING_EVENT": "a purge",
+    "LOG_PARTITIONS": "an erasure",
+    "erasure LOG_OF_CLICK": "an erasure: a log row given its click by a replay lies where it lay",
+    "erasure LOG_DATA": "an erasure",
+    "erasure ERASE_LOG": "an erasure",
+    "erasure FORGET_WAITING_REQUEST": "an erasure",
     "ANY_ROW": "a purge, on one day",
     "outbox FIND_EVENTS": "a deliverer takes the oldest, wherever they are",
     "outbox FIND_DUE_ON_SHARDS": "one question a turn",

@@ -108,6 +108,7 @@ class Describer:
             "dedup": network.dedup,
             "strict": network.strict,
             "answer": network.answer,
+            "personal_data": network.personal_data,
             "fields": {field: list(names) for field, names in network.fields.items()},
             "types": list(network.types),
             "statuses": network.statuses,

@@ -48,6 +48,7 @@ class NetworkRow(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     dedup: str = "ignore"
     strict: bool = False
     answer: str | None = None
+    personal_data: str = "replace"
     fields: dict[str, list[str]] = {}
     types: list[str] = []
     statuses: dict[str, str] | None = None
@@ -199,6 +200,7 @@ def _network_row(network: Network, with_keys: bool) -> dict[str, Any]:
         "dedup": network.dedup,
         "strict": network.strict,
         "answer": network.answer,
+        "personal_data": network.personal_data,
         "types": list(network.types),
         "fields": {field: list(names) for field, names in network.fields.items()},
         "statuses": network.statuses,

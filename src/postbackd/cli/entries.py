@@ -36,6 +36,7 @@ from postbackd.presets import Preset, Role, find_preset
 
 DEDUPS = ("ignore", "update", "add", "hold")
 ANSWERS = ("json", "ok", "204")
+PERSONAL_DATA = ("replace", "drop", "refuse")
 
 KEY_LENGTH = 26
 """Characters of an endpoint key: 130 random bits, so that nobody finds one by trying."""
@@ -105,6 +106,10 @@ def _check_network(network: Network) -> None:
         raise EntryError("dedup", f"{network.dedup!r} must be one of {', '.join(DEDUPS)}")
     if network.answer not in ANSWERS:
         raise EntryError("answer", f"{network.answer!r} must be one of {', '.join(ANSWERS)}")
+    if network.personal_data not in PERSONAL_DATA:
+        raise EntryError(
+            "personal_data", f"{network.personal_data!r} must be one of {', '.join(PERSONAL_DATA)}"
+        )
     if any(not type_.strip() or len(type_) > 64 for type_ in network.types):
         raise EntryError("types", "a type is 1 to 64 characters")
     words = {status.word for status in Status}

@@ -19,7 +19,7 @@ from postbackd.cli.catalog import (
     remove_entry,
     show_entry,
 )
-from postbackd.cli.entries import ANSWERS, DEDUPS, EntryError, make_key, need_preset
+from postbackd.cli.entries import ANSWERS, DEDUPS, PERSONAL_DATA, EntryError, make_key, need_preset
 from postbackd.cli.main import Family
 from postbackd.cli.network_senders import rotate, sign_postback
 from postbackd.cli.options import as_json, takes_data, takes_settings, takes_urls
@@ -66,6 +66,11 @@ def _options(command: Any) -> Any:
                 "--answer",
                 type=click.Choice(ANSWERS),
                 help="What the network wants to hear.  [default: json]",
+            ),
+            click.option(
+                "--personal-data",
+                type=click.Choice(PERSONAL_DATA),
+                help="What becomes of personal data in its postbacks.  [default: replace]",
             ),
             click.option(
                 "--field",
@@ -209,6 +214,7 @@ def _change(
     dedup: str | None,
     strict: bool | None,
     answer: str | None,
+    personal_data: str | None,
     fields: Sequence[str],
     types: Sequence[str],
     statuses: Sequence[str],
@@ -222,6 +228,7 @@ def _change(
         dedup=dedup or entry.dedup,
         strict=entry.strict if strict is None else strict,
         answer=answer or entry.answer,
+        personal_data=personal_data or entry.personal_data,
         fields=change_fields(entry.fields, fields),
         types=tuple(dict.fromkeys(type_.strip().casefold() for type_ in types)) or entry.types,
         statuses={word: meaning.lower() for word, meaning in words.items() if meaning},

@@ -204,6 +204,7 @@ class _Reader:
             dedup=row.dedup,
             strict=row.strict,
             answer=row.answer or (preset.answer if preset else None) or "json",
+            personal_data=row.personal_data,
             fields=_tuples(row.fields),
             types=tuple(type_.casefold() for type_ in row.types),
             statuses=statuses,

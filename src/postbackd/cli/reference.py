@@ -12,10 +12,12 @@ from pathlib import Path
 import click
 
 from postbackd.cli.main import root
+from postbackd.cli.privacy import table_rows
 from postbackd.core.diagnosis import Reason
+from postbackd.core.kept import FOR_EVER, NEVER, POLICY
 from postbackd.core.verdicts import Verdict
 from postbackd.presets import Preset, checked_on, load_presets
-from postbackd.settings import list_settings
+from postbackd.settings import Settings, list_settings
 
 NOTE = "<!-- Made by `python -m postbackd.cli.reference`; change the source, not this page. -->\n"
 
@@ -36,6 +38,7 @@ def make_pages() -> dict[str, str]:
         "cli.md": _cli_page(),
         "reasons.md": _reasons_page(),
         "presets.md": _presets_page(),
+        "privacy.md": _privacy_page(),
     }
 
 
@@ -93,7 +96,11 @@ def _commands(group: click.Group, context: click.Context, level: int) -> Iterato
         assert command is not None  # the group has listed it
         inner = click.Context(command, parent=context, info_name=name)
         if isinstance(command, click.Group):
-            yield f"{'#' * level} {inner.command_path}\n\n{_help_of(command)}\n"
+            yield (
+                _command(command, inner, level)
+                if command.invoke_without_command
+                else f"{'#' * level} {inner.command_path}\n\n{_help_of(command)}\n"
+            )
             yield from _commands(command, inner, level + 1)
         else:
             yield _command(command, inner, level)
@@ -131,6 +138,27 @@ def _reasons_page() -> str:
     ]
     intro = "What the answer to a postback, the log and the reports say."
     return _page("Verdicts and reasons", intro, iter(body))
+
+
+# --- privacy -----------------------------------------------------------------------------------------------------
+
+
+def _privacy_page() -> str:
+    header = ("table", "columns", "form", "kept, by default", "after an erasure", "purpose")
+    body = [
+        _table(header, iter(table_rows(Settings().keep))),
+        "## Never kept\n",
+        _table(("what", "what becomes of it"), iter(NEVER.items())),
+        "## Nothing of a person or a request\n",
+        _table(("table", "holds"), iter(FOR_EVER.items())),
+        "## For a privacy policy\n",
+        POLICY,
+    ]
+    intro = (
+        "What is kept of people and requests. `postbackd privacy` prints it with the settings in force, "
+        "`postbackd privacy check` looks whether it is true; [the guide](../how-to/privacy.md) says what to do with it."
+    )
+    return _page("What is kept", intro, iter(body))
 
 
 # --- presets -----------------------------------------------------------------------------------------------------

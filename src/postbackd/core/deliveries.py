@@ -51,6 +51,8 @@ class Facts(Struct, frozen=True, gc=False, omit_defaults=True):
     own_id: str | None = None
     country: str | None = None
     subs: tuple[str | None, ...] = ()
+    refused: bool = False
+    """Whether the visitor did not consent: ad platforms are not told."""
 
 
 class Happened(Struct, frozen=True, gc=False):

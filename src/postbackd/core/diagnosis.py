@@ -179,6 +179,11 @@ class Reason(IntEnum):
         "The token is not the network's, or it was replaced and its time is over.",
         "Give the network its current token; 'postbackd network rotate NAME token' makes another one.",
     )
+    PERSONAL_DATA = (
+        29,
+        "The postback carries personal data (an e-mail address, a phone or card number, a full IP address).",
+        "Take the parameter out of the postback URL, or let the network's personal data be replaced or dropped.",
+    )
 
 
 SENDER_REASONS = frozenset(

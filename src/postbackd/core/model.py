@@ -34,6 +34,16 @@ class ClickKind(IntEnum):
     """The visitor says that it is a program (``core.bots``)."""
 
 
+KIND_BITS = 0x0F
+"""Those of a click's ``kind`` that are its ``ClickKind``."""
+
+ERASED_BIT = 0x10
+"""In a click's ``kind``: its data was erased, and what postbacks bring for it is kept without theirs."""
+
+NO_CONSENT_BIT = 0x20
+"""In a click's ``kind``: its visitor did not consent to be tracked, so little of it is kept and some are not told."""
+
+
 class Dedup(IntEnum):
     """What a network wants done with a repeat that carries no transaction id (see ``core.rules``)."""
 
@@ -63,6 +73,8 @@ class Network(Struct, frozen=True, kw_only=True):
     """The network's own status words -> pending, approved, rejected or reversed."""
     senders: Senders = ANYBODY
     """Who may send, beyond whoever knows the key."""
+    personal_data: str = "replace"
+    """What becomes of personal data in its postbacks: ``replace`` it by a keyed hash, ``drop`` it, ``refuse`` them."""
 
 
 class Source(Struct, frozen=True, kw_only=True):
@@ -270,6 +282,8 @@ class Terms(Struct, frozen=True, gc=False):
     """0: usable.  Otherwise what becomes of every postback that says this."""
     reason: int = 0
     """Why it is not usable; a warning when it is."""
+    finds: tuple[tuple[str, str], ...] = ()
+    """(field, kind) of personal data that was in it."""
 
     @property
     def status_given(self) -> bool:
@@ -305,3 +319,5 @@ class Postback(Struct, frozen=True, gc=False):
     """What observed steps would have refused it for, as bits (``core.sender_rules.read_observed``)."""
     sender: str | None = None
     """The network it came from, truncated; kept only where something is wrong with the sender."""
+    finds: tuple[tuple[str, str], ...] = ()
+    """(field, kind) of personal data that was in it."""

@@ -27,6 +27,7 @@ from msgspec import Struct
 from postbackd.core.click_id import stamp_ms
 from postbackd.core.condition_parts import Subject
 from postbackd.core.conditions import Condition, ConditionError, compile_condition
+from postbackd.core.consent import TRACKING_ONLY
 from postbackd.core.deliveries import DeliveryState, Facts, Happened, Message, Owed, Told
 from postbackd.core.model import Campaign, Catalog, Rule, Target
 from postbackd.core.money import write_micros
@@ -72,6 +73,7 @@ class _Keeping(Struct, frozen=True):
             facts.own_id if self.click_id else None,
             facts.country if self.country else None,
             tuple(subs),
+            facts.refused,
         )
 
 
@@ -83,6 +85,8 @@ class _Line(Struct, frozen=True):
     payout: Payout
     target: Target
     keeping: _Keeping
+    needs_consent: bool
+    """Whether its target must not be told of a click whose visitor did not consent."""
 
 
 class Planner:
@@ -148,6 +152,8 @@ class Planner:
             facts = known.facts(event)
             subject = self._subject(event, facts)
             for line in lines:
+                if facts.refused and line.needs_consent:
+                    continue
                 key = _heir(line, lines, event.conversion_id, told, beliefs)
                 belief = beliefs.get(key)
                 value, currency = line.payout.apply(event.value_micros, event.currency)
@@ -168,7 +174,11 @@ class Planner:
         beliefs = _read_beliefs(told)
         lines = self._lines(happened.campaign)
         return [
-            _explain(line, subject, beliefs.get(_heir(line, lines, happened.conversion_id, told, beliefs)))
+            Explained(line.rule, fires=False, why="the visitor did not consent, and this target needs it")
+            if facts.refused and line.needs_consent
+            else _explain(
+                line, subject, beliefs.get(_heir(line, lines, happened.conversion_id, told, beliefs))
+            )
             for line in lines
         ]
 
@@ -209,7 +219,8 @@ def _make_line(rule: Rule, targets: Mapping[int, Target], macros: frozenset[str]
         country="country" in macros or "country" in condition.fields,
         subs=tuple(f"sub{n}" in macros for n in range(1, 11)),
     )
-    return _Line(rule, condition, compile_payout(rule.payout), target, keeping)
+    needs_consent = target.how.kind not in TRACKING_ONLY
+    return _Line(rule, condition, compile_payout(rule.payout), target, keeping, needs_consent)
 
 
 def _read_beliefs(told: Sequence[Told]) -> _Beliefs:
@@ -288,6 +299,7 @@ def _join(old: Facts, new: Facts) -> Facts:
         new.own_id or old.own_id,
         new.country or old.country,
         tuple(subs),
+        new.refused or old.refused,
     )
 
 

@@ -12,12 +12,19 @@ Every pattern is linear on hostile input: repetitions are bounded, or a look-beh
 from __future__ import annotations
 
 import re
+from binascii import a2b_base64
+from enum import StrEnum
 from hashlib import blake2b
 from ipaddress import AddressValueError, IPv6Address
 from urllib.parse import unquote
 
 MASK_PREFIX = "hashed:"
 """What every replaced value starts with."""
+
+ERASED_PREFIX = "erased:"
+"""What every id that was erased starts with."""
+
+_CONCEALED = re.compile(rf"{ERASED_PREFIX}[0-9a-f]{{32}}")
 
 _SHORTEST = 6
 """``a@b.co``; nothing shorter is personal by these rules."""
@@ -72,6 +79,31 @@ _SHORTEST_IPV6 = 7
 """``fe80::1``.  Shorter ones (``a::b``) are more often ids than addresses of a person."""
 
 
+class Kind(StrEnum):
+    """Kinds of personal data.  The word is stored, the value never."""
+
+    EMAIL = "e-mail"
+    PHONE = "phone"
+    CARD = "card"
+    IP = "IP address"
+    HASH = "hash of an e-mail"
+    """64 hexadecimal digits: the SHA-256 of an address, which whoever has a list of addresses turns back."""
+
+
+_SHORTEST_HIDDEN = 12
+"""``a@bc.com`` in base64."""
+
+_LONGEST_HIDDEN = 4096
+
+_SHA256 = re.compile(r"[0-9a-f]{64}|[0-9A-F]{64}")
+
+_BASE64 = re.compile(r"(?:[A-Za-f][A-Za-z0-9+/_-]{3}){3}")
+"""The first bytes of three groups are ASCII: what most ids are not, so that nothing more is asked of them."""
+
+_BASE64_WHOLE = re.compile(r"[A-Za-z0-9+/_-]+={0,2}")
+
+_URL_SAFE = str.maketrans("-_", "+/")
+
 _BETWEEN = re.compile(r"""([\s"'<>{}()\[\],;&=?]+)""")
 """What stands between the words of a text."""
 
@@ -79,22 +111,34 @@ _BETWEEN = re.compile(r"""([\s"'<>{}()\[\],;&=?]+)""")
 class Masker:
     """Replaces values that are personal data by a hash under the deployment's privacy key."""
 
-    __slots__ = ("_hasher",)
+    __slots__ = ("_concealer", "_hasher")
 
     def __init__(self, key: bytes) -> None:
         """``key``: 1 to 64 secret bytes; another key gives other hashes for the same values."""
         if not 1 <= len(key) <= 64:
             raise ValueError("the privacy key must have 1 to 64 bytes")
         self._hasher = blake2b(key=key, digest_size=8)
+        self._concealer = blake2b(key=key, digest_size=16, person=b"erased")
 
     def mask(self, text: str) -> str:
         """The text itself, or the hash that stands for it when it holds personal data."""
-        if len(text) < _SHORTEST or text.isalnum():
-            return self._hash(text) if text.isdigit() and _is_bare(text) else text
+        return text if self.find(text) is None else self._hash(_plain(text))
+
+    def find(self, text: str) -> Kind | None:
+        """What personal data the text holds."""
+        size = len(text)
+        if size < _SHORTEST:
+            return None
+        if size >= _SHORTEST_HIDDEN and (kind := _hidden_kind(text)) is not None:
+            return kind
+        if text.isalnum():
+            return _bare_kind(text) if text.isdigit() else None
         if _SUSPECT.search(text) is None:
-            return text
+            return None
         plain = _plain(text)
-        return self._hash(plain) if _is_formatted(plain) or _is_bare(plain) else text
+        if plain is not text and (kind := _hidden_kind(plain)) is not None:
+            return kind
+        return _formatted_kind(plain) or _bare_kind(plain)
 
     def mask_words(self, text: str) -> str:
         """A longer text, such as an answer, in which each word that is personal data is replaced.
@@ -109,11 +153,33 @@ class Masker:
         return self.mask(words)
 
     def mask_opaque(self, text: str) -> str:
-        """The same for ids that an ad network must get back unchanged: digits alone are never replaced."""
-        if len(text) < _SHORTEST or text.isalnum() or _SUSPECT.search(text) is None:
-            return text
+        """The same for ids that an ad network must get back unchanged: digits alone and hashes are never replaced."""
+        return text if self.find_opaque(text) is None else self._hash(_plain(text))
+
+    def find_opaque(self, text: str) -> Kind | None:
+        """What ``mask_opaque`` replaces."""
+        size = len(text)
+        if size < _SHORTEST:
+            return None
+        if size >= _SHORTEST_HIDDEN and (kind := _encoded_kind(text)) is not None:
+            return kind
+        if text.isalnum() or _SUSPECT.search(text) is None:
+            return None
         plain = _plain(text)
-        return self._hash(plain) if _is_formatted(plain) else text
+        if plain is not text and (kind := _encoded_kind(plain)) is not None:
+            return kind
+        return _formatted_kind(plain)
+
+    def conceal(self, stamp: int, text: str) -> str:
+        """What stands for an erased id of the click with this stamp: equal ids stay equal, under one click only.
+
+        Concealing twice changes nothing more; no id stays none.
+        """
+        if not text or _CONCEALED.fullmatch(text):
+            return text
+        hasher = self._concealer.copy()
+        hasher.update(stamp.to_bytes(8, "big", signed=True) + text.encode("utf-8", "surrogatepass"))
+        return ERASED_PREFIX + hasher.hexdigest()
 
     def _hash(self, plain: str) -> str:
         hasher = self._hasher.copy()
@@ -126,23 +192,45 @@ def _plain(text: str) -> str:
     return unquote(unquote(text)) if "%" in text else text
 
 
-def _is_formatted(text: str) -> bool:
+def _formatted_kind(text: str) -> Kind | None:
     """An e-mail address, a phone number written as one or an IP address: known by form, not by digits."""
-    return (
-        ("@" in text and _EMAIL.search(text) is not None)
-        or _FORMATTED_PHONE.search(text) is not None
-        or ("." in text and _IPV4_INSIDE.search(text) is not None)
-        or (":" in text and _holds_ipv6(text))
-    )
+    if "@" in text and _EMAIL.search(text) is not None:
+        return Kind.EMAIL
+    if _FORMATTED_PHONE.search(text) is not None:
+        return Kind.PHONE
+    if ("." in text and _IPV4_INSIDE.search(text) is not None) or (":" in text and _holds_ipv6(text)):
+        return Kind.IP
+    return None
 
 
-def _is_bare(text: str) -> bool:
+def _bare_kind(text: str) -> Kind | None:
     """A phone or card number that is digits alone, or nearly so."""
     if not 10 <= len(text) <= _LONGEST_NUMBER and text.isdigit():
-        return False
+        return None
     if _BARE_PHONE.search(text):
-        return True
-    return any(_is_card(found.group()) for found in _CARD.finditer(text))
+        return Kind.PHONE
+    return Kind.CARD if any(_is_card(found.group()) for found in _CARD.finditer(text)) else None
+
+
+def _hidden_kind(text: str) -> Kind | None:
+    """Personal data that does not look like any."""
+    if len(text) == 64 and _SHA256.fullmatch(text):
+        return Kind.HASH
+    return _encoded_kind(text)
+
+
+def _encoded_kind(text: str) -> Kind | None:
+    """The same in base64, of the usual or the URL-safe alphabet, padded or not."""
+    if _BASE64.match(text) is None or len(text) > _LONGEST_HIDDEN or _BASE64_WHOLE.fullmatch(text) is None:
+        return None
+    bare = text.rstrip("=").translate(_URL_SAFE)
+    try:
+        plain = a2b_base64(bare + "=" * (-len(bare) % 4)).decode("utf-8")
+    except ValueError:
+        return None
+    if not plain.isprintable():
+        return None
+    return _formatted_kind(plain) or _bare_kind(plain)
 
 
 def _is_card(written: str) -> bool:

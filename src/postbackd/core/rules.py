@@ -15,7 +15,7 @@ from postbackd.core.click_ref import find_click
 from postbackd.core.diagnosis import Reason
 from postbackd.core.model import Channel, ClickRef, Dedup, Offer, Postback, Request, Terms
 from postbackd.core.params import MAX_PARAMETERS, Received
-from postbackd.core.privacy import Masker
+from postbackd.core.privacy import Kind, Masker
 from postbackd.core.statuses import Status, settle
 from postbackd.core.terms import (
     NO_TERMS,
@@ -42,6 +42,7 @@ def judge(
     """
     click_text, type_, value, currency, transaction_id, status, time = received.values
     terms = network.read_terms(type_, value, currency, status, masker)
+    finds = terms.finds
     verified = keys.verify(click_text) if click_text else None
     if verified is not None:
         click = ClickRef(*verified)
@@ -49,29 +50,55 @@ def judge(
     else:
         click = find_click(received, keys, masker, request.now_ms)
         if click_text is not None:
+            finds = _note(finds, "click_id", masker.find(click_text))
             click_text = keep_text(masker, click_text, "click_id")
         if click.click_id is not None and transaction_id and keys.verify(transaction_id):
             transaction_id = None  # it was the click id, not a transaction id
     if transaction_id is not None and len(transaction_id) >= _MASKED_FROM:
-        transaction_id = keep_text(masker, transaction_id, "transaction_id")
+        kept = keep_text(masker, transaction_id, "transaction_id")
+        if kept is not transaction_id:
+            finds = _note(finds, "transaction_id", masker.find(transaction_id))
+            transaction_id = kept
     if time is not None:
+        finds = _note(finds, "time", masker.find(time))
         time = keep_text(masker, time, "time")
     verdict, reason = _settle_early(click, terms, received.parameters)
+    if finds:
+        if network.personal_data == "refuse":
+            verdict, reason = Verdict.REJECTED, Reason.PERSONAL_DATA
+        elif network.personal_data == "drop" and any(field == "transaction_id" for field, _ in finds):
+            transaction_id = None
     transaction, time_ms = "", 0
     if not verdict and (transaction_id or time):
-        try:
-            if transaction_id:
-                transaction, flagged = read_transaction_id(transaction_id)
-                reason = reason or flagged
-            if time:
-                time_ms, flagged = read_event_time(time, request.now_ms)
-                reason = reason or flagged
-        except Refusal as refusal:
-            verdict, reason = refusal.verdict, refusal.reason
+        transaction, time_ms, verdict, reason = _read_ids(transaction_id, time, reason, request.now_ms)
     return Postback(
         request, received.parameters, click, click_text, terms, transaction_id, time, transaction, time_ms,
-        verdict, reason,
+        verdict, reason, finds=finds,
     )  # fmt: skip
+
+
+_Finds = tuple[tuple[str, str], ...]
+
+
+def _note(finds: _Finds, field: str, kind: Kind | None) -> _Finds:
+    return finds if kind is None else (*finds, (field, str(kind)))
+
+
+def _read_ids(
+    transaction_id: str | None, time: str | None, reason: int, now_ms: int
+) -> tuple[str, int, int, int]:
+    """``(transaction id, time in ms, verdict, reason)``; the first reason stays."""
+    transaction, time_ms = "", 0
+    try:
+        if transaction_id:
+            transaction, flagged = read_transaction_id(transaction_id)
+            reason = reason or flagged
+        if time:
+            time_ms, flagged = read_event_time(time, now_ms)
+            reason = reason or flagged
+    except Refusal as refusal:
+        return "", 0, refusal.verdict, refusal.reason
+    return transaction, time_ms, 0, reason
 
 
 def _settle_early(click: ClickRef, terms: Terms, parameters: int) -> tuple[int, int]:

@@ -59,11 +59,12 @@ class Refusal(Exception):
 class NetworkRules:
     """A network as its postbacks are judged: its settings and the parameter names they imply."""
 
-    __slots__ = ("_remembered", "currency", "field_map", "id", "statuses", "types")
+    __slots__ = ("_remembered", "currency", "field_map", "id", "personal_data", "statuses", "types")
 
     def __init__(self, network: Network) -> None:
         self.id = network.id
         self.currency = network.currency
+        self.personal_data = network.personal_data
         self.field_map = FieldMap(POSTBACK_NAMES, network.fields)
         self.types = frozenset(word.casefold() for word in network.types)
         self.statuses: Mapping[str, str] = {w.casefold(): s for w, s in network.statuses.items()}
@@ -86,11 +87,22 @@ class NetworkRules:
 
 def _read_terms(network: NetworkRules, texts: tuple[str | None, ...], masker: Masker) -> Terms:
     names = ("type", "value", "currency", "status")
+    finds = tuple(
+        (name, str(kind))
+        for text, name in zip(texts, names, strict=True)
+        if text is not None and (kind := masker.find(text)) is not None
+    )
     type_text, value_text, currency_text, status_text = (
         None if text is None else keep_text(masker, text, name)
         for text, name in zip(texts, names, strict=True)
     )
-    terms = Terms(type_text, value_text, currency_text, status_text)
+    if finds and network.personal_data == "drop":
+        found = {name for name, _ in finds}
+        type_text, value_text, currency_text, status_text = (
+            None if name in found else text
+            for text, name in zip((type_text, value_text, currency_text, status_text), names, strict=True)
+        )
+    terms = Terms(type_text, value_text, currency_text, status_text, finds=finds)
     try:
         type_, warning = _read_type(type_text, network)
         currency = _read_currency(currency_text) if currency_text else network.currency

@@ -12,11 +12,12 @@ import msgspec
 from postbackd.core.bots import LONGEST_USER_AGENT, is_bot
 from postbackd.core.click_id import KeyRing
 from postbackd.core.click_ref import MAX_OWN_ID, NEVER_AN_OWN_ID
+from postbackd.core.consent import Consent
 from postbackd.core.diagnosis import diagnose_click_id
-from postbackd.core.model import Click, ClickKind
+from postbackd.core.model import NO_CONSENT_BIT, Click, ClickKind
 from postbackd.core.money import read_micros
-from postbackd.core.params import BYTE_ORDER_MARK, MAX_CLICK_TEXT, Received, decode_form
-from postbackd.core.privacy import Masker, truncate_ip
+from postbackd.core.params import BYTE_ORDER_MARK, CLICK_NAMES, MAX_CLICK_TEXT, Received, decode_form
+from postbackd.core.privacy import MASK_PREFIX, Masker, truncate_ip
 from postbackd.ingest import answers
 from postbackd.ingest.batcher import Batcher, now_ms
 from postbackd.ingest.catalog import Destination, Link, Snapshot
@@ -138,9 +139,19 @@ class ClickDesk:
     """Takes click requests in."""
 
     def __init__(
-        self, batcher: Batcher, store: Store, mint: Mint, flow: Flow, chance: Callable[[], float]
+        self,
+        batcher: Batcher,
+        store: Store,
+        mint: Mint,
+        flow: Flow,
+        chance: Callable[[], float],
+        consent: Consent | None = None,
     ) -> None:
-        """``store``: to which the batcher writes.  ``chance`` gives numbers from [0, 1), for the weighted offers."""
+        """``store``: to which the batcher writes.  ``chance`` gives numbers from [0, 1), for the weighted offers.
+
+        ``consent``: what is honoured of what visitors say, if anything.
+        """
+        self._consent = consent
         self._batcher = batcher
         self._store = store
         self._mint = mint
@@ -169,6 +180,9 @@ class ClickDesk:
             None,
             _subs(received.values, masker),
         )
+        if self._consent is not None:
+            click = _shortened(click, self._consent, exchange, received)
+        self._count_finds(received.values, click, masker, now)
         self._batcher.add_click(click, ClickReply(exchange, click, link, destination, snapshot, self._flow))
 
     def _register(self, exchange: Exchange, link: Link, snapshot: Snapshot, query: str, now: int) -> None:
@@ -196,11 +210,31 @@ class ClickDesk:
             masker.mask(own_id) if own_id else None,
             _subs(received.values, masker),
         )
+        if self._consent is not None:
+            click = _shortened(click, self._consent, exchange, received)
+        self._count_finds(received.values, click, masker, now)
         minted = None if ours else stamp
         reply = RegistrationReply(
             exchange, click, link, destination, snapshot, self._flow, store=self._store, minted=minted
         )
         self._batcher.add_click(click, reply)
+
+    def _count_finds(self, values: Sequence[str | None], click: Click, masker: Masker, now: int) -> None:
+        """Count personal data that was replaced: where what is kept is no longer what came."""
+        kept = (click.source_click_id, *click.subs)
+        if not any(text and text.startswith(MASK_PREFIX) for text in kept):
+            return
+        for field, text in zip(CLICK_NAMES, values, strict=False):
+            find = masker.find_opaque if field == "source_click_id" else masker.find
+            if field not in ("cost", "country") and text and (kind := find(text)) is not None:
+                self._flow.found(now // 60_000, 0, field, kind)
+
+
+def _shortened(click: Click, consent: Consent, exchange: Exchange, received: Received) -> Click:
+    """The click as it may be kept."""
+    if not consent.refused(exchange.gpc, received.pairs(), click.country):
+        return click
+    return msgspec.structs.replace(click, kind=click.kind | NO_CONSENT_BIT, ip_prefix=None, subs=())
 
 
 def _refuse(exchange: Exchange, flow: Flow, error: str) -> None:

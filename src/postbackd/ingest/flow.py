@@ -13,6 +13,7 @@ class Flow:
 
     def __init__(self) -> None:
         self._refusals: dict[tuple[int, str], int] = {}
+        self._finds: dict[tuple[int, int, str, str], int] = {}
         self._times: dict[tuple[int, int], list[int]] = {}
         self._minute = 0
         self._latest_us: list[int] = []
@@ -22,6 +23,11 @@ class Flow:
         """A request was refused before it became a postback or click.  ``kind`` is from a short fixed list."""
         key = (minute, kind)
         self._refusals[key] = self._refusals.get(key, 0) + 1
+
+    def found(self, minute: int, network: int, field: str, kind: str) -> None:
+        """Somebody sent personal data; ``network`` 0: with a click."""
+        key = (minute, network, field, kind)
+        self._finds[key] = self._finds.get(key, 0) + 1
 
     def answered(self, minute: int, microseconds: int) -> None:
         """A postback was answered."""
@@ -45,12 +51,14 @@ class Flow:
         self._sort_times()
         refusals, self._refusals = self._refusals, {}
         times, self._times = self._times, {}
-        minutes = sorted({minute for minute, _ in (*refusals, *times)})
+        finds, self._finds = self._finds, {}
+        minutes = sorted({key[0] for key in refusals} | {key[0] for key in times} | {key[0] for key in finds})
         return [
             FlowMinute(
                 minute,
                 {kind: count for (m, kind), count in refusals.items() if m == minute},
                 {bucket: (n, total) for (m, bucket), (n, total) in times.items() if m == minute},
+                {key[1:]: count for key, count in finds.items() if key[0] == minute},
             )
             for minute in minutes
         ]
@@ -60,5 +68,7 @@ class Flow:
             for kind, count in flow.refusals.items():
                 key = (flow.minute, kind)
                 self._refusals[key] = self._refusals.get(key, 0) + count
+            for found, count in flow.finds.items():
+                self._finds[flow.minute, *found] = self._finds.get((flow.minute, *found), 0) + count
             for bucket, (count, total) in flow.response_times.items():
                 self._add_times(flow.minute, bucket, count, total)

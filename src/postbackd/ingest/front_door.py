@@ -10,6 +10,7 @@ import ssl
 from time import perf_counter
 
 from postbackd.core.click_id import StampMint
+from postbackd.core.consent import Consent
 from postbackd.core.model import Catalog, Channel
 from postbackd.core.rate import RateLimit, limit_prefix
 from postbackd.ingest import answers
@@ -51,6 +52,7 @@ class FrontDoor:
         batch_limit: int,
         spool: Spool | None = None,
         entrance: Entrance | None = None,
+        consent: Consent | None = None,
     ) -> None:
         entrance = entrance or Entrance()
         self.proxies = entrance.proxies
@@ -67,7 +69,7 @@ class FrontDoor:
             store, lambda: self._snapshot.rulebook, self._flow, queue_limit, batch_limit, spool
         )
         self._postbacks = PostbackDesk(self._batcher, mint, self._flow)
-        self._clicks = ClickDesk(self._batcher, store, mint, self._flow, random.random)
+        self._clicks = ClickDesk(self._batcher, store, mint, self._flow, random.random, consent)
         self._servers: list[asyncio.Server] = []
         self._arrivals = Arrivals(self)
         self.connections: set[Connection] = set()

@@ -167,6 +167,8 @@ class PostbackDesk:
             request = Request(self._mint.mint(now), network, channel, body_bytes, now)
             rulebook = snapshot.rulebook
             postback = judge(received, endpoint.rules, rulebook.keys, rulebook.masker, request)
+            if postback.finds:
+                self._count_finds(postback)
         if finding is not None and endpoint.guard is not None:
             postback = mark(postback, finding, endpoint.guard, exchange.client)
         self._batcher.add_postback(postback, Reply(exchange, endpoint, self._flow))
@@ -218,11 +220,18 @@ class PostbackDesk:
             if isinstance(item, dict):
                 received = endpoint.rules.field_map.read_json(query, item)
                 postback = judge(received, endpoint.rules, rulebook.keys, rulebook.masker, request)
+                if postback.finds:
+                    self._count_finds(postback)
             else:
                 postback = unusable(request, Reason.BODY_MALFORMED)
             if finding is not None and endpoint.guard is not None:
                 postback = mark(postback, finding, endpoint.guard, exchange.client, index)
             self._batcher.add_postback(postback, reply.part(index))
+
+    def _count_finds(self, postback: Postback) -> None:
+        request = postback.request
+        for field, kind in postback.finds:
+            self._flow.found(request.now_ms // 60_000, request.network, field, kind)
 
 
 def _is_ndjson(exchange: Exchange) -> bool:

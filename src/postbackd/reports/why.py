@@ -13,7 +13,7 @@ from typing import Any
 
 from postbackd.core.click_id import KeyRing, read_stamp, stamp_ms, write_stamp
 from postbackd.core.diagnosis import Reason, diagnose_click_id
-from postbackd.core.model import Catalog, Channel, ClickKind
+from postbackd.core.model import ERASED_BIT, KIND_BITS, NO_CONSENT_BIT, Catalog, Channel, ClickKind
 from postbackd.core.money import write_micros
 from postbackd.core.privacy import Masker
 from postbackd.core.statuses import Status
@@ -194,7 +194,9 @@ def describe_click(row: Mapping[str, Any], keys: KeyRing) -> dict[str, Any]:
         "time": write_moment(stamp_ms(row["click_id"])),
         "campaign": row["campaign_name"],
         "offer": row["offer_name"],
-        "kind": ClickKind(row["kind"]).name.lower(),
+        "kind": ClickKind(row["kind"] & KIND_BITS).name.lower(),
+        "erased": bool(row["kind"] & ERASED_BIT),
+        "consent": not row["kind"] & NO_CONSENT_BIT,
     }
     kept = ("source_click_id", "country", "ip_prefix", "own_id", *(f"sub{n}" for n in range(1, 11)))
     click |= {name: row[name] for name in kept if row[name] is not None}

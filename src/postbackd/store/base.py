@@ -15,6 +15,8 @@ from msgspec import Struct
 
 from postbackd.core.deliveries import Delivery, Happened, Owed, Settled, TargetState, Told
 from postbackd.core.model import Catalog, CatalogEntry, Click, Postback, SigningKey
+from postbackd.core.privacy import Masker
+from postbackd.core.retention import Class
 from postbackd.core.rulebook import Rulebook
 from postbackd.core.verdicts import Verdict
 
@@ -60,6 +62,8 @@ class FlowMinute(Struct, frozen=True):
     refusals: dict[str, int]
     response_times: dict[int, tuple[int, int]]
     """histogram bucket -> (count, total microseconds)"""
+    finds: Mapping[tuple[int, str, str], int] = {}
+    """(network, 0 for clicks; field; kind of personal data) -> count"""
 
 
 class SealedValue(Struct, frozen=True):
@@ -136,6 +140,36 @@ class Turn(Struct, frozen=True, kw_only=True):
     """Target -> how many due deliveries to claim."""
     lease_ms: int = 0
     """How long what is claimed is ours alone."""
+
+
+class Erasing(Struct, frozen=True):
+    """What is to be erased."""
+
+    asked: str
+    """``click_id``, ``transaction_id`` or ``identity``."""
+    reference: str
+    """Keyed hash of the id that was asked for."""
+    clicks: Sequence[int]
+    requests: Sequence[int]
+    """Rows of the postback log that name no click that is known."""
+    now_ms: int
+
+
+class Erased(Struct, frozen=True):
+    """What one pass did."""
+
+    id: int
+    """Of the certificate."""
+    counts: dict[str, int]
+    """Table -> rows, of all passes."""
+    changed: int
+    """Rows that this pass changed."""
+    in_flight: int
+    """Deliveries that somebody was sending."""
+    resumed: bool
+    """Whether an earlier pass was interrupted: what it erased is not known any more."""
+    values: frozenset[str]
+    """What was erased, to look for in the files.  Never stored or shown."""
 
 
 class Store(Protocol):
@@ -251,6 +285,40 @@ class Store(Protocol):
 
         ``limit`` of each at a time, or, where that is quick, whole days at once.  0: nothing is left.
         """
+        ...
+
+    async def count_old(self, class_: Class, before_ms: int) -> tuple[int, bool]:
+        """How many rows of a class are older, and whether that is exact."""
+        ...
+
+    async def purge_class(self, class_: Class, before_ms: int, limit: int) -> int:
+        """One step of deleting what is older of one class; returns about how many rows went, 0: nothing is left.
+
+        A conversion goes only when its click is gone and nothing about it waits to be sent.
+        """
+        ...
+
+    async def note_purge(self, now_ms: int, deleted: Mapping[Class, int]) -> None:
+        """Keep that a purge looked at this time, and what it deleted."""
+        ...
+
+    async def erase(self, erasing: Erasing, masker: Masker) -> Erased:
+        """Erase what is kept of clicks and of log rows, as one transaction; see ``store.erasure``.
+
+        May run again at any time, and has to until a pass changes nothing: others may have been writing.
+        """
+        ...
+
+    async def scrub(self, erasing: Erasing, values: Collection[str] | None, *, rewrite: bool) -> int:
+        """Make what was erased vanish from the files of the database; returns how many places hold some still.
+
+        ``values``: what was erased, ``None`` when that is not known any more.  ``rewrite``: write the tables anew that
+        held any, where the database does not overwrite what it has let go; others wait meanwhile.
+        """
+        ...
+
+    async def end_erasure(self, id_: int, now_ms: int) -> None:
+        """Its certificate is complete."""
         ...
 
     async def look(self, targets: Sequence[int], now_ms: int, events: int) -> Look:

@@ -62,6 +62,7 @@ CONFLICTS: Mapping[str, str] = {
     "campaign_slug_once": "this slug belongs to another campaign, or to a removed one; choose another with --slug",
     "campaign_fits_click_id": "16,777,215 campaigns were created, more than a click id can name; start a new database",
     "network_dedup_known": "dedup must be ignore, update, add or hold",
+    "network_personal_data_known": "personal_data must be replace, drop or refuse",
     "network_answer_known": "answer must be json, ok or 204",
 }
 """What the schema calls a constraint -> what to tell the user who violated it."""
@@ -101,41 +102,19 @@ class _Table(NamedTuple):
         return f"SELECT 1 FROM {self.name} WHERE id = ? AND removed_ms IS NULL"
 
 
+def _table(name: str, columns: str) -> _Table:
+    return _Table(name, tuple(columns.split()))
+
+
 _TABLES: Mapping[type, _Table] = {
-    Network: _Table(
-        "networks",
-        (
-            "name",
-            "key",
-            "preset",
-            "currency",
-            "dedup",
-            "strict",
-            "answer",
-            "fields",
-            "types",
-            "statuses",
-            "senders",
-        ),
+    Network: _table(
+        "networks", "name key preset currency dedup strict answer fields types statuses senders personal_data"
     ),
     Source: _Table("sources", ("name", "preset", "fields")),
     Offer: _Table("offers", ("name", "network", "url", "window_min_s", "window_max_s")),
     Campaign: _Table("campaigns", ("name", "slug", "source", "offers")),
     Target: _Table("targets", ("name", "preset", "how", "secrets")),
-    Rule: _Table(
-        "rules",
-        (
-            "name",
-            "source",
-            "campaign",
-            "target",
-            "condition",
-            "delay_s",
-            "payout",
-            "on_change",
-            "on_reversal",
-        ),
-    ),
+    Rule: _table("rules", "name source campaign target condition delay_s payout on_change on_reversal"),
 }
 """In the order in which they refer to each other."""
 

@@ -37,6 +37,7 @@ DISTRIBUTED = (
     "outbox",
     "deliveries",
     "attempts",
+    "erased_clicks",
 )
 """Tables that are spread over the machines by ``bucket``, the first one giving the pattern."""
 
@@ -76,7 +77,7 @@ FROM generate_series(0, $1) AS b
 """The shard of each bucket."""
 
 FIND_CLICKS = """
-SELECT click_id, campaign, offer FROM clicks
+SELECT click_id, campaign, offer, kind FROM clicks
 WHERE bucket = ANY ($1::smallint[]) AND click_id = ANY ($2::bigint[]) AND click_id BETWEEN $3 AND $4
 """
 """What matching needs of clicks."""
@@ -203,7 +204,7 @@ class CitusTransaction(PostgresTransaction):
         buckets = buckets_of(stamps)
         self._buckets |= set(buckets)
         rows = await self._db.fetch(FIND_CLICKS, buckets, stamps, min(stamps), max(stamps))
-        return {stamp: (campaign, offer) for stamp, campaign, offer in rows}
+        return {stamp: (campaign, offer, kind) for stamp, campaign, offer, kind in rows}
 
     async def find_conversions(self, keys: Sequence[Key]) -> Mapping[Key, Conversion]:
         if not keys:

@@ -114,13 +114,17 @@ WHOLE = (
     _table("pixel_conversions", "click_id type", "type"),
     _hashed("outbox", _EVENT_COLUMNS),
     _hashed("target_states", "target state since_ms until_ms reason"),
+    _table("erased_clicks", "click_id"),
+    _table("purges", "at_ms class rows", "class"),
+    _table("finds", "minute network field kind count", "field kind"),
     _table("refusals", "minute kind count", "kind"),
     _table("response_times", "minute bucket count total_us"),
 )
 
 CATALOG = (
     _table(
-        "networks", "id name key preset currency dedup strict answer fields types statuses senders removed_ms"
+        "networks",
+        "id name key preset currency dedup strict answer fields types statuses senders personal_data removed_ms",
     ),
     _table("sources", "id name preset fields removed_ms"),
     _table("offers", "id name network url window_min_s window_max_s removed_ms"),
@@ -131,8 +135,9 @@ CATALOG = (
         "id name source campaign target condition delay_s payout on_change on_reversal removed_ms",
     ),
     _table("signing_keys", "id secret active_from_ms retired"),
+    _table("erasures", "id at_ms asked reference counts done_ms"),
 )
-"""In the order in which they refer to each other.  Small, and copied every time."""
+"""In the order in which they refer to each other.  Small, and copied every time; so are certificates of erasures."""
 
 NOTE_CLICKS_OF_HISTORY = """
 CREATE TEMP TABLE clicks_of_history AS
@@ -364,7 +369,7 @@ def _md5_number(*texts: Any) -> int:
     return int.from_bytes(md5(text.encode(), usedforsecurity=False).digest()[:4], "big")
 
 
-_WITHOUT_BUCKET = ("refusals", "response_times", "target_states")
+_WITHOUT_BUCKET = ("refusals", "response_times", "target_states", "purges", "finds")
 
 
 def _extra_columns(table: Table) -> tuple[str, ...]:

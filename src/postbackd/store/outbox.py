@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from postbackd.core.deliveries import Delivery, Facts, Happened, Owed, Told
+from postbackd.core.model import NO_CONSENT_BIT
 from postbackd.store.transaction import Row
 
 BLOCKED = (1 << 62) - 1
@@ -21,7 +22,8 @@ EVENT_COLUMNS = (
 CONVERSION_COLUMNS = "click_id, conversion_id, type, transaction_id, campaign, offer"
 
 CLICK_COLUMNS = (
-    "click_id, source_click_id, own_id, country, sub1, sub2, sub3, sub4, sub5, sub6, sub7, sub8, sub9, sub10"
+    "click_id, source_click_id, own_id, country, kind, "
+    "sub1, sub2, sub3, sub4, sub5, sub6, sub7, sub8, sub9, sub10"
 )
 
 TOLD_COLUMNS = "conversion_id, rule, message, state, value_micros, facts, target"
@@ -71,10 +73,10 @@ def assemble(events: Sequence[Row], conversions: Iterable[Row], clicks: Iterable
 
 def make_facts(row: Row) -> Facts:
     """Of a row of clicks (``CLICK_COLUMNS``)."""
-    subs = tuple(row[4:])
+    subs = tuple(row[5:])
     while subs and subs[-1] is None:
         subs = subs[:-1]
-    return Facts(row[1], row[2], row[3], subs)
+    return Facts(row[1], row[2], row[3], subs, bool(row[4] & NO_CONSENT_BIT))
 
 
 _FACTS = msgspec.json.Decoder(Facts)

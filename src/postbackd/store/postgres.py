@@ -26,7 +26,6 @@ from postbackd.store.base import (
     Look,
     NodeLease,
     Outcome,
-    Purgeable,
     StoreAway,
     StoreRefused,
     Turn,
@@ -55,8 +54,9 @@ from postbackd.store.postgres_partitions import (
     make_partitions,
     partitions_ahead,
 )
-from postbackd.store.postgres_purge import LAST_STAMP, count_purgeable, purge
+from postbackd.store.postgres_purge import LAST_STAMP
 from postbackd.store.postgres_schema import migrate, read_state
+from postbackd.store.postgres_upkeep import PostgresUpkeep
 from postbackd.store.postgres_write import PostgresTransaction
 from postbackd.store.postgres_writer import FIND_OUTCOMES, IN_THE_WAY, Writer
 
@@ -92,7 +92,7 @@ _ASK_GENERATION_EVERY_S = 0.4
 """A node that hears of changes asks all the same, in case it did not hear one."""
 
 
-class PostgresStore(CatalogVerbs):
+class PostgresStore(CatalogVerbs, PostgresUpkeep):
     """See ``store.base.Store`` for what each verb promises."""
 
     waited_s = 0.0  # writers do not wait for each other here
@@ -310,16 +310,6 @@ class PostgresStore(CatalogVerbs):
 
     async def query(self, name: str, /, **parameters: Any) -> list[dict[str, Any]]:
         return await self._ask(lambda db: ask(db, name, distributed=self._shards is not None, **parameters))
-
-    async def count_purgeable(self, before_ms: int) -> Purgeable:
-        distributed = self._shards is not None
-        return await self._ask(
-            lambda db: count_purgeable(db, first_stamp_at(before_ms), distributed=distributed)
-        )
-
-    async def purge(self, before_ms: int, limit: int) -> int:
-        alone = self._shards is not None
-        return await self._ask(lambda db: purge(db, first_stamp_at(before_ms), limit, alone=alone))
 
     async def look(self, targets: Sequence[int], now_ms: int, events: int) -> Look:
         distributed = self._shards is not None

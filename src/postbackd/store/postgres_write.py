@@ -49,10 +49,10 @@ FIND_OWN_IDS = (
 """The clicks that hold own ids."""
 
 FIND_CLICKS = """
-SELECT c.click_id, c.campaign, c.offer, EXISTS (SELECT 1 FROM pixel_conversions) AS pixel
+SELECT c.click_id, c.campaign, c.offer, c.kind, EXISTS (SELECT 1 FROM pixel_conversions) AS pixel
 FROM unnest($1::bigint[], $2::smallint[]) AS w (click_id, bucket)
 CROSS JOIN LATERAL (
-    SELECT click_id, campaign, offer FROM clicks
+    SELECT click_id, campaign, offer, kind FROM clicks
     WHERE click_id = w.click_id AND bucket = w.bucket AND click_id BETWEEN $3 AND $4 OFFSET 0) AS c
 """
 """What matching needs of clicks; on the way, whether the pixel brought anything that S2S has not confirmed.
@@ -60,6 +60,11 @@ CROSS JOIN LATERAL (
 ``OFFSET 0`` keeps it a look-up for each that is wanted.  The planner, which knows nothing of a table that has just
 begun, may otherwise read all clicks between the two bounds, and for each of them everything that is wanted.
 """
+
+FIND_ERASED = (
+    "SELECT click_id FROM erased_clicks WHERE click_id = ANY ($1::bigint[]) AND bucket = ANY ($2::smallint[])"
+)
+"""Which clicks were erased."""
 
 PURGED_BEFORE = "SELECT value FROM settings WHERE name = 'purged_before'"
 """The horizon up to which clicks have been purged."""
@@ -205,6 +210,13 @@ ADD_RESPONSE_TIMES = Insert(
 )
 """Response times of postbacks."""
 
+ADD_FINDS = Insert(
+    "finds",
+    "minute bigint, network bigint, field text, kind text, count bigint",
+    "ON CONFLICT (minute, network, field, kind) DO UPDATE SET count = finds.count + excluded.count",
+)
+"""Personal data that was sent."""
+
 _NO_SUBS = (None,) * 10
 
 
@@ -244,8 +256,12 @@ class PostgresTransaction:
     async def find_clicks(self, stamps: Sequence[int]) -> Mapping[int, StoredClick]:
         rows = await self._db.fetch(FIND_CLICKS, stamps, buckets_of(stamps), min(stamps), max(stamps))
         if rows:
-            self._pixel = rows[0][3]
-        return {stamp: (campaign, offer) for stamp, campaign, offer, _ in rows}
+            self._pixel = rows[0][4]
+        return {stamp: (campaign, offer, kind) for stamp, campaign, offer, kind, _ in rows}
+
+    async def find_erased(self, stamps: Sequence[int]) -> set[int]:
+        rows = await self._db.fetch(FIND_ERASED, stamps, buckets_of(stamps))
+        return {row[0] for row in rows}
 
     async def purged_before(self) -> int:
         return int(await self._db.fetchval(PURGED_BEFORE) or 0)
@@ -367,6 +383,8 @@ class PostgresTransaction:
             for bucket, counted in flow.response_times.items()
         ]
         await self.insert(ADD_RESPONSE_TIMES, sorted(times))
+        finds = [(flow.minute, *found, count) for flow in minutes for found, count in flow.finds.items()]
+        await self.insert(ADD_FINDS, sorted(finds))
 
 
 _KEY = itemgetter(0, 1, 2)

@@ -13,9 +13,8 @@ from typing import Any, NamedTuple
 
 from postbackd.core.click_id import EPOCH_MS, MAX_STAMP
 from postbackd.store.invariants import INVARIANTS
-from postbackd.store.statement import CLICK_OF_POSTBACK, Statement
-
-_ALL_TIME: Mapping[str, Any] = {"since": 0, "until": MAX_STAMP}
+from postbackd.store.privacy_queries import PRIVACY_STATEMENTS
+from postbackd.store.statement import ALL_TIME, CLICK_OF_POSTBACK, Statement
 
 _LOG_COLUMNS = """
 SELECT p.request_id, p.network, n.name AS network_name, p.channel, p.verdict, p.reason, p.click_id, p.campaign,
@@ -38,15 +37,15 @@ WHERE p.request_id >= :since AND p.request_id < :until AND p.request_id > :after
 """
 
 _REPLAYABLE = """
-AND p.verdict >= 4 AND p.reason NOT IN (23, 24)
+AND p.verdict >= 4 AND p.reason NOT IN (23, 24) AND coalesce(p.click_text, '') <> 'erased'
 AND (p.verdict <> 6 OR p.reason NOT IN (18, 19, 20, 21, 27, 28) OR CAST(:reason AS INTEGER) IS NOT NULL)
 """
 """Held, unmatched and rejected, but not what left nothing to judge again: a body that could not be read, too many
-parameters.  What was refused for its sender (``core.diagnosis.SENDER_REASONS``) may be forged: only when it is asked
-for by its reason."""
+parameters, data that was erased.  What was refused for its sender (``core.diagnosis.SENDER_REASONS``) may be forged:
+only when it is asked for by its reason."""
 
 _LOG_DEFAULTS: Mapping[str, Any] = {
-    **_ALL_TIME,
+    **ALL_TIME,
     "after": -1,
     "verdict": None,
     "reason": None,
@@ -107,7 +106,7 @@ FROM deliveries AS p JOIN targets AS t ON t.id = p.target AND t.removed_ms IS NU
 """
 
 _DELIVERY_DEFAULTS: Mapping[str, Any] = {
-    **_ALL_TIME,
+    **ALL_TIME,
     "after": -1,
     "last": MAX_STAMP,
     "state": None,
@@ -295,7 +294,7 @@ _PIECES: Mapping[str, Statement] = {
         "SELECT p.network, p.observed, p.sender, count(*) AS count FROM postbacks AS p "
         "WHERE p.request_id >= :since AND p.request_id < :until AND p.observed > 0 "
         "GROUP BY p.network, p.observed, p.sender ORDER BY count(*) DESC, p.observed, p.sender LIMIT :limit",
-        {**_ALL_TIME, "limit": 1000},
+        {**ALL_TIME, "limit": 1000},
     ),
     "target_states": Statement(
         "Targets that are not served as usual.",
@@ -314,13 +313,13 @@ _PIECES: Mapping[str, Statement] = {
         "Requests that were refused before they reached an endpoint, by kind, in a range of minutes since 1970.",
         "SELECT kind, CAST(sum(count) AS BIGINT) AS count FROM refusals "
         "WHERE minute >= :since AND minute < :until GROUP BY kind",
-        _ALL_TIME,
+        ALL_TIME,
     ),
     "response_times": Statement(
         "Response times by histogram bucket, in a range of minutes since 1970.",
         "SELECT bucket, CAST(sum(count) AS BIGINT) AS count, CAST(sum(total_us) AS BIGINT) AS total_us "
         "FROM response_times WHERE minute >= :since AND minute < :until GROUP BY bucket",
-        _ALL_TIME,
+        ALL_TIME,
     ),
 }
 
@@ -382,8 +381,8 @@ def _report_statements() -> Mapping[str, Statement]:
             made[f"clicks_by_{by}"] = Statement(
                 f"Counted clicks by {by}.",
                 f"SELECT {grouping.clicks} AS key, count(*) AS count FROM clicks AS c {grouping.joins[0]} "
-                "WHERE c.kind = 0 AND c.click_id >= :since AND c.click_id < :until GROUP BY 1",
-                _ALL_TIME,
+                "WHERE c.kind & 15 = 0 AND c.click_id >= :since AND c.click_id < :until GROUP BY 1",
+                ALL_TIME,
             )
         if grouping.postbacks is not None:
             made[f"postbacks_by_{by}"] = Statement(
@@ -394,7 +393,7 @@ def _report_statements() -> Mapping[str, Statement]:
                 "count(*) FILTER (WHERE p.parameters > 10) AS over_10, "
                 f"count(p.click_id) AS with_click FROM postbacks AS p {grouping.joins[1]} "
                 "WHERE p.request_id >= :since AND p.request_id < :until GROUP BY 1, 2, 3, 4",
-                _ALL_TIME,
+                ALL_TIME,
             )
         if grouping.conversions is not None:
             # Units and micros are added apart, because a sum of large values in micros can leave 64 bits.
@@ -405,7 +404,7 @@ def _report_statements() -> Mapping[str, Statement]:
                 "CAST(sum(v.value_micros % 1000000) AS BIGINT) AS micros "
                 f"FROM conversions AS v {grouping.joins[2]} "
                 "WHERE v.conversion_id >= :since AND v.conversion_id < :until GROUP BY 1, 2, 3, 4",
-                _ALL_TIME,
+                ALL_TIME,
             )
     made["deliveries_by_outcome"] = Statement(
         "Deliveries by source, target, state and rung of the ladder of times.",
@@ -415,7 +414,7 @@ def _report_statements() -> Mapping[str, Statement]:
         f"coalesce(settled_ms, 0) - (request_id >> 22) - {EPOCH_MS} AS took_ms "
         "FROM deliveries WHERE request_id >= :since AND request_id < :until) AS d "
         "LEFT JOIN campaigns AS m ON m.id = d.campaign GROUP BY 1, 2, 3, 4",
-        _ALL_TIME,
+        ALL_TIME,
     )
     return made
 
@@ -440,5 +439,5 @@ def _rung(time_ms: str) -> str:
     return f"CASE WHEN d.state <> 2 THEN 0 {rungs} ELSE {len(DELIVERY_LADDER_MS)} END"
 
 
-STATEMENTS: Mapping[str, Statement] = {**_PIECES, **_report_statements(), **INVARIANTS}
+STATEMENTS: Mapping[str, Statement] = {**_PIECES, **PRIVACY_STATEMENTS, **_report_statements(), **INVARIANTS}
 """Name -> statement."""

@@ -29,7 +29,6 @@ from postbackd.store.base import (
     Batch,
     Look,
     NodeLease,
-    Purgeable,
     StoreAway,
     StoreRefused,
     StoreUnavailable,
@@ -56,7 +55,8 @@ from postbackd.store.sqlite_file import (
     sync_names,
     unsafe_sync,
 )
-from postbackd.store.sqlite_purge import LAST_STAMP, count_purgeable, purge
+from postbackd.store.sqlite_purge import LAST_STAMP
+from postbackd.store.sqlite_upkeep import SqliteUpkeep
 from postbackd.store.sqlite_write import SqliteTransaction, find_missing, find_postbacks
 from postbackd.store.write import settle
 
@@ -79,7 +79,7 @@ _POISONED = (
 """What a row that cannot be stored raises; everything else concerns the store itself."""
 
 
-class SqliteStore(CatalogVerbs):
+class SqliteStore(CatalogVerbs, SqliteUpkeep):
     """See ``store.base.Store`` for what each verb promises."""
 
     def __init__(self, path: Path, busy_timeout_ms: int, checkpoint_pages: int, *, create: bool) -> None:
@@ -379,12 +379,6 @@ class SqliteStore(CatalogVerbs):
 
     async def query(self, name: str, /, **parameters: Any) -> list[dict[str, Any]]:
         return self._ask(lambda: ask(self._db, name, **parameters))
-
-    async def count_purgeable(self, before_ms: int) -> Purgeable:
-        return self._ask(lambda: count_purgeable(self._db, before_ms))
-
-    async def purge(self, before_ms: int, limit: int) -> int:
-        return self._ask(lambda: purge(self._db, before_ms, limit))
 
     async def look(self, targets: Sequence[int], now_ms: int, events: int) -> Look:
         return self._ask(lambda: sqlite_outbox.look(self._db, targets, now_ms, events))

@@ -34,8 +34,12 @@ FIND_OWN_ID = "SELECT click_id FROM own_ids WHERE own_id = ?"
 # The click that holds an own id.
 
 FIND_CLICKS = """
-SELECT c.click_id, c.campaign, c.offer FROM carray(?) AS wanted CROSS JOIN clicks AS c ON c.click_id = wanted.value
+SELECT c.click_id, c.campaign, c.offer, c.kind FROM carray(?) AS wanted
+CROSS JOIN clicks AS c ON c.click_id = wanted.value
 """  # What matching needs of clicks.
+
+FIND_ERASED = "SELECT click_id FROM erased_clicks WHERE click_id IN carray(?)"
+# Which clicks were erased.
 
 PURGED_BEFORE = "SELECT value FROM settings WHERE name = 'purged_before'"
 # The horizon up to which clicks have been purged.
@@ -134,6 +138,11 @@ INSERT INTO response_times (minute, bucket, count, total_us) VALUES (?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET count = count + excluded.count, total_us = total_us + excluded.total_us
 """  # Response times of postbacks.
 
+ADD_FINDS = """
+INSERT INTO finds (minute, network, field, kind, count) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET count = count + excluded.count
+"""  # Personal data that was sent.
+
 _NO_SUBS = (None,) * 10
 
 
@@ -190,9 +199,11 @@ class SqliteTransaction:
 
     async def find_clicks(self, stamps: Sequence[int]) -> Mapping[int, StoredClick]:
         wanted = apsw.carray(array("q", stamps))
-        return {
-            stamp: (campaign, offer) for stamp, campaign, offer in self._db.execute(FIND_CLICKS, (wanted,))
-        }
+        return {row[0]: row[1:] for row in self._db.execute(FIND_CLICKS, (wanted,))}
+
+    async def find_erased(self, stamps: Sequence[int]) -> set[int]:
+        wanted = apsw.carray(array("q", stamps))
+        return {stamp for (stamp,) in self._db.execute(FIND_ERASED, (wanted,))}
 
     async def purged_before(self) -> int:
         return int(self._db.execute(PURGED_BEFORE).get or 0)
@@ -266,6 +277,8 @@ class SqliteTransaction:
             self._db.executemany(ADD_REFUSALS, refusals)
             times = [(flow.minute, bucket, *counted) for bucket, counted in flow.response_times.items()]
             self._db.executemany(ADD_RESPONSE_TIMES, times)
+            finds = [(flow.minute, *found, count) for found, count in flow.finds.items()]
+            self._db.executemany(ADD_FINDS, finds)
 
 
 def _click_row(click: Click) -> Row:

@@ -1,9 +1,11 @@
-"""What a named statement is (see ``store.queries``)."""
+"""What a named read-only statement is (see ``store.queries``)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
+
+from postbackd.core.click_id import MAX_STAMP
 
 CLICK_OF_POSTBACK = "k.click_id = p.click_id"
 
@@ -17,3 +19,6 @@ class Statement(NamedTuple):
     sentence: str
     sql: str
     defaults: Mapping[str, Any]
+
+
+ALL_TIME: Mapping[str, Any] = {"since": 0, "until": MAX_STAMP}

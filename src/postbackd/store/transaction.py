@@ -12,8 +12,8 @@ Row = tuple[Any, ...]
 Key = tuple[int, str, str]
 """(click id stamp, type, transaction id): what is counted once."""
 
-StoredClick = tuple[int, int]
-"""(campaign, offer) of a click."""
+StoredClick = tuple[int, int, int]
+"""(campaign, offer, kind) of a click."""
 
 
 class Transaction(Protocol):
@@ -26,6 +26,10 @@ class Transaction(Protocol):
 
     async def find_own_ids(self, own_ids: Sequence[str]) -> Mapping[str, int]: ...
     async def find_clicks(self, stamps: Sequence[int]) -> Mapping[int, StoredClick]: ...
+    async def find_erased(self, stamps: Sequence[int]) -> set[int]:
+        """Which of these clicks were erased; asked of clicks that are not found only."""
+        ...
+
     async def purged_before(self) -> int:
         """Clicks with a smaller stamp have been purged."""
         ...

@@ -7,20 +7,19 @@ are inserted first, and only where fewer went in than were offered does anything
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from operator import itemgetter
 
-import msgspec
-
-from postbackd.core.checksum import carry, checksum
+from postbackd.core.checksum import carry
 from postbackd.core.click_id import stamp_ms, write_stamp
 from postbackd.core.diagnosis import Reason
-from postbackd.core.model import Channel, Click, ClickRef, Dedup, Postback, Request, Terms
+from postbackd.core.model import ERASED_BIT, Channel, Click, ClickRef, Dedup, Postback, Request, Terms
 from postbackd.core.rulebook import Rulebook
 from postbackd.core.rules import Conversion, check_window, moves_status, repeat
 from postbackd.core.verdicts import Verdict
 from postbackd.store.base import Batch, Outcome, Written
 from postbackd.store.failpoints import pass_failpoint
+from postbackd.store.money_rows import columns_of, conversion_row, history_row, resealed
 from postbackd.store.transaction import Key, Row, StoredClick, Transaction
 
 _Offered = tuple[int, Key, Row]
@@ -104,6 +103,8 @@ class _Settlement:
         self.outcomes: list[Outcome] = [_UNDECIDED] * len(postbacks)
         self.clicks: dict[int, tuple[int, StoredClick]] = {}
         """Position in the batch -> (stamp, click) of what was found."""
+        self.erased: set[int] = set()
+        """Positions of postbacks for clicks that were erased: what they bring is kept without their data."""
         self.waiting: list[tuple[str, int]] = []
         self.events: list[Row] = []
         """For the outbox: what happened to conversions that a source wants to hear of."""
@@ -129,7 +130,7 @@ class _Settlement:
 
     async def _match(self) -> tuple[list[_Offered], list[_Repeat]]:
         """Find the clicks.  Returns what to offer to the unique key, and what only a stored conversion can accept."""
-        owned, clicks = await self._find_clicks()
+        owned, clicks, gone = await self._find_clicks()
         offered: list[_Offered] = []
         late: list[_Repeat] = []
         offers = self.rulebook.offers
@@ -142,6 +143,9 @@ class _Settlement:
                 stamp = owned.get(postback.click.own_id or "", -1)
             click = clicks.get(stamp)
             key = (stamp, postback.terms.type, postback.transaction_id)
+            if stamp in gone or (click is not None and click[2] & ERASED_BIT):
+                self.erased.add(index)
+                key = (stamp, key[1], self.rulebook.masker.conceal(stamp, key[2]))
             if click is None:
                 late.append((index, key, await self._unmatched(postback)))
                 continue
@@ -151,11 +155,11 @@ class _Settlement:
             if outside:
                 late.append((index, key, Outcome(Verdict.REJECTED, outside)))
             else:
-                offered.append((index, key, _conversion_row(key, postback, click)))
+                offered.append((index, key, conversion_row(key, postback, click)))
         return offered, late
 
-    async def _find_clicks(self) -> tuple[Mapping[str, int], Mapping[int, StoredClick]]:
-        """The stamps that own ids stand for, and the clicks."""
+    async def _find_clicks(self) -> tuple[Mapping[str, int], Mapping[int, StoredClick], Collection[int]]:
+        """The stamps that own ids stand for, the clicks, and which of those that are not there were erased."""
         stamps: list[int] = []
         own_ids: list[str] = []
         for postback in self.postbacks:
@@ -168,9 +172,24 @@ class _Settlement:
                 own_ids.append(click.own_id)
         owned: Mapping[str, int] = {}
         if own_ids:
-            owned = await self.tx.find_own_ids(own_ids)
+            owned = await self._find_own_ids(own_ids)
             stamps += owned.values()
-        return owned, await self.tx.find_clicks(stamps) if stamps else {}
+        if not stamps:
+            return owned, {}, ()
+        clicks = await self.tx.find_clicks(stamps)
+        missing = () if len(clicks) == len(stamps) else set(stamps) - clicks.keys()
+        return owned, clicks, await self.tx.find_erased(sorted(missing)) if missing else ()
+
+    async def _find_own_ids(self, own_ids: Sequence[str]) -> Mapping[str, int]:
+        """The clicks that hold own ids; that of an erased one is kept under a hash."""
+        owned = dict(await self.tx.find_own_ids(own_ids))
+        unknown = {
+            self.rulebook.masker.conceal(0, own_id): own_id for own_id in own_ids if own_id not in owned
+        }
+        if unknown:
+            found = await self.tx.find_own_ids(list(unknown))
+            owned |= {unknown[hashed]: stamp for hashed, stamp in found.items()}
+        return owned
 
     async def _unmatched(self, postback: Postback) -> Outcome:
         """Why there is no click.  A conversion may be there all the same: it outlives its click."""
@@ -185,6 +204,8 @@ class _Settlement:
         """Nothing is counted under the key: the postback stays out, and waits if its click may still come."""
         self.outcomes[index] = outcome
         if outcome.verdict is not Verdict.UNMATCHED or outcome.reason == Reason.CLICK_PURGED:
+            return
+        if index in self.erased:
             return
         postback = self.postbacks[index]
         click = postback.click
@@ -214,7 +235,7 @@ class _Settlement:
     def _accept(self, index: int, row: Row) -> None:
         click_id, _, _, conversion_id, _, campaign, _, status, value_micros, currency, *_ = row
         self.outcomes[index] = Outcome(Verdict.ACCEPTED, _warning(self.postbacks[index]), conversion_id)
-        if self.rulebook.owes(campaign):
+        if self.rulebook.owes(campaign) and index not in self.erased:
             self.events.append((conversion_id, click_id, conversion_id, 0, status, 0, value_micros, currency))
 
     async def _repeat(self, repeats: list[_Repeat]) -> None:
@@ -237,13 +258,14 @@ class _Settlement:
             decided = repeat(current, postback, dedup)
             now[key] = decided.conversion
             if decided.verdict is Verdict.UPDATED:
-                history.append(_history_row(key, postback, current, decided.conversion))
+                word = None if index in self.erased else postback.terms.status_text
+                history.append(history_row(key, postback, word, current, decided.conversion))
                 self._note_change(index, key, current, decided.conversion)
             self.outcomes[index] = Outcome(
                 decided.verdict, decided.reason or _warning(postback), current.conversion_id
             )
         changed = {
-            key: _resealed(key, before[key], after) for key, after in now.items() if after != before[key]
+            key: resealed(key, before[key], after) for key, after in now.items() if after != before[key]
         }
         if changed:
             await self.tx.change_conversions(changed)
@@ -255,13 +277,13 @@ class _Settlement:
     def _another(self, index: int, key: Key, postback: Postback) -> Row:
         """In ``add`` mode a repeat without transaction id is one more conversion, under a key of its own."""
         another = (key[0], key[1], f"#{write_stamp(postback.request.request_id)}")
-        row = _conversion_row(another, postback, self.clicks[index][1])
+        row = conversion_row(another, postback, self.clicks[index][1])
         self._accept(index, row)
         return row
 
     def _note_change(self, index: int, key: Key, before: Conversion, after: Conversion) -> None:
         found, postback = self.clicks.get(index), self.postbacks[index]
-        if self.rulebook.owes(found[1][0] if found else postback.click.campaign):
+        if index not in self.erased and self.rulebook.owes(found[1][0] if found else postback.click.campaign):
             self.events.append((
                 postback.request.request_id, key[0], before.conversion_id, before.status, after.status,
                 before.value_micros, after.value_micros, after.currency,
@@ -311,7 +333,7 @@ class _Settlement:
             return False
         unnamed = (key[0], key[1], "")
         for found in (await self.tx.lock_conversions([unnamed])).values():
-            sealed = carry(found.checksum, _columns(unnamed, found), _columns(key, found))
+            sealed = carry(found.checksum, columns_of(unnamed, found), columns_of(key, found))
             await self.tx.rename_conversion(unnamed, key[2], sealed)
         return True
 
@@ -336,6 +358,9 @@ class _Settlement:
                 ))  # fmt: skip
                 continue
             terms = postback.terms
+            if index in self.erased:
+                new.append(self._concealed_row(postback, outcome, click_id, campaign))
+                continue
             new.append((
                 request.request_id, request.network, request.channel, outcome.verdict, outcome.reason,
                 click_id, campaign, outcome.conversion_id, postback.click_text, terms.type_text,
@@ -348,6 +373,23 @@ class _Settlement:
         if again:
             await self.tx.change_postbacks(again)
 
+    def _concealed_row(
+        self, postback: Postback, outcome: Outcome, click_id: int | None, campaign: int | None
+    ) -> Row:
+        """The log row of a postback for an erased click."""
+        request = postback.request
+        transaction = postback.transaction_text
+        if transaction:
+            transaction = self.rulebook.masker.conceal(click_id or 0, transaction.strip())
+        return (
+            request.request_id, request.network, request.channel, outcome.verdict, outcome.reason,
+            click_id, campaign, outcome.conversion_id, ERASED_TEXT, postback.terms.type_text,
+            None, None, transaction, None, None, None, request.body_bytes, postback.parameters,
+        )  # fmt: skip
+
+
+ERASED_TEXT = "erased"
+"""``click_text`` of a log row whose data was erased, or never kept because its click's was: not to be judged again."""
 
 _UNDECIDED = Outcome(Verdict.REJECTED)
 
@@ -367,36 +409,6 @@ def _warning(postback: Postback) -> int:
     if postback.reason or postback.click.click_id is None:
         return postback.reason
     return postback.click.reason
-
-
-def _history_row(key: Key, postback: Postback, before: Conversion, after: Conversion) -> Row:
-    columns = (
-        postback.request.request_id, before.conversion_id, before.status, after.status,
-        postback.terms.status_text, before.value_micros, after.value_micros,
-    )  # fmt: skip
-    return (key[0], *columns, checksum(columns))
-
-
-def _conversion_row(key: Key, postback: Postback, click: StoredClick) -> Row:
-    request, terms = postback.request, postback.terms
-    columns = (
-        *key, request.request_id, request.network, *click, terms.status, terms.value_micros,
-        terms.currency, request.channel, postback.time_ms,
-    )  # fmt: skip
-    return (*columns, checksum(columns))
-
-
-def _columns(key: Key, stored: Conversion) -> Row:
-    """What the checksum of a stored conversion covers."""
-    return (
-        *key, stored.conversion_id, stored.network, stored.campaign, stored.offer, stored.status,
-        stored.value_micros, stored.currency, stored.channels, stored.status_time_ms,
-    )  # fmt: skip
-
-
-def _resealed(key: Key, before: Conversion, after: Conversion) -> Conversion:
-    sealed = carry(before.checksum, _columns(key, before), _columns(key, after))
-    return msgspec.structs.replace(after, checksum=sealed)
 
 
 STORED_FIELDS = """

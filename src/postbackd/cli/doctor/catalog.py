@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from postbackd.cli.doctor.privacy import look_at_privacy
 from postbackd.cli.doctor.senders import look_at_senders
 from postbackd.cli.session import Session
 from postbackd.core.conditions import ConditionError, compile_condition
@@ -29,6 +30,7 @@ async def look_at_catalog(session: Session, catalog: Catalog) -> list[Finding]:
     findings += [check_matching(group) for group in groups if _says_something(group)]
     for group in groups:
         findings += await _look_at_mapping(session, catalog, group)
+    findings += await look_at_privacy(session, catalog)
     findings += await look_at_senders(
         session, catalog.networks, open_secrets(session.settings, SENDER_SECRET)
     )

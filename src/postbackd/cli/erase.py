@@ -1,0 +1,185 @@
+"""``postbackd erase``: erase what is kept of a person, and certify it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import click
+import msgspec
+
+from postbackd.cli.main import Family
+from postbackd.cli.options import as_json, now_ms, takes_data
+from postbackd.cli.session import Session, is_served, print_json, visit
+from postbackd.core.click_id import KeyRing, write_stamp
+from postbackd.core.privacy import Masker
+from postbackd.reports.period import write_moment
+from postbackd.reports.table import format_table
+from postbackd.settings import Settings
+from postbackd.store.base import Erasing
+from postbackd.upkeep import erasing
+
+_SPOOL_S = 40.0
+"""How long to wait for what lies in this machine's spool to reach the database."""
+
+_LOOK_EVERY_S = 0.1
+
+
+@click.group(cls=Family, invoke_without_command=True)
+@click.option("--click-id", metavar="ID", help="Erase this click: an id of ours, or a caller's own.")
+@click.option("--transaction-id", metavar="ID", help="Erase the clicks that have this transaction id.")
+@click.option("--network", metavar="NAME", help="With --transaction-id: of this network only.")
+@click.option(
+    "--identity",
+    metavar="HASH",
+    help="Erase every click that holds this value in a field: a keyed hash as 'postbackd privacy hash' prints it.",
+)
+@click.option(
+    "--rewrite",
+    is_flag=True,
+    help="PostgreSQL: write the tables that held it anew (VACUUM FULL), because free space keeps old bytes.",
+)
+@click.option("--yes", is_flag=True, help="Do it; without this only say what would be erased.")
+@as_json
+@takes_data
+@click.pass_context
+def erase(
+    context: click.Context, /, settings: Settings, json_wanted: bool, yes: bool, rewrite: bool, **asked: Any
+) -> None:
+    """Erase what is kept of a person: names, ids and texts; totals and deduplication stay.
+
+    Works beside a running server. May be stopped and run again; the certificate says when it is complete.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    given = [(name, value) for name, value in asked.items() if value and name != "network"]
+    if len(given) != 1:
+        raise click.UsageError("name one of --click-id, --transaction-id and --identity")
+    ((kind, value),) = given
+    if asked["network"] and kind != "transaction_id":
+        raise click.UsageError("--network goes with --transaction-id")
+    document = visit(settings, lambda session: _erase(session, kind, value, asked["network"], yes, rewrite))
+    _print(document, json_wanted)
+    if document["done"] is False and yes:
+        raise click.ClickException(
+            f"{document['left']} places in the files hold some still; run it again, or when nothing else writes"
+        )
+
+
+@erase.command("list")
+@as_json
+@takes_data
+def list_erasures(settings: Settings, json_wanted: bool) -> None:
+    """The certificates of erasures, the latest first."""
+    rows = visit(settings, lambda session: session.store.query("erasures"))
+    documents = [_certificate(row) for row in rows]
+    if json_wanted:
+        print_json(documents)
+        return
+    cells = [
+        (
+            str(d["id"]),
+            d["at"],
+            d["asked"],
+            d["reference"],
+            d["completed"] or "not complete: run it again",
+            _sum(d["erased"]),
+        )
+        for d in documents
+    ]
+    click.echo(format_table(("id", "asked at", "by", "reference", "completed", "erased"), cells))
+
+
+def _certificate(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "id": row["id"],
+        "at": write_moment(row["at_ms"]),
+        "asked": row["asked"],
+        "reference": row["reference"],
+        "erased": msgspec.json.decode(row["counts"]),
+        "completed": write_moment(row["done_ms"]) if row["done_ms"] else None,
+    }
+
+
+def _sum(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {table}" for table, count in counts.items()) or "nothing was held"
+
+
+async def _erase(
+    session: Session, kind: str, value: str, network: str | None, yes: bool, rewrite: bool
+) -> dict[str, Any]:
+    if yes:
+        await _wait_for_spool(session.settings)
+    masker = Masker((await session.load()).privacy_key)
+    reference = masker.conceal(0, value.strip()).removeprefix("erased:")
+    clicks, requests = await _find(session, masker, kind, value.strip(), network)
+    interrupted = any(
+        row["reference"] == reference and row["done_ms"] is None
+        for row in await session.store.query("erasures")
+    )
+    if not clicks and not requests and not interrupted:
+        raise click.ClickException(
+            "nothing is held under this id; 'postbackd why ID' says what became of it, 'postbackd erase list' what was "
+            "erased"
+        )
+    found = {"clicks": [write_stamp(stamp) for stamp in sorted(clicks)], "log rows": len(requests)}
+    if not yes:
+        return {"asked": kind, "reference": reference, "found": found, "done": None}
+    wanted = Erasing(kind, reference, sorted(clicks), sorted(requests), now_ms())
+    ended = await erasing.erase(session.store, wanted, masker, now_ms, rewrite=rewrite)
+    (row,) = [row for row in await session.store.query("erasures") if row["id"] == ended.id]
+    return {**_certificate(row), "done": not ended.left, "left": ended.left}
+
+
+async def _find(
+    session: Session, masker: Masker, kind: str, value: str, network: str | None
+) -> tuple[set[int], set[int]]:
+    store = session.store
+    catalog = await session.load(removed=True)
+    if kind == "click_id":
+        verified = KeyRing(catalog.signing_keys).verify(value)
+        if verified is not None:
+            return {verified[0]}, set()
+        own_ids = (masker.mask(value), masker.conceal(0, masker.mask(value)))
+        clicks = {row["click_id"] for own_id in own_ids for row in await store.query("own_id", own_id=own_id)}
+        rows = await store.query("postbacks_of_identity", identity=own_ids[0])
+        return clicks, {row["request_id"] for row in rows if row["click_id"] is None}
+    if kind == "identity":
+        return await erasing.find_identity(store, value)
+    numbers = [entry.id for entry in catalog.networks if entry.name == network]
+    if network is not None and not numbers:
+        raise click.ClickException(f"there is no network {network!r}; see 'postbackd network list'")
+    texts: Sequence[str] = list(dict.fromkeys((value, masker.mask(value))))
+    return await erasing.find_clicks(store, texts, numbers[0] if numbers else None)
+
+
+async def _wait_for_spool(settings: Settings) -> None:
+    """What lies in the spool has been told to senders as kept, and would come after the erasure."""
+    spool = Path(settings.data) / "spool"
+    deadline = monotonic() + _SPOOL_S
+    while any(path.stat().st_size for path in spool.glob("*.spool") if path.exists()):
+        if not is_served(settings) or monotonic() > deadline:
+            raise click.ClickException(
+                f"{spool} holds requests that are not in the database yet; start the server and wait until it is empty"
+            )
+        await asyncio.sleep(_LOOK_EVERY_S)
+
+
+def _print(document: dict[str, Any], json_wanted: bool) -> None:
+    if json_wanted:
+        print_json(document)
+    elif document["done"] is None:
+        found = document["found"]
+        more = f" and {found['log rows']} log rows without a click" if found["log rows"] else ""
+        click.echo(
+            f"would erase {len(found['clicks'])} clicks{more}, with all that hangs on them; run it again with --yes"
+        )
+    else:
+        click.echo(f"certificate {document['id']}: erased {_sum(document['erased'])}")
+        click.echo(f"asked at {document['at']} by {document['asked']}, reference {document['reference']}")
+        click.echo(
+            f"complete in the files at {document['completed']}" if document["done"] else "not complete yet"
+        )

@@ -1,0 +1,93 @@
+"""Makes ``Settings`` of what was given, and refuses what cannot be used, with the place where it was written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from postbackd.core.addresses import read_allowed
+from postbackd.core.client_address import read_ranges
+from postbackd.core.consent import make_consent
+from postbackd.settings import ACME_DIRECTORIES, Given, Setting, Settings, find_setting, type_hints
+from postbackd.settings_values import SettingsError, read_address, read_domains
+
+
+def make_settings(given: Mapping[str, Given]) -> Settings:
+    """The settings, by name; one that is not given has its default.
+
+    Raises ``SettingsError`` naming the setting, where its value came from and what it may be.
+    """
+    settings = Settings(**{name: _convert(find_setting(name), one) for name, one in given.items()})
+    _check(settings, {name: one.origin for name, one in given.items()})
+    return _trim_url(settings)
+
+
+def _convert(setting: Setting, given: Given) -> Any:
+    try:
+        return msgspec.convert(given.value, type_hints()[setting.name], strict=given.typed)
+    except msgspec.ValidationError as error:
+        shown = "" if setting.secret else f" {given.value!r}"
+        raise SettingsError(
+            f"{given.origin}{shown} is not usable; {setting.name} is {setting.type}"
+        ) from error
+
+
+def _check(settings: Settings, origins: Mapping[str, str]) -> None:
+    read_address(settings.listen, origins.get("listen", "listen"))
+    _check_tls(settings, origins)
+    if settings.store is not None and not settings.store.startswith(("postgresql://", "postgres://")):
+        origin = origins.get("store", "store")
+        raise SettingsError(f"{origin} is not usable; write it like postgresql://user@host/database")
+    try:
+        read_allowed(settings.deliver_ranges, settings.deliver_ports)
+    except ValueError as error:
+        where = [origins[name] for name in ("deliver_ranges", "deliver_ports") if name in origins]
+        raise SettingsError(f"{' or '.join(where)}: {error}") from error
+    try:
+        trusted = read_ranges(settings.trusted_proxies)
+    except ValueError as error:
+        raise SettingsError(f"{origins.get('trusted_proxies', 'trusted_proxies')}: {error}") from error
+    if settings.proxy_protocol != "off" and not trusted:
+        raise SettingsError(
+            f"{origins['proxy_protocol']} needs the addresses of the proxies; set trusted_proxies as well"
+        )
+    try:
+        make_consent(settings.honour_gpc, settings.consent_parameter, settings.consent_countries)
+    except ValueError as error:
+        raise SettingsError(f"consent_countries: {error}") from error
+    if problem := settings.keep.problem():
+        raise SettingsError(problem)
+    url = settings.public_url
+    if url is not None and not re.fullmatch(r"https?://[^/\s?#@]+(/[^\s?#]*)?", url):
+        origin = origins.get("public_url", "public_url")
+        raise SettingsError(f"{origin} {url!r} is not usable; write it like https://track.example")
+
+
+def _check_tls(settings: Settings, origins: Mapping[str, str]) -> None:
+    read_address(settings.https_listen, origins.get("https_listen", "https_listen"))
+    if settings.http_listen != "off":
+        read_address(settings.http_listen, origins.get("http_listen", "http_listen"))
+    read_domains(settings.domain, origins.get("domain", "domain"))
+    if settings.domain and settings.cert:
+        raise SettingsError("give --domain (we look after the certificate) or --cert (you do), not both")
+    if settings.key and not settings.cert:
+        raise SettingsError("--key needs --cert: the certificate that belongs to it")
+    if settings.tls == "self-signed" and settings.cert:
+        raise SettingsError("give --tls self-signed or --cert, not both")
+    if not settings.acme_url.startswith("https://"):
+        origin = origins.get("acme_directory", "acme_directory")
+        words = " or ".join(ACME_DIRECTORIES)
+        raise SettingsError(
+            f"{origin} {settings.acme_directory!r} is not usable; write {words}, or an https address"
+        )
+    if settings.email and not re.fullmatch(r"[^\s@,?]+@[^\s@,?]+", settings.email):
+        raise SettingsError(f"{origins.get('email', 'email')} {settings.email!r} is no address")
+
+
+def _trim_url(settings: Settings) -> Settings:
+    if settings.public_url is None:
+        return settings
+    return msgspec.structs.replace(settings, public_url=settings.public_url.rstrip("/"))

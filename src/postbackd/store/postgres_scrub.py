@@ -1,0 +1,45 @@
+"""What PostgreSQL can be asked to do about erased data in its files.
+
+An update leaves the old row until ``VACUUM`` removes it, and ``VACUUM`` leaves its bytes in the free space of the page
+until something is written there.  Only a table that is written anew (``VACUUM FULL``) holds nothing of it, and others
+wait for that.  What write-ahead log, archives and standbys hold goes when the server lets it go.
+"""
+
+from __future__ import annotations
+
+import asyncpg
+
+from postbackd.store.base import Erasing
+from postbackd.store.postgres_partitions import TABLES, partition_of
+
+_UNDIVIDED = ("own_ids", "waiting", "outbox")
+
+LEFT = "SELECT to_regclass($1::text) IS NOT NULL"
+"""Whether a table is there."""
+
+LOG_PARTITIONS = """
+SELECT DISTINCT tableoid::regclass::text FROM postbacks
+WHERE click_id = ANY ($1::bigint[]) OR request_id = ANY ($2::bigint[])
+"""
+"""The partitions of the postback log that speak of clicks."""
+
+
+async def scrub(db: asyncpg.Connection, erasing: Erasing, *, rewrite: bool, distributed: bool) -> None:
+    """Vacuum every table that held any of it.  Outside of a transaction."""
+    names = set(_UNDIVIDED)
+    if distributed:
+        names |= TABLES.keys()
+    else:
+        names |= {partition_of(table, stamp).name for table in TABLES for stamp in erasing.clicks}
+        names |= {name for (name,) in await db.fetch(LOG_PARTITIONS, erasing.clicks, erasing.requests)}
+    await db.execute("SET lock_timeout = '20s'")
+    try:
+        for name in sorted(names):
+            if await db.fetchval(LEFT, name):
+                await db.execute(f"VACUUM {'(FULL) ' if rewrite else ''}{name}")
+    finally:
+        await db.execute("RESET lock_timeout")
+    try:
+        await db.execute("CHECKPOINT")
+    except asyncpg.InsufficientPrivilegeError:
+        return  # the next checkpoint of the server writes the pages

@@ -1,0 +1,70 @@
+"""What the store on PostgreSQL does beside requests: purges and erasures."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import TypeVar
+
+import asyncpg
+
+from postbackd.core.privacy import Masker
+from postbackd.core.retention import Class
+from postbackd.store import erasure, postgres_purge
+from postbackd.store.base import Erased, Erasing, Purgeable
+from postbackd.store.postgres_connection import PostgresDatabase
+from postbackd.store.postgres_scrub import scrub
+from postbackd.store.postgres_write import PostgresTransaction
+
+_T = TypeVar("_T")
+
+
+class PostgresUpkeep:
+    """A part of ``PostgresStore``.  See ``store.base.Store`` for what each verb promises."""
+
+    _shards: Sequence[int] | None
+
+    @abstractmethod
+    async def _ask(
+        self, question: Callable[[asyncpg.Connection], Awaitable[_T]], timeout_s: float | None = None
+    ) -> _T: ...
+
+    @abstractmethod
+    async def _change(
+        self, work: Callable[[asyncpg.Connection, PostgresTransaction], Awaitable[_T]]
+    ) -> _T: ...
+
+    async def count_purgeable(self, before_ms: int) -> Purgeable:
+        clicks, all_counted = await self.count_old(Class.CLICKS, before_ms)
+        postbacks, counted = await self.count_old(Class.POSTBACKS, before_ms)
+        return Purgeable(clicks, postbacks, exact=all_counted and counted)
+
+    async def purge(self, before_ms: int, limit: int) -> int:
+        clicks = await self.purge_class(Class.CLICKS, before_ms, limit)
+        return clicks + await self.purge_class(Class.POSTBACKS, before_ms, limit)
+
+    async def count_old(self, class_: Class, before_ms: int) -> tuple[int, bool]:
+        distributed = self._shards is not None
+        return await self._ask(
+            lambda db: postgres_purge.count_old(db, class_, before_ms, distributed=distributed)
+        )
+
+    async def purge_class(self, class_: Class, before_ms: int, limit: int) -> int:
+        alone = self._shards is not None
+        return await self._ask(lambda db: postgres_purge.purge(db, class_, before_ms, limit, alone=alone))
+
+    async def note_purge(self, now_ms: int, deleted: Mapping[Class, int]) -> None:
+        await self._ask(lambda db: postgres_purge.note_purge(db, now_ms, deleted))
+
+    async def erase(self, erasing: Erasing, masker: Masker) -> Erased:
+        return await self._change(
+            lambda db, tx: erasure.erase(PostgresDatabase(db), erasing, masker, buckets=True)
+        )
+
+    async def scrub(self, erasing: Erasing, values: Collection[str] | None, *, rewrite: bool) -> int:
+        distributed = self._shards is not None
+        await self._ask(lambda db: scrub(db, erasing, rewrite=rewrite, distributed=distributed))
+        return 0
+
+    async def end_erasure(self, id_: int, now_ms: int) -> None:
+        await self._ask(lambda db: PostgresDatabase(db).rows(erasure.END_ERASURE, now_ms, id_))

@@ -1,0 +1,98 @@
+"""Erases whole: pass after pass until nothing is left, whoever writes beside it.
+
+What is being written while the first pass runs is met by the next one: a request that had already found its click, a
+message on its way whose answer is noted afterwards, what lies in a spool.  May be stopped at any moment and run again:
+the certificate stays open until the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from msgspec import Struct
+
+from postbackd.core.privacy import Masker
+from postbackd.store.base import Erased, Erasing, Store
+
+PAUSE_S = 2.0
+"""Longer than a batch takes to be committed that had found its click before the first pass."""
+
+IN_FLIGHT_S = 15.0
+"""Longer than a message takes to be sent and its answer to be noted."""
+
+_MOST_PASSES = 10
+
+
+class Ended(Struct, frozen=True):
+    """What an erasure did."""
+
+    id: int
+    counts: dict[str, int]
+    left: int
+    """Places in the files that hold some still; 0: complete."""
+
+
+async def erase(
+    store: Store,
+    erasing: Erasing,
+    masker: Masker,
+    now_ms: Callable[[], int],
+    *,
+    rewrite: bool,
+    pause_s: float = PAUSE_S,
+) -> Ended:
+    """Erase, and end the certificate when nothing is left."""
+    values: set[str] = set()
+    erased = await store.erase(erasing, masker)
+    values |= erased.values
+    known = not erased.resumed
+    await asyncio.sleep(IN_FLIGHT_S if erased.in_flight else pause_s)
+    for _ in range(_MOST_PASSES):
+        again = await store.erase(erasing, masker)
+        values |= again.values
+        if not again.changed:
+            break
+        erased = again
+        await asyncio.sleep(pause_s)
+    # Values of a pass that something interrupted are not known any more: then everything unused is overwritten.
+    left = await store.scrub(erasing, values if known else None, rewrite=rewrite)
+    if not left:
+        await store.end_erasure(erased.id, now_ms())
+    return Ended(erased.id, _counts(erased, again), left)
+
+
+def _counts(*passes: Erased) -> dict[str, int]:
+    return max((one.counts for one in passes), key=lambda counts: sum(counts.values()))
+
+
+async def find_clicks(
+    store: Store, transaction_ids: Sequence[str], network: int | None
+) -> tuple[set[int], set[int]]:
+    """The clicks that have any of these transaction ids, and the log rows that do and name no click."""
+    clicks: set[int] = set()
+    requests: set[int] = set()
+    for transaction_id in transaction_ids:
+        for row in await store.query("conversions_of_transaction", transaction_id=transaction_id):
+            if network is None or row["network"] == network:
+                clicks.add(row["click_id"])
+        for row in await store.query("postbacks_of_transaction", transaction_id=transaction_id):
+            if network is not None and row["network"] != network:
+                continue
+            if row["click_id"] is None:
+                requests.add(row["request_id"])
+            else:
+                clicks.add(row["click_id"])
+    return clicks, requests
+
+
+async def find_identity(store: Store, identity: str) -> tuple[set[int], set[int]]:
+    """The same for a value that callers chose, as it is kept: a keyed hash, or a text."""
+    clicks = {row["click_id"] for row in await store.query("clicks_of_identity", identity=identity)}
+    requests: set[int] = set()
+    for row in await store.query("postbacks_of_identity", identity=identity):
+        if row["click_id"] is None:
+            requests.add(row["request_id"])
+        else:
+            clicks.add(row["click_id"])
+    return clicks, requests
