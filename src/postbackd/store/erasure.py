@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from postbackd.core.buckets import bucket_of_stamp, bucket_of_text
+from postbackd.core.checksum import CHANGE_COLUMNS, CONVERSION_COLUMNS, carry
 from postbackd.core.privacy import Masker
 from postbackd.store.base import Erased, Erasing
 from postbackd.store.database import Database
@@ -47,19 +48,23 @@ FORGET_OWN_ID = "DELETE FROM own_ids WHERE own_id = ? {and_bucket_of_text}"
 KEEP_OWN_ID = "INSERT INTO own_ids ({columns}) VALUES ({values}) ON CONFLICT ({key}) DO NOTHING"
 """It is kept as a hash."""
 
-CONVERSIONS = "SELECT type, transaction_id, conversion_id FROM conversions WHERE {click}"
+CONVERSIONS = f"SELECT {', '.join(CONVERSION_COLUMNS)}, checksum FROM conversions WHERE {{click}}"
 """What was counted for a click."""
 
-ERASE_CONVERSION = (
-    "UPDATE conversions SET transaction_id = ? WHERE {click} AND type = ? AND transaction_id = ?"
-)
+ERASE_CONVERSION = "UPDATE conversions SET transaction_id = ?, checksum = ? WHERE {click} AND type = ? AND transaction_id = ?"
 """A transaction id becomes a hash; type, status and money stay."""
 
-ERASE_HISTORY = (
-    "UPDATE conversion_history SET status_word = NULL "
+HISTORY = (
+    f"SELECT {', '.join(CHANGE_COLUMNS)}, checksum FROM conversion_history "
     "WHERE conversion_id = ? {and_click} AND status_word IS NOT NULL"
 )
-"""The sender's own words for changes."""
+"""Changes for which the sender had words of its own."""
+
+ERASE_WORD = (
+    "UPDATE conversion_history SET status_word = NULL, checksum = ? "
+    "WHERE conversion_id = ? {and_click} AND request_id = ?"
+)
+"""The word goes, the change stays."""
 
 FORGET_EVENTS = "DELETE FROM outbox WHERE {click}"
 """The rules are not asked about it any more."""
@@ -183,9 +188,9 @@ class _Pass:
         requests |= await self._take_waiting(stamp_ref(stamp), bucket_of_stamp(stamp))
         await self.change("clicks", of_click(f"{ERASE_CLICK} RETURNING 1"))
         await self.change("outbox", of_click(f"{FORGET_EVENTS} RETURNING 1"))
-        for type_, transaction_id, conversion_id in await self._db.rows(of_click(CONVERSIONS)):
-            requests.add(conversion_id)
-            await self._erase_conversion(stamp, of_click, type_, transaction_id, conversion_id)
+        for row in await self._db.rows(of_click(CONVERSIONS)):
+            requests.add(row[3])
+            await self._erase_conversion(stamp, of_click, row)
         await self.erase_log(stamp, sorted(requests))
 
     async def _erase_own_id(self, stamp: int, own_id: str) -> set[int]:
@@ -204,15 +209,19 @@ class _Pass:
         await self.change("waiting", self._of_text(f"{FORGET_WAITING} RETURNING 1", bucket), ref)
         return requests
 
-    async def _erase_conversion(
-        self, stamp: int, of_click: Callable[[str], str], type_: str, transaction_id: str, conversion_id: int
-    ) -> None:
+    async def _erase_conversion(self, stamp: int, of_click: Callable[[str], str], row: Sequence[Any]) -> None:
+        """``row``: of ``CONVERSIONS``."""
+        *columns, sealed = row
+        _, type_, transaction_id, conversion_id, *others = columns
         hashed = self._masker.conceal(stamp, transaction_id)
         if hashed != transaction_id:
             self._saw((transaction_id,))
+            after = (stamp, type_, hashed, conversion_id, *others)
             sql = of_click(f"{ERASE_CONVERSION} RETURNING 1")
-            await self.change("conversions", sql, hashed, type_, transaction_id)
-        await self.change("conversion_history", of_click(f"{ERASE_HISTORY} RETURNING 1"), conversion_id)
+            await self.change(
+                "conversions", sql, hashed, carry(sealed, columns, after), type_, transaction_id
+            )
+        await self._erase_words(of_click, conversion_id)
         ((in_flight,),) = await self._db.rows(of_click(IN_FLIGHT), conversion_id)
         self.in_flight += in_flight
         for row in (
@@ -223,6 +232,15 @@ class _Pass:
         await self.change("attempts", of_click(f"{ERASE_ATTEMPTS} RETURNING 1"), conversion_id)
         sql = of_click(f"{ERASE_DELIVERIES} RETURNING 1")
         await self.change("deliveries", sql, hashed, self._now_ms, conversion_id)
+
+    async def _erase_words(self, of_click: Callable[[str], str], conversion_id: int) -> None:
+        sql = of_click(f"{ERASE_WORD} RETURNING 1")
+        for *columns, sealed in await self._db.rows(of_click(HISTORY), conversion_id):
+            request_id, _, from_, to, word, *micros = columns
+            self._saw((word,))
+            after = (request_id, conversion_id, from_, to, None, *micros)
+            resealed = carry(sealed, columns, after)
+            await self.change("conversion_history", sql, resealed, conversion_id, request_id)
 
     async def erase_log(self, stamp: int, requests: Sequence[int]) -> None:
         """Rows of the postback log; ``stamp``: of the click that they speak of, 0: none that is known."""
