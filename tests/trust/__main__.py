@@ -16,7 +16,10 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +55,9 @@ def main() -> int:
     print("  ".join(f"{name} {value}" for name, value in machine.items()), flush=True)
     print(_TABLE.format("test", "N", "lost/dbl/phantom/wrong", "bound 3/N", "control", "s", ""), flush=True)
     outcomes = []
-    for test in chosen:
-        outcomes.append(_run(test, Size(options.size), options.seed, base / test.test_id))
-        print(_row(outcomes[-1]), flush=True)
+    for outcome in _run_all(chosen, Size(options.size), options.seed, base, options.jobs):
+        outcomes.append(outcome)
+        print(_row(outcome), flush=True)
     _remove_if_empty(base)
     if options.json:
         report = {"size": options.size, "seed": options.seed, "machine": machine}
@@ -67,6 +70,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--size", choices=[size.value for size in Size], default="ci")
     parser.add_argument("--only", default="", help="comma-separated test ids, for example T3,T5")
     parser.add_argument("--seed", type=int, default=20260, help="every random choice follows from it")
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="so many at a time, but for those that measure time"
+    )
     parser.add_argument("--json", default="", help="write the figures to this file")
     parser.add_argument(
         "--work-dir", default="", help="where the servers' data go (default: a temporary directory)"
@@ -89,6 +95,24 @@ def _choose(only: str) -> list[TrustTest]:
             f"no such test: {', '.join(sorted(unknown))}; there are {', '.join(t.test_id for t in ordered)}"
         )
     return [test for test in ordered if not wanted or test.test_id in wanted]
+
+
+def _run_all(tests: Sequence[TrustTest], size: Size, seed: int, base: Path, jobs: int) -> Iterator[Outcome]:
+    """The outcomes as they come: first those that stand company, then the others one after the other."""
+    beside = [test.test_id for test in tests if jobs > 1 and not test.alone]
+    with ProcessPoolExecutor(jobs, get_context("spawn"), max_tasks_per_child=1) as pool:
+        running = [pool.submit(_run_apart, id_, size, seed, base / id_) for id_ in beside]
+        for one in as_completed(running):
+            yield one.result()
+    for test in tests:
+        if test.test_id not in beside:
+            yield _run(test, size, seed, base / test.test_id)
+
+
+def _run_apart(test_id: str, size: Size, seed: int, work_dir: Path) -> Outcome:
+    """In a process of its own, which knows no test yet."""
+    _load_tests()
+    return _run(TESTS[test_id], size, seed, work_dir)
 
 
 def _run(test: TrustTest, size: Size, seed: int, work_dir: Path) -> Outcome:

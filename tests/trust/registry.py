@@ -71,6 +71,8 @@ class TrustTest:
     test_id: str
     title: str
     run: Run
+    alone: bool
+    """It measures time: nothing else may run beside it."""
 
     @property
     def number(self) -> int:
@@ -81,16 +83,17 @@ TESTS: dict[str, TrustTest] = {}
 """Every registered test by its id; filled when ``__main__`` imports the test modules."""
 
 
-def trust_test(test_id: str, title: str) -> Callable[[Run], Run]:
+def trust_test(test_id: str, title: str, *, alone: bool = False) -> Callable[[Run], Run]:
     """Register ``run(size, seed, work_dir) -> Result`` under an id such as ``T3``, or ``T3PG`` on PostgreSQL.
 
     ``work_dir`` is empty, belongs to this test alone and is removed afterwards unless the test failed.
+    ``alone``: see ``TrustTest``.
     """
 
     def register(run: Run) -> Run:
         if test_id in TESTS:
             raise ValueError(f"{test_id} is registered twice")
-        TESTS[test_id] = TrustTest(test_id, title, run)
+        TESTS[test_id] = TrustTest(test_id, title, run, alone)
         return run
 
     return register

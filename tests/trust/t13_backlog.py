@@ -43,13 +43,13 @@ _CUT = 0.02
 """Left out of a rate at both ends: a start and an end are no steady state."""
 
 
-@trust_test("T13", "a backlog: the target away, the deliverer killed, then the target back")
+@trust_test("T13", "a backlog: the target away, the deliverer killed, then the target back", alone=True)
 def run(size: Size, seed: int, work_dir: Path) -> Result:
     """0 lost, 0 double, at nearly the steady rate, in little more memory, with inbound as quick as before."""
     return _run(size, seed, work_dir, None, 1)
 
 
-@trust_test("T13PG", "a backlog of two deliverers on one PostgreSQL database")
+@trust_test("T13PG", "a backlog of two deliverers on one PostgreSQL database", alone=True)
 def run_on_postgres(size: Size, seed: int, work_dir: Path) -> Result:
     """The same."""
     return _run(size, seed, work_dir, versions()[-1], 2)

@@ -32,7 +32,7 @@ FLOOR_MS = 25.0
 """Twice a p99 of 2 ms is within the noise of a shared machine; so much more is allowed anyway."""
 
 
-@trust_test("T17", "slow connections: silent, dripped headers, dripped bodies, slow readers")
+@trust_test("T17", "slow connections: silent, dripped headers, dripped bodies, slow readers", alone=True)
 def run(size: Size, seed: int, work_dir: Path) -> Result:
     """Every slow client cut off within its limit; honest errors 0; p99 under twice the quiet one."""
     sockets = size.pick(ci=1_000, nightly=4_000, release=10_000)

@@ -28,7 +28,7 @@ _LEFT_S = 60.0
 """How long the rest may take when the senders have ended."""
 
 
-@trust_test("T21PG", "PostgreSQL comes back under senders that go on at full speed")
+@trust_test("T21PG", "PostgreSQL comes back under senders that go on at full speed", alone=True)
 def run(size: Size, seed: int, work_dir: Path) -> Result:
     """Final verdicts again while the flood goes on, nothing lost, nothing refused but by a full queue."""
     longest_s = size.pick(ci=15.0, nightly=30.0, release=60.0)

@@ -33,7 +33,7 @@ FLOOR_MS = 25.0
 PROBE_A_SECOND = 100
 
 
-@trust_test("T21", "overload: ten times the load of the peak, then ordinary traffic")
+@trust_test("T21", "overload: ten times the load of the peak, then ordinary traffic", alone=True)
 def run(size: Size, seed: int, work_dir: Path) -> Result:
     """Goodput held, the rest 503 with Retry-After, and back to normal within 5 s."""
     seconds = size.pick(ci=4.0, nightly=30.0, release=120.0)

@@ -166,7 +166,7 @@ class Traffic(threading.Thread):
         return None
 
 
-@trust_test("T22", "restart: rolling restarts under load, a new connection for each request")
+@trust_test("T22", "restart: rolling restarts under load, a new connection for each request", alone=True)
 def run(size: Size, seed: int, work_dir: Path) -> Result:
     """0 refused, 0 reset, 0 lost."""
     restarts = size.pick(ci=5, nightly=60, release=300)

@@ -22,7 +22,7 @@ _ANSWERS = 300
 """So many answers between two disturbances."""
 
 
-@trust_test("T22PG", "restart of two nodes behind nginx on one PostgreSQL database")
+@trust_test("T22PG", "restart of two nodes behind nginx on one PostgreSQL database", alone=True)
 def run(size: Size, seed: int, work_dir: Path) -> Result:
     """0 failed, 0 lost."""
     need_tools("nginx")

@@ -51,7 +51,10 @@ KEEP_OWN_ID = "INSERT INTO own_ids ({columns}) VALUES ({values}) ON CONFLICT ({k
 CONVERSIONS = f"SELECT {', '.join(CONVERSION_COLUMNS)}, checksum FROM conversions WHERE {{click}}"
 """What was counted for a click."""
 
-ERASE_CONVERSION = "UPDATE conversions SET transaction_id = ?, checksum = ? WHERE {click} AND type = ? AND transaction_id = ?"
+ERASE_CONVERSION = (
+    "UPDATE conversions SET transaction_id = ?, checksum = ? "
+    "WHERE {click} AND type = ? AND transaction_id = ?"
+)
 """A transaction id becomes a hash; type, status and money stay."""
 
 HISTORY = (
