@@ -72,7 +72,7 @@ PLACES = (
     Place("signing_keys", "secret", SIGNING_KEY, Shape.BYTES, in_store=True, owner="id"),
     Place(
         "{bytes_table}", "value", PRIVACY_KEY, Shape.BYTES, in_store=True, key="name",
-        where="WHERE name = 'privacy_key' ",
+        owner="''", where="WHERE name = 'privacy_key' ",
     ),
 )  # fmt: skip
 """Every column that holds sealed values."""
