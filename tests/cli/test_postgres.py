@@ -273,3 +273,49 @@ def test_copying_from_nothing_and_to_nowhere_is_refused(
     server.stop()
     nowhere = "postgresql://postbackd@127.0.0.1:1/track"
     assert "cannot reach" in run("db", "copy", "--from", str(tmp_path / "data"), "--to", nowhere, code=1).err
+
+
+def test_the_key_file_of_several_machines_is_changed_in_two_steps(
+    tmp_path: Path, run: Run, address: str
+) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    at_home, elsewhere = ("--store", address, "--data", str(here)), ("--store", address, "--data", str(there))
+    run("network", "add", "N", *at_home)
+    assert not (here / "secret.key").exists()
+    add = ("target", "add", "T", "--url", "https://a.example/?t={account.T}", "--account", "T=s3cr3t")
+    assert "copy it to every machine" in " ".join(run(*add, *at_home).err.split())
+    there.mkdir()
+    shutil.copy(here / "secret.key", there)
+    first = run("secrets", "rotate", *at_home)
+    assert "Copy it to every machine that has the key, then run this again" in first.out
+    assert len((here / "secret.key").read_text().split()) == 2
+    shutil.copy(here / "secret.key", there)
+    assert "secrets are sealed with a new key" in run("secrets", "rotate", *at_home).out
+    states = {row["state"] for row in run("secrets", "check", "--json", *elsewhere).json}
+    assert states == {"opens"}
+    run("secrets", "rotate", "--now", *at_home)
+    assert {row["state"] for row in run("secrets", "check", "--json", *at_home).json} == {"opens"}
+    assert run("secrets", "check", *elsewhere, code=1).err.count("\n") == 1
+
+
+def test_a_database_in_clear_is_sealed_when_it_is_asked_for_and_every_process_has_the_key(
+    tmp_path: Path, run: Run, address: str, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve(tmp_path / "data", address)
+    click_id = server.click()
+    at = ("--store", address)
+    assert "are in clear" in run("doctor", *at, code=0).out
+    assert (
+        "give every process on this database the same POSTBACKD_SECRET_KEY"
+        in run("secrets", "seal", *at, code=2).err
+    )
+    server.stop()
+    monkeypatch.setenv("POSTBACKD_SECRET_KEY", "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=")
+    with_key = serve(tmp_path / "data", address)
+    assert {row["state"] for row in run("secrets", "check", "--json", *at).json} == {"in clear"}
+    assert "secrets are sealed" in run("secrets", "seal", *at).out
+    assert {row["state"] for row in run("secrets", "check", "--json", *at).json} == {"opens"}
+    assert with_key.postback(f"click_id={click_id}&txid=A&value=1")["verdict"] == "accepted"
+    with_key.stop()
+    monkeypatch.delenv("POSTBACKD_SECRET_KEY")
+    assert "the key of the secrets is not here" in run("network", "list", *at, code=1).err

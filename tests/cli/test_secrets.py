@@ -107,6 +107,21 @@ def test_a_key_of_ones_own_is_taken_from_a_file_or_from_standard_input(
     assert states(sealed) == {"opens"}
 
 
+def test_the_old_key_goes_where_nothing_is_yet_or_nothing_is_changed(
+    sealed: Run, data: Path, tmp_path: Path
+) -> None:
+    old = (data / KEY_NAME).read_text()
+    (tmp_path / "taken").write_text("something else")
+    for place, code in ((data, 2), (tmp_path / "taken", 1), (tmp_path / "no" / "such", 1)):
+        ran = sealed("secrets", "rotate", "--old-to", str(place), code=code)
+        assert ran.err.count("\n") == 1
+        assert (data / KEY_NAME).read_text() == old
+    (tmp_path / "kept").write_text(old)
+    sealed("secrets", "rotate", "--old-to", str(tmp_path / "kept"))
+    (tmp_path / "binary").write_bytes(b"\xff" * 44)
+    assert "openssl rand" in sealed("secrets", "rotate", "--key-file", str(tmp_path / "binary"), code=1).err
+
+
 @pytest.mark.parametrize("failpoint", ["new_key_laid", "mid_sealing", "sealed_anew"])
 def test_a_change_that_was_killed_leaves_a_key_that_opens_everything_and_goes_on(
     sealed: Run, data: Path, failpoint: str

@@ -28,8 +28,8 @@ class Checked(Struct, frozen=True):
     @property
     def what(self) -> str:
         """What the secret is, in words."""
-        name = f", {self.value.name}" if self.value.name else ""
-        return f"{self.value.purpose} {self.value.owner!r}{name}"
+        owner = f" {self.value.owner!r}" if self.value.owner else ""
+        return f"{self.value.purpose}{owner}" + (f", {self.value.name}" if self.value.name else "")
 
 
 def check_values(values: Sequence[SealedValue], settings: Settings) -> list[Checked]:

@@ -109,13 +109,13 @@ def seal(settings: Settings) -> None:
 @secrets.command()
 @click.option(
     "--key-file",
-    type=click.File("r"),
+    type=click.File("r", encoding="utf-8", errors="replace"),
     metavar="FILE",
     help="Take the new key (32 bytes in base64) from there, - for standard input, instead of a random one.",
 )
 @click.option(
     "--old-to",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
     help="Write the old key there; backups that were made before need it.",
 )
@@ -162,6 +162,8 @@ def _rotate_file(
 ) -> None:
     path = Path(settings.data) / KEY_NAME
     keys = read_key_file(path, create=False)
+    if old_to is not None:
+        _save_old(old_to, keys[-1:])
     if len(keys) == 1:  # otherwise a change was begun and not finished: that goes on
         keys = [*(given or [make_key()])[:1], *keys]
         if keys[0] == keys[1]:
@@ -180,8 +182,6 @@ def _rotate_file(
         raise SealError(
             "a change to another key was begun and not finished; run this without --key-file first"
         )
-    if old_to is not None:
-        _save_old(old_to, keys[1:])
     count = _seal_until_done(settings, keys[0])
     pass_failpoint("sealed_anew")
     replace_key_file(path, keys[:1])
@@ -215,11 +215,9 @@ def _opens(sealer: Sealer, value: SealedValue) -> bool:
 def _save_old(path: Path, keys: Sequence[bytes]) -> None:
     text = "".join(f"{write_key(key)}\n" for key in keys)
     try:
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except FileExistsError:
-        if path.read_text("ascii", "replace") == text:
+        if path.exists() and path.read_text("ascii", "replace") == text:
             return  # of a change that was not finished
-        raise SealError(f"{path} exists already; name another file in --old-to") from None
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise SealError(f"cannot write {path}: {error.strerror}; name another file in --old-to") from error
     try:

@@ -79,7 +79,7 @@ PLACES = (
     Place("signing_keys", "secret", SIGNING_KEY, Shape.BYTES, in_store=True, owner="id"),
     Place(
         "{bytes_table}", "value", PRIVACY_KEY, Shape.BYTES, in_store=True, key="name",
-        where="WHERE name = 'privacy_key' ",
+        owner="''", where="WHERE name = 'privacy_key' ",
     ),
     Place(
         "certificate_documents", "sealed", CERTIFICATE, Shape.TEXT, in_store=False, key="name", on_server=True
