@@ -21,8 +21,8 @@ SELECT pg_relation_filepath(c.oid) FROM pg_inherits AS i JOIN pg_class AS c ON c
 WHERE i.inhparent IN ('conversions'::regclass, 'conversion_history'::regclass) AND pg_relation_size(c.oid) > 0
 """
 _READ_CONVERSIONS = """
-SELECT click_id, type, transaction_id, conversion_id, network, campaign, offer, status, value_micros, currency, channels,
-       status_time_ms FROM conversions
+SELECT click_id, type, transaction_id, conversion_id, network, campaign, offer, status, value_micros, currency,
+       channels, status_time_ms FROM conversions
 """
 _READ_CHANGES = """
 SELECT request_id, conversion_id, status_from, status_to, status_word, value_micros_from, value_micros_to
