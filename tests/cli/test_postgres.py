@@ -218,10 +218,13 @@ def test_the_schema_is_shown_applied_and_shown_again(run: Run, address: str) -> 
     ran = run("db", "migrate", "--dry-run", "--store", address)
     assert "CREATE TABLE conversions" in ran.out
     assert "pending" in run("db", "status", "--store", address, code=1).out
-    assert run("db", "migrate", "--store", address).out == "applied  0001 first\napplied  0002 deliveries\n"
+    assert run("db", "migrate", "--store", address).out == (
+        "applied  0001 first\napplied  0002 deliveries\napplied  0004 senders\n"
+    )
     assert run("db", "migrate", "--store", address).out == "nothing is pending\n"
     status = run("db", "status", "--store", address, "--json").json
-    applied = [{"number": 1, "name": "first"}, {"number": 2, "name": "deliveries"}]
+    names = {1: "first", 2: "deliveries", 4: "senders"}
+    applied = [{"number": number, "name": name} for number, name in names.items()]
     assert status == {"applied": applied, "pending": []}
 
 

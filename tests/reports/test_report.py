@@ -24,8 +24,8 @@ DAY_ONE_MS = read_moment("2026-03-01", 0)
 DAY_TWO_MS = read_moment("2026-03-02", 0)
 
 CATALOG = """
-INSERT INTO networks VALUES (1, 'N', 'k', NULL, 'USD', 'ignore', 0, 'json', '{}', '[]', '{}', NULL),
-                            (2, 'M', 'l', NULL, 'USD', 'ignore', 0, 'json', '{}', '[]', '{}', 5);
+INSERT INTO networks VALUES (1, 'N', 'k', NULL, 'USD', 'ignore', 0, 'json', '{}', '[]', '{}', NULL, '{}'),
+                            (2, 'M', 'l', NULL, 'USD', 'ignore', 0, 'json', '{}', '[]', '{}', 5, '{}');
 INSERT INTO sources VALUES (1, 'S', NULL, '{}', NULL);
 INSERT INTO offers VALUES (1, 'O', 1, 'https://x.example/', 0, 1000, NULL), (2, 'P', 2, 'https://x.example/', 0, 9, 5);
 INSERT INTO campaigns VALUES (1, 'C', 'c', 1, '[[1,1]]', NULL);

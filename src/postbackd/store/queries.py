@@ -47,13 +47,9 @@ WHERE p.request_id >= :since AND p.request_id < :until AND p.request_id > :after
   AND (CAST(:observed AS INTEGER) IS NULL OR p.observed & CAST(:observed AS INTEGER) <> 0)
 """
 
-_REPLAYABLE = """
-AND p.verdict >= 4 AND p.reason NOT IN (23, 24)
-AND (p.verdict <> 6 OR p.reason NOT IN (18, 19, 20, 21, 27, 28) OR CAST(:reason AS INTEGER) IS NOT NULL)
-"""
-"""Held, unmatched and rejected, but not what left nothing to judge again: a body that could not be read, too many
-parameters.  What was refused for its sender (``core.diagnosis.SENDER_REASONS``) may be forged: only when it is asked
-for by its reason."""
+_REPLAYABLE = """AND p.verdict >= 4 AND p.reason NOT IN (23, 24)
+AND (p.verdict <> 6 OR p.reason NOT IN (18, 19, 20, 21, 27, 28) OR CAST(:reason AS INTEGER) IS NOT NULL)"""
+# Of an unreadable body nothing is left to judge; what was refused for its sender may be forged: only if asked for.
 
 _LOG_DEFAULTS: Mapping[str, Any] = {
     **_ALL_TIME,
@@ -304,7 +300,7 @@ _PIECES: Mapping[str, Statement] = {
         "Postbacks that observed steps would have refused, by network and sender, most first.",
         "SELECT p.network, p.observed, p.sender, count(*) AS count FROM postbacks AS p "
         "WHERE p.request_id >= :since AND p.request_id < :until AND p.observed > 0 "
-        "GROUP BY p.network, p.observed, p.sender ORDER BY count(*) DESC, p.observed, p.sender LIMIT :limit",
+        "GROUP BY 1, 2, 3 ORDER BY count(*) DESC, p.observed, p.sender LIMIT :limit",
         {**_ALL_TIME, "limit": 1000},
     ),
     "target_states": Statement(
