@@ -23,14 +23,14 @@ from postbackd.reports.period import write_duration
 HEADER = """\
 # The catalog of a postbackd, for `postbackd apply`.
 # The keys of networks are secrets: whoever has one can send postbacks. Keep this file as private as a password.
-# Account values of targets and signing secrets of networks are not in it: what is stored stays, and a missing one has
-# to be given.
+# Account values of targets are not in it: what is stored stays, and a missing one has to be given. The same holds
+# for the signing secrets of networks.
 """
 
 HEADER_WITHOUT_KEYS = """\
 # The catalog of a postbackd, for `postbackd apply`, without the keys of networks: existing ones stay as they are.
-# Account values of targets and signing secrets of networks are not in it: what is stored stays, and a missing one has
-# to be given.
+# Account values of targets are not in it: what is stored stays, and a missing one has to be given. The same holds
+# for the signing secrets of networks.
 """
 
 
