@@ -46,6 +46,7 @@ def _erase_all(place: Path, version: int, seed: int, people: int, *, rewrite: bo
         with cluster(place, database, 1, env, role="serve") as nodes:
             add_target(nodes.nodes[0].data_dir, env, port)
             server = nodes.nodes[0]
+            wait_until(lambda: server.role_pids("deliver"), 30, "the deliver role that the rule asks for")
             for person in persons:
                 visit(server, nodes.catalog, person)
             marks = [person.mark for person in persons]
