@@ -58,7 +58,7 @@ def contents(database: Path) -> dict[str, list[Any]]:
     db = apsw.Connection(str(database))
     try:
         tables = [row[0] for row in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
-        return {name: db.execute(f"SELECT * FROM {name} ORDER BY 1, 2").fetchall() for name in tables}
+        return {name: sorted(db.execute(f"SELECT * FROM {name}"), key=repr) for name in tables}
     finally:
         db.close()
 

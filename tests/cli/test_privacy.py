@@ -58,7 +58,7 @@ def held(filled: Run, data: Path) -> Run:
         )  # fmt: skip
         change(
             data,
-            "INSERT INTO conversions VALUES (?, 'sale', ?, ?, 1, 1, 1, 2, 5000000, 'USD', 1, 0)",
+            "INSERT INTO conversions VALUES (?, 'sale', ?, ?, 1, 1, 1, 2, 5000000, 'USD', 1, 0, NULL)",
             click, f"{MARK}-t{number}", request,
         )  # fmt: skip
         change(

@@ -81,12 +81,14 @@ KEPT: Sequence[Kept] = (
         ("transaction_id", "counts a sale once", _SCREENED, _HASHED),
         ("network campaign offer", "for reports", _OURS, _STAYS),
         ("status value_micros currency channels status_time_ms", "what was earned", _NUMBER, _STAYS),
+        ("checksum", "finds damage", _OURS, _STAYS),
     ),
     *_of(
         "conversion_history", Class.CONVERSIONS,
         ("request_id conversion_id click_id bucket", "which change, of what", _OURS, _STAYS),
         ("status_from status_to value_micros_from value_micros_to", "what changed", _NUMBER, _STAYS),
         ("status_word", "the status in the sender's words", _SCREENED, _GONE),
+        ("checksum", "finds damage", _OURS, _STAYS),
     ),
     *_of(
         "postbacks", Class.POSTBACKS,
@@ -99,6 +101,8 @@ KEPT: Sequence[Kept] = (
         ("transaction_id", "to answer the network's questions", _SCREENED, _HASHED),
         ("found_in", "the parameter that held the click id", _SCREENED, _GONE),
         ("bytes parameters", "how large it was", _NUMBER, _STAYS),
+        ("observed", "what observed steps would have refused it for", _NUMBER, _STAYS),
+        ("sender", "the network it came from, where something is wrong with its sender", Form.TRUNCATED, _GONE),
     ),
     *_of(
         "waiting", Class.POSTBACKS,
@@ -161,6 +165,8 @@ FOR_EVER: Mapping[str, str] = {
     "campaigns": "the operator's catalog",
     "targets": "the operator's catalog; account values are sealed",
     "rules": "the operator's catalog",
+    "certificate_documents": "certificates and their keys, sealed",
+    "certificate_holder": "which node looks after the certificate",
     "target_states": "which targets are not served, and why",
     "nodes": "which process makes ids",
     "schema_migrations": "the schema's versions",

@@ -232,7 +232,8 @@ class ClickDesk:
 
 def _shortened(click: Click, consent: Consent, exchange: Exchange, received: Received) -> Click:
     """The click as it may be kept."""
-    if not consent.refused(exchange.gpc, received.pairs(), click.country):
+    says_no = any(exchange.headers.get(name, b"").strip() == b"1" for name in (b"sec-gpc", b"dnt"))
+    if not consent.refused(says_no, received.pairs(), click.country):
         return click
     return msgspec.structs.replace(click, kind=click.kind | NO_CONSENT_BIT, ip_prefix=None, subs=())
 

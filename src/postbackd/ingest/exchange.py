@@ -39,7 +39,6 @@ class Exchange:
         "body",
         "connection",
         "content_type",
-        "gpc",
         "headers",
         "keep_alive",
         "method",
@@ -56,8 +55,6 @@ class Exchange:
     headers: Mapping[bytes, bytes]
     """Those of ``http_bytes.KEPT`` that were sent."""
     prefetch: bool
-    gpc: bool
-    """Whether it carried ``Sec-GPC: 1`` or ``DNT: 1``."""
     keep_alive: bool
     started: float
     answer: bytes | None
@@ -84,7 +81,6 @@ class FamiliarGet(Exchange):
     body = b""
     content_type = b""
     prefetch = False
-    gpc = False
     keep_alive = True
 
     def __init__(self, connection: Line, target: bytes, started: float) -> None:

@@ -86,7 +86,6 @@ class Connection(asyncio.Protocol):
         "_expects_continue",
         "_familiar",
         "_fresh",
-        "_gpc",
         "_handler",
         "_head_bytes",
         "_header_bytes",
@@ -141,7 +140,7 @@ class Connection(asyncio.Protocol):
         self._body: bytes | bytearray = b""
         self._body_bytes = 0
         self._kept = NO_HEADERS
-        self._prefetch = self._gpc = self._expects_continue = self._in_body = self._chunked = False
+        self._prefetch = self._expects_continue = self._in_body = self._chunked = False
         self._hosts = self._headers = self._header_bytes = 0
 
     # --- asyncio.Protocol ------------------------------------------------------------------------------------
@@ -200,7 +199,7 @@ class Connection(asyncio.Protocol):
     def _remember(self, rest: bytes) -> None:
         """The bytes just parsed were a plain request line and ``rest``: the same again will mean the same again."""
         (first, *others) = self._fresh
-        plain = not (others or first.body or first.prefetch or first.gpc) and first.keep_alive
+        plain = not (others or first.body or first.prefetch) and first.keep_alive
         self._familiar = rest if plain else None
         self.familiar_headers = first.headers
 
@@ -295,9 +294,6 @@ class Connection(asyncio.Protocol):
     def _take_purpose(self, value: bytes) -> None:
         self._prefetch = self._prefetch or b"prefetch" in value.lower()
 
-    def _take_gpc(self, value: bytes) -> None:
-        self._gpc = self._gpc or value.strip() == b"1"
-
     def _take_expect(self, value: bytes) -> None:
         self._expects_continue = value.lower() == b"100-continue"
 
@@ -337,7 +333,6 @@ class Connection(asyncio.Protocol):
         exchange.content_type = self._content_type
         exchange.headers = self._kept
         exchange.prefetch = self._prefetch
-        exchange.gpc = self._gpc
         exchange.keep_alive = self._parser.should_keep_alive() and not self._handler.draining
         exchange.started = self._started
         exchange.answer = None
@@ -450,8 +445,6 @@ _HEADERS: Mapping[bytes, Callable[[Connection, bytes], None]] = {
     b"sec-purpose": Connection._take_purpose,
     b"purpose": Connection._take_purpose,
     b"x-moz": Connection._take_purpose,
-    b"sec-gpc": Connection._take_gpc,
-    b"dnt": Connection._take_gpc,
     b"expect": Connection._take_expect,
 }
 """The headers that mean something here; all others are only counted."""

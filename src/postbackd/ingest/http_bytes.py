@@ -36,7 +36,9 @@ def make_plain(data: bytes) -> bytes:
 KEPT = frozenset(
     {
         b"authorization",
+        b"dnt",
         b"forwarded",
+        b"sec-gpc",
         b"user-agent",
         b"x-forwarded-for",
         TOKEN_HEADER,

@@ -115,7 +115,7 @@ LOG_OF_CLICK = "SELECT request_id FROM postbacks WHERE click_id = ? AND verdict 
 
 ERASE_LOG = f"""
 UPDATE postbacks SET click_text = '{ERASED_TEXT}', transaction_id = ?, value = NULL, currency = NULL, status = NULL,
-                     time = NULL, found_in = NULL
+                     time = NULL, found_in = NULL, sender = NULL
 WHERE request_id = ?
 """
 """A log row keeps its verdict and reason, its type, and how long it was."""

@@ -385,6 +385,7 @@ class _Settlement:
             request.request_id, request.network, request.channel, outcome.verdict, outcome.reason,
             click_id, campaign, outcome.conversion_id, ERASED_TEXT, postback.terms.type_text,
             None, None, transaction, None, None, None, request.body_bytes, postback.parameters,
+            postback.observed, None,
         )  # fmt: skip
 
 
