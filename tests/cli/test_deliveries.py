@@ -29,8 +29,10 @@ FAR_MS = 4_000_000_000_000
 
 
 @pytest.fixture
-def desk(data: Path) -> Iterator[Desk]:
-    """A deliverer at work on the data directory that the commands use."""
+def desk(data: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+    """A deliverer at work on the data directory that the commands use; what it holds is old, and is kept."""
+    for name in ("attempts", "clicks", "conversions", "postbacks", "counts"):
+        monkeypatch.setenv(f"POSTBACKD_KEEP_{name.upper()}_DAYS", "0")
     world = World(KINDS[0], data)
     made = Desk(world)
     made.target = world.save(replace(made.target, secrets={}))  # there is no key that would open one
