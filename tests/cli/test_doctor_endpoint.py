@@ -69,6 +69,15 @@ def test_an_endpoint_key_is_not_sent_to_a_server_that_is_not_trusted(place: Plac
         assert run_cli(place.data, "log").stdout.count("test_event") == 0
 
 
+def test_an_endpoint_key_is_not_sent_to_a_server_with_another_name(place: Place) -> None:
+    certificate, key = place.issuer.make("other.example")
+    place.pair.write_bytes(key + certificate)
+    with Site(place.data, ["--cert", str(place.pair)]) as site:
+        found = place.examine(site.https_port)
+    assert "Name localhost with --domain" in found["endpoint name"]["fix"]
+    assert "endpoint test postback" not in found
+
+
 def test_a_chain_without_its_intermediate_is_found(place: Place) -> None:
     text = place.pair.read_text()
     place.pair.write_text("-----BEGIN CERTIFICATE-----".join(text.split("-----BEGIN CERTIFICATE-----")[:2]))

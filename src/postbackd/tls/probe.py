@@ -41,7 +41,7 @@ def probe(host: str, port: int, now_ms: int) -> Seen:
     if len(refused) == len(addresses):
         return Seen(host=host, port=port, now_ms=now_ms, addresses=addresses, refused=refused)
     term, chain = _look_at_certificate(host, port)
-    status, headers, body, answer_error = _get(host, port, "/healthz")
+    status, headers, body, answer_error = _get(host, port, "/healthz", _careless())
     return Seen(
         host=host,
         port=port,
@@ -65,7 +65,7 @@ def try_postback(host: str, port: int, path: str, names: tuple[str, str], transa
     The transaction id should hold what a proxy that rewrites queries would change.
     """
     query = urlencode({names[0]: "test", names[1]: transaction_id}, quote_via=quote)
-    status, headers, _, error = _get(host, port, f"{path}?{query}")
+    status, headers, _, error = _get(host, port, f"{path}?{query}", ssl.create_default_context())
     return Tried(
         status=status,
         verdict=excerpt(headers.get("postbackd-verdict", ""), 40),
@@ -123,9 +123,9 @@ def _offers(host: str, port: int, version: str) -> bool | None:
         return False
 
 
-def _get(host: str, port: int, target: str) -> tuple[int, dict[str, str], str, str]:
-    """Status, headers, the beginning of the body, and what went wrong; the certificate is judged elsewhere."""
-    connection = http.client.HTTPSConnection(host, port, timeout=TIMEOUT_S, context=_careless())
+def _get(host: str, port: int, target: str, context: ssl.SSLContext) -> tuple[int, dict[str, str], str, str]:
+    """Status, headers, the beginning of the body, and what went wrong."""
+    connection = http.client.HTTPSConnection(host, port, timeout=TIMEOUT_S, context=context)
     try:
         connection.request("GET", target, headers={"User-Agent": "postbackd-doctor"})
         answer = connection.getresponse()
@@ -139,7 +139,7 @@ def _get(host: str, port: int, target: str) -> tuple[int, dict[str, str], str, s
 
 
 def _careless() -> ssl.SSLContext:
-    """Looks at whatever is there; nothing secret is sent by it but an endpoint key, after the chain was trusted."""
+    """Looks at whatever is there; nothing secret is ever sent by it."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context

@@ -46,8 +46,8 @@ def look_from_outside(settings: Settings, endpoint: str, *, with_store: bool) ->
 
     host, port = read_endpoint(endpoint)
     found = judge_endpoint(probe(host, port, now_ms()))
-    trusted = any(finding.check == "chain" and finding.ok for finding in found)
-    if with_store and trusted:  # an endpoint key is not sent to whom nobody knows
+    proved = {finding.check for finding in found if finding.ok} >= {"chain", "name"}
+    if with_store and proved:  # an endpoint key is not sent to whom nobody knows
         found += visit(settings, lambda session: _send_test(session, host, port))
     return [msgspec.structs.replace(finding, check=f"endpoint {finding.check}") for finding in found]
 
