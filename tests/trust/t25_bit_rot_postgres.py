@@ -110,5 +110,4 @@ def _place(whole: bytes, draw: random.Random) -> int:
     lower = int.from_bytes(whole[block + 12 : block + 14], "little")
     upper = int.from_bytes(whole[block + 14 : block + 16], "little")
     used = [*range(lower), *range(upper, 8192)]
-    offset: int = draw.choice(used)
-    return block + offset
+    return int(block + draw.choice(used))
