@@ -46,7 +46,7 @@ class Seen:
 @trust_test("T28", "forged and replayed signatures: none counted")
 def run(size: Size, seed: int, work_dir: Path) -> Result:
     """So many forgeries: none let in, none counted, each with its row."""
-    count = size.pick(ci=20_000, nightly=200_000, release=1_000_000)
+    count = size.pick(ci=20_000, nightly=1_000_000, release=5_000_000)
     with stage(work_dir, network_options=(*_OPTIONS, "--enforce", "signature")) as server:
         genuine, seen = _attack(server, seed, count)
         rows = _logged(server, seen.forged)
