@@ -218,7 +218,10 @@ def test_the_schema_is_shown_applied_and_shown_again(run: Run, address: str) -> 
     ran = run("db", "migrate", "--dry-run", "--store", address)
     assert "CREATE TABLE conversions" in ran.out
     assert "pending" in run("db", "status", "--store", address, code=1).out
-    assert run("db", "migrate", "--store", address).out == "applied  0001 first\napplied  0002 deliveries\n"
+    assert (
+        run("db", "migrate", "--store", address).out
+        == "applied  0001 first\napplied  0002 deliveries\napplied  0005 privacy\n"
+    )
     assert run("db", "migrate", "--store", address).out == "nothing is pending\n"
     status = run("db", "status", "--store", address, "--json").json
     applied = [{"number": 1, "name": "first"}, {"number": 2, "name": "deliveries"}]
