@@ -71,9 +71,8 @@ def test_a_damaged_database_is_found(filled: Run, data: Path) -> None:
 
 @pytest.mark.parametrize(("matched", "healthy"), [(90, True), (89, False)])
 def test_a_low_match_rate_names_the_main_reasons_and_their_fixes(
-    filled: Run, data: Path, matched: int, healthy: bool, monkeypatch: pytest.MonkeyPatch
+    filled: Run, data: Path, matched: int, healthy: bool
 ) -> None:
-    monkeypatch.setenv("POSTBACKD_KEEP_POSTBACKS_DAYS", "0")
     add_postbacks(data, matched, Verdict.DUPLICATE, Reason.NONE)
     add_postbacks(data, 100 - matched, Verdict.UNMATCHED, Reason.MACRO_LITERAL)
     finding = findings_of(filled, 0 if healthy else 1)["match rate of TUNE"]

@@ -8,6 +8,7 @@ from typing import Any
 import apsw
 import pytest
 
+from postbackd.cli.options import now_ms
 from postbackd.core.click_id import first_stamp_at
 from postbackd.core.kept import FOR_EVER, KEPT
 from tests.cli.conftest import Run
@@ -165,7 +166,12 @@ def test_a_first_purge_is_held_and_goes_on_when_confirmed(held: Run) -> None:
 
 
 def test_the_doctor_says_what_is_held_and_what_did_not_end(held: Run, data: Path) -> None:
-    said = held("doctor", code=1).out
-    assert "retention: 2 rows should have gone" in said or "retention" in said
+    assert "nothing was ever purged" in held("doctor").out
+    change(data, "INSERT INTO settings VALUES ('purge_clock_ms', 1780000000000)")
+    assert "after the last purge: it jumped" in held("doctor", code=1).out
+    change(data, "DELETE FROM clicks")
+    change(data, "DELETE FROM postbacks")
+    change(data, "INSERT INTO finds VALUES (?, 1, 'transaction_id', 'e-mail', 7)", now_ms() // 60_000)
+    assert "7 e-mail in transaction_id of TUNE" in held("doctor").out
     change(data, "INSERT INTO erasures VALUES (1, 5, 'click_id', 'r', '{}', NULL)")
     assert "1 not complete" in held("doctor", code=1).out

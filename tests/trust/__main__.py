@@ -7,46 +7,25 @@ Exit status 1 when a test failed, when a control did not fail as it must, or whe
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import os
-import pkgutil
-import shutil
 import sys
 import tempfile
-import time
-import traceback
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
-from multiprocessing import get_context
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import tests.trust
 from tests.trust.machine import describe
-from tests.trust.registry import TESTS, Result, Size, Skip, TrustTest
+from tests.trust.registry import TESTS, Size, TrustTest
+from tests.trust.running import Outcome, load_tests, run_all
 
 _TABLE = "{:<6} {:>11} {:>21} {:>9}  {:<34} {:>6}  {}"
 _ORACLE = ("lost", "double", "phantom", "wrong")
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """One row of the table."""
-
-    test_id: str
-    title: str
-    seconds: float
-    state: str
-    """``passed``, ``failed`` or ``skipped``."""
-    reason: str = ""
-    result: Result | None = None
-
-
 def main() -> int:
     options = _parse()
-    _load_tests()
+    load_tests()
     chosen = _choose(options.only)
     base = Path(options.work_dir) if options.work_dir else Path(tempfile.mkdtemp(prefix="postbackd-trust-"))
     base.mkdir(parents=True, exist_ok=True)
@@ -55,7 +34,7 @@ def main() -> int:
     print("  ".join(f"{name} {value}" for name, value in machine.items()), flush=True)
     print(_TABLE.format("test", "N", "lost/dbl/phantom/wrong", "bound 3/N", "control", "s", ""), flush=True)
     outcomes = []
-    for outcome in _run_all(chosen, Size(options.size), options.seed, base, options.jobs):
+    for outcome in run_all(chosen, Size(options.size), options.seed, base, options.jobs):
         outcomes.append(outcome)
         print(_row(outcome), flush=True)
     _remove_if_empty(base)
@@ -80,12 +59,6 @@ def _parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _load_tests() -> None:
-    for module in pkgutil.iter_modules(tests.trust.__path__):
-        if module.name[:1] == "t" and module.name[1:3].isdigit():
-            importlib.import_module(f"tests.trust.{module.name}")
-
-
 def _choose(only: str) -> list[TrustTest]:
     ordered = sorted(TESTS.values(), key=lambda test: (test.number, test.test_id))
     wanted = {name.strip().upper() for name in only.split(",") if name.strip()}
@@ -95,48 +68,6 @@ def _choose(only: str) -> list[TrustTest]:
             f"no such test: {', '.join(sorted(unknown))}; there are {', '.join(t.test_id for t in ordered)}"
         )
     return [test for test in ordered if not wanted or test.test_id in wanted]
-
-
-def _run_all(tests: Sequence[TrustTest], size: Size, seed: int, base: Path, jobs: int) -> Iterator[Outcome]:
-    """The outcomes as they come: first those that stand company, then the others one after the other."""
-    beside = [test.test_id for test in tests if jobs > 1 and not test.alone]
-    with ProcessPoolExecutor(jobs, get_context("spawn"), max_tasks_per_child=1) as pool:
-        running = [pool.submit(_run_apart, id_, size, seed, base / id_) for id_ in beside]
-        for one in as_completed(running):
-            yield one.result()
-    for test in tests:
-        if test.test_id not in beside:
-            yield _run(test, size, seed, base / test.test_id)
-
-
-def _run_apart(test_id: str, size: Size, seed: int, work_dir: Path) -> Outcome:
-    """In a process of its own, which knows no test yet."""
-    _load_tests()
-    return _run(TESTS[test_id], size, seed, work_dir)
-
-
-def _run(test: TrustTest, size: Size, seed: int, work_dir: Path) -> Outcome:
-    """Run one test; whatever it raises is its failure, not the end of the campaign."""
-    shutil.rmtree(work_dir, ignore_errors=True)
-    work_dir.mkdir(parents=True)
-    began = time.monotonic()
-    try:
-        result = test.run(size=size, seed=seed, work_dir=work_dir)
-    except Skip as skip:
-        shutil.rmtree(work_dir, ignore_errors=True)
-        return Outcome(test.test_id, test.title, time.monotonic() - began, "skipped", str(skip))
-    except Exception:
-        return Outcome(test.test_id, test.title, time.monotonic() - began, "failed", traceback.format_exc())
-    state = "passed" if result.ok else "failed"
-    if result.ok:
-        shutil.rmtree(work_dir, ignore_errors=True)
-    return Outcome(test.test_id, test.title, time.monotonic() - began, state, _why(result), result)
-
-
-def _why(result: Result) -> str:
-    reasons = [] if result.passed else [result.note or "failed"]
-    reasons += [f"the control '{c.name}' did not fail" for c in result.controls if not c.failed]
-    return "; ".join(reasons)
 
 
 def _row(outcome: Outcome) -> str:
