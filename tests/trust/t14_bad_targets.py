@@ -42,7 +42,9 @@ _NAMES = {
     # Whoever gives up first: we, or the system's own resolver on a busy machine.
     "dead name server": (
         "dead.example",
-        Expected(r"^the name dead\.example (was not looked up within 1 s$|could not be looked up: temporary )"),
+        Expected(
+            r"^the name dead\.example (was not looked up within 1 s$|could not be looked up: temporary )"
+        ),
     ),
     "unknown name": ("unknown.example", Expected(r"^the name unknown\.example was not found$")),
     "failing name server": (
