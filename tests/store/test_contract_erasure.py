@@ -8,6 +8,7 @@ import pytest
 
 from postbackd.core.deliveries import Attempt, DeliveryState, Settled
 from postbackd.core.model import Click, Rule, Target
+from postbackd.core.planning import Planner
 from postbackd.store.base import Erased, Erasing, Turn
 from tests.store.contract import PIXEL, World
 
@@ -192,9 +193,26 @@ def test_messages_that_wait_are_cancelled_and_nobody_is_told_later(world: World)
     assert holds(world) == []
 
 
-def test_what_a_deliverer_says_later_of_an_erased_delivery_goes_with_the_next_pass(world: World) -> None:
-    from postbackd.core.planning import Planner
+def test_an_erased_delivery_is_not_sent_again_whoever_asks(world: World) -> None:
+    with_rule(world)
+    clicks = [marked_click(world), marked_click(world)]
+    for number, click in enumerate(clicks):
+        world.send(click, f"txid={MARK}-tx{number}&value=5")
+    (target,) = world.rulebook.catalog.targets
+    look = world.run(world.store.look([target.id], world.now_ms, 10))
+    owed = Planner(world.rulebook.catalog).plan(look.events, look.told, world.now_ms)
+    turn = Turn(
+        holder="d", now_ms=world.now_ms, planned=look.events, owed=owed, rooms={target.id: 2}, lease_ms=60_000
+    )
+    claimed = world.run(world.store.take_turn(turn))
+    settled = [Settled(delivery, DeliveryState.DELIVERED, 0) for delivery in claimed]
+    world.run(world.store.take_turn(Turn(holder="d", now_ms=world.now_ms, settled=settled)))
+    erase(world, clicks[0])
+    numbers = [delivery.number for delivery in claimed]
+    assert world.run(world.store.resend(numbers, world.now_ms)) == 1
 
+
+def test_what_a_deliverer_says_later_of_an_erased_delivery_goes_with_the_next_pass(world: World) -> None:
     with_rule(world)
     click = marked_click(world)
     world.send(click, f"txid={MARK}-tx&value=5")

@@ -196,10 +196,12 @@ WHERE number = ANY ($2::bigint[]) AND state < 2 AND holder IS NULL AND due_ms <>
 """
 """Those that wait need not wait longer."""
 
-FIND_ENDED = (
-    f"SELECT {OWED_COLUMNS} FROM deliveries WHERE number = ANY ($1::bigint[]) AND state <> 1 ORDER BY number"
-)
-"""Deliveries that do not wait any more."""
+FIND_ENDED = f"""
+SELECT {OWED_COLUMNS} FROM deliveries AS d WHERE number = ANY ($1::bigint[]) AND state <> 1
+  AND NOT EXISTS (SELECT 1 FROM erased_clicks AS e WHERE e.click_id = d.click_id AND e.bucket = d.bucket)
+ORDER BY number
+"""
+"""Deliveries that do not wait any more, but for those whose click was erased: there is nothing left to tell."""
 
 CANCEL = """
 UPDATE deliveries SET state = 4, settled_ms = $1, reason = $2, due_ms = $1

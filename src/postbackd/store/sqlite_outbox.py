@@ -114,8 +114,8 @@ SEND_AGAIN = f"""
 INSERT INTO deliveries ({OWED_COLUMNS}, state, attempts, reason)
 SELECT request_id, click_id, type, transaction_id, conversion_id, campaign, offer, rule, target, message, status,
        value_micros, currency, facts, ?1, ?1, 0, 1, 0, ''
-FROM deliveries WHERE number = ?2 AND state <> 1
-"""  # The same again under an id of its own, however old it is: a person asked for it.
+FROM deliveries WHERE number = ?2 AND state <> 1 AND click_id NOT IN (SELECT click_id FROM erased_clicks)
+"""  # The same again under an id of its own, however old it is: a person asked for it.  Not for an erased click.
 
 CANCEL = """
 UPDATE deliveries SET state = 4, settled_ms = ?1, reason = ?2, due_ms = ?1
