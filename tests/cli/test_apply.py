@@ -188,7 +188,7 @@ def test_an_export_names_account_values_and_applies_to_what_it_came_from(run: Ru
     )
     text = run("export").out
     assert "s3cr3t" not in text
-    assert "Account values of targets and signing secrets of networks are not in it" in text
+    assert "Account values of targets are not in it" in text
     assert 'account = [\n    "KEY",\n]' in text
     exported = write(tmp_path, text)
     assert run("apply", exported, "--json").json["changes"] == []

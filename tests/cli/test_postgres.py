@@ -191,7 +191,8 @@ def test_a_node_waits_for_its_database_at_the_start(tmp_path: Path, start: Start
 
 
 def test_a_server_whose_database_cannot_be_reached_says_so_in_one_line(run: Run) -> None:
-    ran = run("serve", "--store", "postgresql://postbackd@127.0.0.1:1/track", code=1)
+    address = "postgresql://postbackd@127.0.0.1:1/track"
+    ran = run("serve", "--store", address, "--listen", "127.0.0.1:0", code=1)
     assert ran.err.count("\n") == 1
     assert "cannot reach postgresql://postbackd@127.0.0.1:1/track" in ran.err
 
