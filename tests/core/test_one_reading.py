@@ -77,3 +77,10 @@ def test_what_the_scheme_does_not_sign_and_means_nothing_else_may_stand_beside()
 
 def test_our_own_scheme_signs_all_that_is_read() -> None:
     assert is_read_as_signed(Scheme(), Signed("POST", "/p/k", "a=1&a=2", b"[1]"), {})
+
+
+@pytest.mark.parametrize("query", ["payout=1&payout=1000", "payout=1&PAYOUT=1000", "payout=1&p%61yout=1000"])
+def test_what_a_change_of_order_would_change_is_not_genuine(query: str) -> None:
+    names = FieldMap(POSTBACK_NAMES, {"value": ("value", "payout")}).names
+    assert not is_read_as_signed(Scheme(), Signed("GET", "/p/k", query), names)
+    assert is_read_as_signed(Scheme(), Signed("GET", "/p/k", "payout=1&value=1000&a=1&a=2"), names)

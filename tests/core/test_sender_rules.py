@@ -130,6 +130,17 @@ def test_a_signed_request_brings_its_time_and_its_print() -> None:
     assert ladder.check(signed_sender(time_s=NOW_MS // 1000 - 1), NOW_MS).print != first.print
 
 
+def test_a_repeat_with_other_signatures_beside_the_right_one_has_the_same_print() -> None:
+    secrets = (Secret("new"), Secret(SECRET, NOW_MS + 1))
+    ladder = rules(signature_mode="enforce", scheme=Scheme(), secrets=secrets)
+    time_s = NOW_MS // 1000
+    old, new = (sign(Scheme(), sender().signed, secret, str(time_s)) for secret in (SECRET, "new"))
+    headers = [f"v1={old}", f"v1={new}", f"v1={old},v1={new}", f"v1=00,v1={old}", f"v1={old},v1=junk"]
+    found = {ladder.check(sender(x_postback_signature=f"t={time_s},{one}"), NOW_MS) for one in headers}
+    assert len({one.print for one in found}) == 1
+    assert {one.refused for one in found} == {0}
+
+
 def test_a_former_secret_is_good_until_its_date() -> None:
     secrets = (Secret("new"), Secret(SECRET, NOW_MS))
     ladder = rules(signature_mode="enforce", scheme=Scheme(), secrets=secrets)

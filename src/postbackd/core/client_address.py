@@ -13,8 +13,12 @@ from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_netw
 _MOST_HOPS = 32
 _REMEMBERED = 4096
 
-_ELEMENT = re.compile(rb'(?:[^,"]|"(?:[^"\\]|\\.)*+")++')
-_FOR = re.compile(rb'(?:^|;)\s*for\s*=\s*(?:"((?:[^"\\]|\\.)*+)"|([^";\s]+))', re.IGNORECASE)
+_QUOTED_BACKWARDS = rb'"(?:[^"]|"(?=\\))*+"(?!\\)'
+_ELEMENT_BACKWARDS = re.compile(rb'(?:[^,"]|%b)*+' % _QUOTED_BACKWARDS)
+"""Up to the comma on the left of an element: read from the right, as far as our proxies wrote, quotes are closed."""
+
+_PAIR = re.compile(rb'(?:[^;"]|"(?:[^"\\]|\\.)*+")++')
+_FOR = re.compile(rb'\s*for\s*=\s*(?:"((?:[^"\\]|\\.)*+)"|([^";\s]+))\s*', re.IGNORECASE)
 _WITH_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.%]+)\]|([0-9.]+))(?::[0-9A-Za-z_]{1,10})?")
 
 
@@ -117,13 +121,33 @@ def read_forwarded_for(header: bytes) -> list[str | None]:
 
 
 def read_forwarded(header: bytes) -> list[str | None]:
-    """The ``for=`` of each element of ``Forwarded`` (RFC 7239); ``None`` for ``unknown`` and hidden names."""
+    """The ``for=`` of each element of ``Forwarded`` (RFC 7239); ``None`` for ``unknown`` and hidden names.
+
+    What the client wrote stands on the left and may end within quotes, to swallow what our proxies added.  So it is
+    read from the right; where it can be followed no further, the list ends with ``None``.
+    """
     hops: list[str | None] = []
-    for element in _ELEMENT.findall(header[:8192]):
-        found = _FOR.search(element)
-        text = (found[1] or found[2]) if found else b""
-        hops.append(_read_hop(text.decode("latin-1")))
-    return hops
+    backwards, at = header[::-1], 0
+    while len(hops) < _MOST_HOPS:
+        found = _ELEMENT_BACKWARDS.match(backwards, at)
+        assert found is not None  # it may be empty
+        at = found.end()
+        if at < len(backwards) and backwards[at] != ord(","):
+            hops.append(None)
+            break
+        if element := found[0][::-1].strip():
+            hops.append(_read_element(element))
+        if at == len(backwards):
+            break
+        at += 1
+    return hops[::-1]
+
+
+def _read_element(element: bytes) -> str | None:
+    for pair in _PAIR.findall(element):
+        if found := _FOR.fullmatch(pair):
+            return _read_hop((found[1] or found[2] or b"").decode("latin-1"))
+    return None
 
 
 def _read_hop(text: str) -> str | None:

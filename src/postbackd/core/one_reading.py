@@ -1,6 +1,6 @@
 """Whether what counts of a signed request is what was signed.
 
-Our own scheme signs every byte that counts.  The schemes of networks do not: some sign a few parameters, some the query
+Our own scheme signs all that counts but the order of parameters.  The schemes of networks do not: some sign a few parameters, some the query
 alone.  Whoever has seen one genuine request could put another value beside the signed one, under a second spelling of
 the name, under another name of the same field, in a body or in a batch, and have that one counted.  Such a request is
 not genuine.
@@ -22,7 +22,7 @@ Names = Mapping[str, Sequence[str]]
 def is_read_as_signed(scheme: Scheme, signed: Signed, names: Names) -> bool:
     """Whether a request whose signature is right has one reading only."""
     if scheme.kind == "request":
-        return True
+        return _is_told_once(signed.query, names)
     if scheme.kind == "fields":
         pairs = _all_pairs(signed)
         return pairs is not None and _is_alone(pairs, signed_names(scheme), names)
@@ -30,6 +30,14 @@ def is_read_as_signed(scheme: Scheme, signed: Signed, names: Names) -> bool:
         return False
     counts = Counter(name.lower() for name, _ in read_pairs(signed.query))
     return scheme.kind == "url" or max(counts.values(), default=0) <= 1
+
+
+def _is_told_once(query: str, names: Names) -> bool:
+    """Whether no parameter that means something is there twice: its order would decide, and is not signed."""
+    counts = Counter(name.lower() for name, _ in read_pairs(query))
+    if max(counts.values(), default=0) <= 1:
+        return True
+    return all(counts[name.lower()] <= 1 for spellings in names.values() for name in spellings)
 
 
 def _is_alone(pairs: Sequence[tuple[str, str]], wanted: Collection[str], names: Names) -> bool:

@@ -109,7 +109,7 @@ class Verified(NamedTuple):
     signed_ms: int = 0
     """The signed time, 0 where none is signed."""
     print: str = ""
-    """The signature, shortened: equal for equal requests."""
+    """A short text, equal for equal requests: whoever repeats one can make it no other."""
 
 
 MISSING = Verified(Reason.SIGNATURE_MISSING)
@@ -239,15 +239,19 @@ def verify(scheme: Scheme, secrets: Sequence[str], signed: Signed, now_ms: int) 
             found |= equal(_plain(text, scheme), right)
     if not found:
         return INVALID
-    shortened = hashlib.sha256("".join(given).lower().encode("utf-8", "surrogatepass")).hexdigest()[:32]
     if scheme.kind != "request":
-        return Verified(0, 0, shortened)
+        return Verified(0, 0, _shorten(_plain(given[0], scheme).encode()))
     if not (time_text.isascii() and time_text.isdigit() and len(time_text) in (10, 13)):
         return OUT_OF_TIME
     signed_ms = int(time_text) * (1 if len(time_text) == 13 else 1000)
     if abs(now_ms - signed_ms) > scheme.window_s * 1000:
         return OUT_OF_TIME
-    return Verified(0, signed_ms, shortened)
+    # Of what is signed, not of the signatures: to those, anybody can add one that is wrong, or take one away.
+    return Verified(0, signed_ms, _shorten(write_canonical(signed, time_text)))
+
+
+def _shorten(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:32]
 
 
 def _sign_with_all(scheme: Scheme, signed: Signed, secrets: Sequence[str], time_text: str) -> list[str]:
