@@ -9,6 +9,7 @@ import pytest
 from postbackd.core.checksum import CONVERSION_COLUMNS, carry, checksum
 from postbackd.core.click_id import write_stamp
 from postbackd.core.model import Channel
+from postbackd.core.retention import DAY_MS, Class
 from postbackd.store.postgres import PostgresStore
 from postbackd.store.postgres_sealing import PostgresSealer
 from postbackd.store.postgres_verify import PostgresReader
@@ -180,3 +181,21 @@ def test_verifying_beside_a_writer_changes_nothing_and_finds_nothing(world: Worl
         return damages
 
     assert world.run(asyncio.wait_for(together(), 30)) == []
+
+
+def test_a_conversion_that_retention_deleted_is_not_missed_by_the_log(world: World) -> None:
+    """The log may be kept for longer than conversions, and a change may be younger than what it changed."""
+    click = world.click()
+    world.send(click, "txid=old&value=1")
+    world.now_ms += 800 * DAY_MS
+    world.send(click, "txid=old&value=2", "update")  # the conversion is old, the change is not
+    young = world.click()
+    world.send(young, "txid=young")
+    for class_ in (Class.CLICKS, Class.CONVERSIONS):
+        while world.run(world.store.purge_class(class_, world.now_ms - 700 * DAY_MS, 100)):
+            continue
+    assert world.conversions(click) == []
+    assert look(world)[0] == []
+    execute(world, "DELETE FROM conversions WHERE transaction_id = 'young'")
+    if world.kind.name != "citus":
+        assert [damage.where for damage in look(world)[0]] == ["log"]

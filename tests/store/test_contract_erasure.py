@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ from postbackd.core.deliveries import Attempt, DeliveryState, Settled
 from postbackd.core.model import Click, Rule, Target
 from postbackd.core.planning import Planner
 from postbackd.store.base import Erased, Erasing, Turn
+from postbackd.upkeep import erasing
 from tests.store.contract import PIXEL, World
 
 MARK = "Marker-of-a-person"
@@ -20,8 +23,8 @@ TABLES = (
 
 
 def erase(world: World, *clicks: Click, requests: tuple[int, ...] = (), reference: str = "r") -> Erased:
-    erasing = Erasing("click_id", reference, [click.stamp for click in clicks], requests, world.now_ms)
-    return world.run(world.store.erase(erasing, world.rulebook.masker))
+    wanted = Erasing("click_id", reference, [click.stamp for click in clicks], requests, world.now_ms)
+    return world.run(world.store.erase(wanted, world.rulebook.masker))
 
 
 def rows(world: World, table: str) -> list[Any]:
@@ -285,3 +288,19 @@ def test_any_transaction_id_is_concealed_alike_before_and_after(world: World, te
     first: Any = world.send(click, f"txid={text}")
     erase(world, click)
     assert world.send(click, f"txid={text}") == ("duplicate", "", first.conversion)
+
+
+def test_one_click_erased_twice_at_once_leaves_no_certificate_open(world: World) -> None:
+    click = marked_click(world)
+    world.send(click, f"txid={MARK}")
+    wanted = Erasing("click_id", "r", [click.stamp], (), world.now_ms)
+    erase_whole = partial(
+        erasing.erase, world.store, wanted, world.rulebook.masker, lambda: world.now_ms, rewrite=False, pause_s=0
+    )
+
+    async def twice() -> None:
+        await asyncio.gather(erase_whole(), erase_whole())
+
+    world.run(twice())
+    assert [row["done_ms"] for row in world.query("erasures")] == [world.now_ms]
+    assert holds(world) == []

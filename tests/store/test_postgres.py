@@ -547,6 +547,34 @@ def test_a_migration_that_fails_leaves_nothing_behind(address: str, monkeypatch:
     on(address, lambda store: store.last_stamp())
 
 
+def test_a_migration_waits_until_servers_have_ended_that_do_not_know_what_it_adds(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def migrate_beside(name: str) -> int:
+        db = await asyncpg.connect(address)
+        other = await asyncpg.connect(address, server_settings={"application_name": name})
+        try:
+            return len(await postgres_schema.migrate(db, patience_s=0))
+        finally:
+            await other.close()
+            await db.close()
+
+    before = postgres_schema.migrations()[:2]
+    with monkeypatch.context() as patch:
+        patch.setattr(postgres_schema, "migrations", lambda: before)
+        assert asyncio.run(migrate_beside("postbackd")) == 2
+    for older in ("postbackd", "postbackd 5"):
+        with pytest.raises(StoreRefused, match="stop every server of that version"):
+            asyncio.run(migrate_beside(older))
+    assert len(sql(address, "SELECT number FROM schema_migrations")) == 2
+    assert asyncio.run(migrate_beside(postgres_schema.session_name())) == 4
+    assert asyncio.run(migrate_beside("postbackd")) == 0  # nothing is pending any more
+    on(address, lambda store: store.last_stamp())
+    named = "SELECT application_name FROM pg_stat_activity WHERE pid = pg_backend_pid()"
+    asked = on(address, lambda store: store._ask(lambda db: db.fetchval(named)))
+    assert asked == postgres_schema.session_name()
+
+
 # --- the server --------------------------------------------------------------------------------------------------
 
 

@@ -221,7 +221,7 @@ def used_up(database: Database) -> Iterator[int]:
         loop.close()
 
 
-_END_NODES = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'postbackd'"
+_END_NODES = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'postbackd%'"
 
 
 async def _connect(address: str) -> asyncpg.Connection | None:

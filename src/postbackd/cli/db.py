@@ -57,7 +57,7 @@ def status(settings: Settings, json_wanted: bool) -> None:
 @click.option("--dry-run", is_flag=True, help="Print the statements; change nothing.")
 @takes_store
 def migrate(dry_run: bool, settings: Settings) -> None:
-    """Apply what is pending; servers of the version before may go on running.
+    """Apply what is pending; servers of the version before may go on running, or it says that they may not.
 
     A server that starts does the same by itself.
     """

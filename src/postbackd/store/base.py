@@ -153,6 +153,8 @@ class Erasing(Struct, frozen=True):
     requests: Sequence[int]
     """Rows of the postback log that name no click that is known."""
     now_ms: int
+    certificate: int | None = None
+    """The one that an earlier pass of this erasure has begun; whoever erases the same beside it may have ended it."""
 
 
 class Erased(Struct, frozen=True):

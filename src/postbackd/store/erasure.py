@@ -137,6 +137,9 @@ SELECT id, counts FROM erasures WHERE asked = ? AND reference = ? AND done_ms IS
 """
 """One that was begun and not ended, because something interrupted it."""
 
+THIS_ERASURE = "SELECT id, counts FROM erasures WHERE id = ?"
+"""The certificate of an earlier pass."""
+
 COUNT_ERASURE = "UPDATE erasures SET counts = ? WHERE id = ?"
 """What has been erased so far."""
 
@@ -146,7 +149,10 @@ END_ERASURE = "UPDATE erasures SET done_ms = ? WHERE id = ?"
 
 async def erase(db: Database, erasing: Erasing, masker: Masker, *, buckets: bool) -> Erased:
     """One pass, inside a transaction of the caller."""
-    found = await db.rows(OPEN_ERASURE, erasing.asked, erasing.reference)
+    if erasing.certificate is not None:
+        found = await db.rows(THIS_ERASURE, erasing.certificate)
+    else:
+        found = await db.rows(OPEN_ERASURE, erasing.asked, erasing.reference)
     if found:
         id_, counted = found[0][0], Counter(msgspec.json.decode(found[0][1], type=dict[str, int]))
     else:

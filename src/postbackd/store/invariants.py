@@ -1,7 +1,8 @@
 """The named statements that must find nothing: what the tables say of each other when nothing is lost.
 
 ``store.queries`` takes them in.  Each reads the log, or the deliveries, from ``since`` on, and returns a few of the
-rows that contradict it, or how many there are of each kind.
+rows that contradict it, or how many there are of each kind.  Of clicks whose conversions a purge has reached the log
+may know more than there is, rightly.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ _FEW: Mapping[str, Any] = {"since": 0, "until": MAX_STAMP, "replayed": 1, "limit
 _OF_LOG = """
 SELECT p.request_id, p.conversion_id, p.transaction_id FROM postbacks AS p
 WHERE p.verdict = {verdict} AND p.request_id >= :since AND p.request_id < :until
-  AND (:replayed = 1 OR p.first_verdict IS NULL) AND p.click_id IS NOT NULL
+  AND (:replayed = 1 OR p.first_verdict IS NULL)
+  AND p.click_id >= coalesce((SELECT value FROM settings WHERE name = 'conversions_purged_before'), 0)
   AND NOT EXISTS (SELECT 1 FROM {table} AS k WHERE {same} AND k.conversion_id = p.conversion_id)
 ORDER BY p.request_id LIMIT :limit
 """

@@ -14,6 +14,7 @@ import asyncpg
 from postbackd.core.privacy import mask_password
 from postbackd.store.base import StoreAway, StoreNotReached, StoreRefused
 from postbackd.store.database import ConstraintViolated, Seals
+from postbackd.store.postgres_schema import session_name
 from postbackd.store.queries import STATEMENTS
 from postbackd.store.statement import CLICK_OF_POSTBACK, REQUEST_OF_POSTBACK
 
@@ -23,7 +24,6 @@ OLDEST_SERVER = 150_000
 _CONNECT_TIMEOUT_S = 3.0
 
 _SESSION: Mapping[str, str] = {
-    "application_name": "postbackd",
     "client_encoding": "UTF8",
     "timezone": "UTC",
     # Whoever waited for a lock has to see what was committed meanwhile, whatever the database's default is.
@@ -76,7 +76,7 @@ async def connect(dsn: str, settings: Mapping[str, str]) -> asyncpg.Connection:
     return await asyncpg.connect(
         dsn,
         timeout=_CONNECT_TIMEOUT_S,
-        server_settings={**_SESSION, **settings},
+        server_settings={"application_name": session_name(), **_SESSION, **settings},
         max_cached_statement_lifetime=0,
     )
 

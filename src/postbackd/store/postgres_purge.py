@@ -201,6 +201,8 @@ async def _purge_conversions(db: asyncpg.Connection, before: int, *, alone: bool
     for month in await _old_months(db, before):
         used = await db.fetchval(ANY_ROW.format(name=month.name))
         rows: int = await db.fetchval(ESTIMATE, month.name)
+        # The log may be kept for longer, and is not to miss them.
+        await db.execute(KEEP_SETTING, "conversions_purged_before", month.end)
         for table in ("attempts", "deliveries", "conversion_history", "conversions"):
             for partition in await list_partitions(db, table):
                 if month.first <= partition.first and partition.end <= month.end:

@@ -4,15 +4,20 @@ A migration is never changed once it has been released: its checksum is kept wit
 migration only adds what a program of the version before can leave alone; one that cannot keep to that says so in its
 first line (``-- needs: N``, the oldest schema number whose programs can still be used beside it), so that servers of
 two versions run side by side during an upgrade, or are refused with a line that says which to run.
+
+Who runs already does not ask again.  So each session carries the schema number that its program knows in its name, and
+such a migration waits for those that know too little, or is refused.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 from collections.abc import Sequence
 from functools import cache
 from importlib import resources
+from time import monotonic
 from typing import NamedTuple
 
 import asyncpg
@@ -47,6 +52,17 @@ NOTE_APPLIED = "INSERT INTO schema_migrations (number, name, checksum, needs) VA
 """One more has been applied."""
 
 
+OLDER_PROGRAMS = """
+SELECT count(*) FROM pg_stat_activity
+WHERE datname = current_database() AND application_name ~ '^postbackd( [0-9]+)?$'
+  AND coalesce(substring(application_name FROM '[0-9]+$')::integer, 2) < $1
+"""
+"""Sessions of programs that know less than this schema number; those that say no number know 2."""
+
+_PATIENCE_S = 10.0
+"""A server that is being replaced ends its sessions sooner."""
+
+
 class Migration(NamedTuple):
     """One step of the schema."""
 
@@ -76,6 +92,11 @@ def _read(file_name: str, sql: str) -> Migration:
         hashlib.sha256(sql.encode()).hexdigest(),
         int(needs[1]) if needs else 1,
     )
+
+
+def session_name() -> str:
+    """What our sessions are called on the server; says which schema number this program knows."""
+    return f"postbackd {migrations()[-1].number}"
 
 
 class SchemaState(NamedTuple):
@@ -112,8 +133,12 @@ async def read_state(db: asyncpg.Connection) -> SchemaState:
     return SchemaState([(number, name) for number, name, _, _ in applied], pending)
 
 
-async def migrate(db: asyncpg.Connection) -> Sequence[Migration]:
-    """Apply what is pending, all or nothing; returns it.  Raises ``StoreRefused``."""
+async def migrate(db: asyncpg.Connection, patience_s: float = _PATIENCE_S) -> Sequence[Migration]:
+    """Apply what is pending, all or nothing; returns it.  Raises ``StoreRefused``.
+
+    ``patience_s``: how long programs may take to end that could not be used beside it.
+    """
+    await _wait_for_older_programs(db, patience_s)
     async with db.transaction():
         await db.execute(LOCK_SCHEMA)
         state = await read_state(db)
@@ -126,3 +151,19 @@ async def migrate(db: asyncpg.Connection) -> Sequence[Migration]:
                 NOTE_APPLIED, migration.number, migration.name, migration.checksum, migration.needs
             )
     return state.pending
+
+
+async def _wait_for_older_programs(db: asyncpg.Connection, patience_s: float) -> None:
+    state = await read_state(db)
+    known = state.applied[-1][0] if state.applied else 0
+    needs = max((migration.needs for migration in state.pending), default=0)
+    if not known or needs <= known:
+        return
+    deadline = monotonic() + patience_s
+    while sessions := await db.fetchval(OLDER_PROGRAMS, needs):
+        if monotonic() > deadline:
+            raise StoreRefused(
+                f"an older postbackd is using the database ({sessions} connections), and would damage what schema "
+                f"{needs} adds; stop every server of that version, then start this one"
+            )
+        await asyncio.sleep(0.2)

@@ -25,6 +25,11 @@ INSERT INTO settings (name, value) VALUES ('purged_before', :before)
 ON CONFLICT DO UPDATE SET value = max(value, excluded.value)
 """  # From now on, an id that verifies but is older than this was purged.
 
+CONVERSIONS_HORIZON = """
+INSERT INTO settings (name, value) VALUES ('conversions_purged_before', :before)
+ON CONFLICT DO UPDATE SET value = max(value, excluded.value)
+"""  # From now on, the log may know of conversions of older clicks that are not there.
+
 PURGE_OWN_IDS = """
 DELETE FROM own_ids WHERE own_id IN (
     SELECT own_id FROM (SELECT own_id FROM clicks WHERE click_id < :before ORDER BY click_id LIMIT :limit)
@@ -135,6 +140,9 @@ def purge(db: apsw.Connection, class_: Class, before_ms: int, limit: int) -> int
             before = db.total_changes()
         if class_ is Class.CONVERSIONS:
             rows = db.execute(OLD_CONVERSIONS, parameters).fetchall()
+            if rows:
+                db.execute(CONVERSIONS_HORIZON, parameters)
+                before = db.total_changes()
             for statement in PURGE_OF_CONVERSION:
                 db.executemany(statement, [(row[3],) for row in rows])
             db.executemany(PURGE_KEY, [row[:3] for row in rows])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
+import msgspec
 from msgspec import Struct
 
 from postbackd.core.privacy import Masker
@@ -47,6 +48,7 @@ async def erase(
     erased = await store.erase(erasing, masker)
     values |= erased.values
     known = not erased.resumed
+    erasing = msgspec.structs.replace(erasing, certificate=erased.id)
     await asyncio.sleep(IN_FLIGHT_S if erased.in_flight else pause_s)
     for _ in range(_MOST_PASSES):
         again = await store.erase(erasing, masker)
