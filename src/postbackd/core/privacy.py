@@ -102,8 +102,6 @@ _BASE64 = re.compile(r"(?:[A-Za-f][A-Za-z0-9+/_-]{3}){3}")
 
 _BASE64_WHOLE = re.compile(r"[A-Za-z0-9+/_-]+={0,2}")
 
-_URL_SAFE = str.maketrans("-_", "+/")
-
 _BETWEEN = re.compile(r"""([\s"'<>{}()\[\],;&=?]+)""")
 """What stands between the words of a text."""
 
@@ -122,7 +120,9 @@ class Masker:
 
     def mask(self, text: str) -> str:
         """The text itself, or the hash that stands for it when it holds personal data."""
-        return text if self.find(text) is None else self._hash(_plain(text))
+        if len(text) < _SHORTEST or self.find(text) is None:
+            return text
+        return self._hash(_plain(text))
 
     def find(self, text: str) -> Kind | None:
         """What personal data the text holds."""
@@ -154,7 +154,9 @@ class Masker:
 
     def mask_opaque(self, text: str) -> str:
         """The same for ids that an ad network must get back unchanged: digits alone and hashes are never replaced."""
-        return text if self.find_opaque(text) is None else self._hash(_plain(text))
+        if len(text) < _SHORTEST or self.find_opaque(text) is None:
+            return text
+        return self._hash(_plain(text))
 
     def find_opaque(self, text: str) -> Kind | None:
         """What ``mask_opaque`` replaces."""
@@ -223,11 +225,16 @@ def _encoded_kind(text: str) -> Kind | None:
     """The same in base64, of the usual or the URL-safe alphabet, padded or not."""
     if _BASE64.match(text) is None or len(text) > _LONGEST_HIDDEN or _BASE64_WHOLE.fullmatch(text) is None:
         return None
-    bare = text.rstrip("=").translate(_URL_SAFE)
+    bare = text.rstrip("=")
+    if "-" in bare or "_" in bare:  # the URL-safe alphabet
+        bare = bare.replace("-", "+").replace("_", "/")
     try:
-        plain = a2b_base64(bare + "=" * (-len(bare) % 4)).decode("utf-8")
+        decoded = a2b_base64(bare + "=" * (-len(bare) % 4))
     except ValueError:
         return None
+    if not decoded.isascii():  # most ids; all that is looked for is ASCII
+        return None
+    plain = decoded.decode("ascii")
     if not plain.isprintable():
         return None
     return _formatted_kind(plain) or _bare_kind(plain)

@@ -221,13 +221,16 @@ class ClickDesk:
 
     def _count_finds(self, values: Sequence[str | None], click: Click, masker: Masker, now: int) -> None:
         """Count personal data that was replaced: where what is kept is no longer what came."""
-        kept = (click.source_click_id, *click.subs)
-        if not any(text and text.startswith(MASK_PREFIX) for text in kept):
+        if not (_is_masked(click.source_click_id) or (click.subs and any(map(_is_masked, click.subs)))):
             return
         for field, text in zip(CLICK_NAMES, values, strict=False):
             find = masker.find_opaque if field == "source_click_id" else masker.find
             if field not in ("cost", "country") and text and (kind := find(text)) is not None:
                 self._flow.found(now // 60_000, 0, field, kind)
+
+
+def _is_masked(text: str | None) -> bool:
+    return text is not None and text.startswith(MASK_PREFIX)
 
 
 def _shortened(click: Click, consent: Consent, exchange: Exchange, received: Received) -> Click:
