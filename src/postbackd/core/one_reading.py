@@ -1,9 +1,9 @@
 """Whether what counts of a signed request is what was signed.
 
-Our own scheme signs all that counts but the order of parameters.  The schemes of networks do not: some sign a few parameters, some the query
-alone.  Whoever has seen one genuine request could put another value beside the signed one, under a second spelling of
-the name, under another name of the same field, in a body or in a batch, and have that one counted.  Such a request is
-not genuine.
+Our own scheme signs all that counts but the order of parameters.  The schemes of networks do not: some sign a few
+parameters, some the query alone.  Whoever has seen one genuine request could put another value beside the signed one,
+under a second spelling of the name, under another name of the same field, in a body or in a batch, and have that one
+counted.  Such a request is not genuine.
 """
 
 from __future__ import annotations
