@@ -141,6 +141,8 @@ class KeptSealer:
         self._key = key
         self._data = data
         self._sealer: Sealer | None = None
+        self._began: Sealer | None = None
+        """The first key that was found."""
         self.seals_new = seals_new
         self.seals_old = seals_old
 
@@ -150,20 +152,35 @@ class KeptSealer:
 
     def seal(self, text: str, purpose: str = TARGET) -> str:
         """See ``Sealer``; a key that has been changed meanwhile is looked for."""
-        self._sealer = find_sealer(self._key, self._data, create=False)
-        return self._sealer.seal(text, purpose)
+        return self._look().seal(text, purpose)
 
     def open(self, sealed: str, purpose: str = TARGET) -> str:
         """See ``Sealer``."""
         if self._sealer is not None:
             with suppress(SealError):
                 return self._sealer.open(sealed, purpose)
-        self._sealer = find_sealer(self._key, self._data, create=False)
-        return self._sealer.open(sealed, purpose)
+        return self._look().open(sealed, purpose)
 
     def reseal(self, sealed: str, purpose: str) -> str:
-        """The same secret, sealed with the newest key."""
-        return self.seal(self.open(sealed, purpose), purpose)
+        """The same secret, sealed with the newest key; one that is already stays as it is.
+
+        What was read before a change of the key opens with the key that was there then.
+        """
+        began, sealer = self._began, self._look()
+        try:
+            if sealer.is_newest(sealed, purpose):
+                return sealed
+            secret = sealer.open(sealed, purpose)
+        except SealError:
+            if began is None:
+                raise
+            secret = began.open(sealed, purpose)
+        return sealer.seal(secret, purpose)
+
+    def _look(self) -> Sealer:
+        self._sealer = find_sealer(self._key, self._data, create=False)
+        self._began = self._began or self._sealer
+        return self._sealer
 
 
 # --- the file ----------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import http.client
 import io
@@ -19,7 +20,9 @@ import msgspec
 import pytest
 
 from postbackd.cli import secrets as secrets_commands
+from postbackd.runtime import open_store
 from postbackd.sealing import KEY_NAME, find_sealer
+from postbackd.settings import Settings
 from tests.cli.conftest import Run
 from tests.trust.server import Catalog, Server, make_catalog, run_cli, wait_until
 
@@ -230,6 +233,25 @@ def _click(server: Server, catalog: Catalog) -> str:
     found = re.search(r"sub1=(\w{26})", location)
     assert found
     return found[1]
+
+
+def test_a_command_that_read_before_the_change_and_writes_behind_it_loses_no_secret(
+    sealed: Run, data: Path
+) -> None:
+    sealed("network", "set", "TUNE", "--signature", "hmac")
+
+    async def change_late() -> None:
+        store = await open_store(Settings(data=str(data)), create=False)
+        try:
+            read = await store.load_catalog()
+            changed = await asyncio.to_thread(run_cli, data, "secrets", "rotate")
+            assert changed.returncode == 0, changed.stderr
+            await store.change_catalog([*read.networks, *read.targets], (), 0)
+        finally:
+            await store.close()
+
+    asyncio.run(change_late())
+    assert states(sealed) == {"opens"}
 
 
 # --- what does not open ------------------------------------------------------------------------------------------

@@ -302,3 +302,28 @@ def test_the_limits_of_requests_hold_over_tls(site: Site) -> None:
         ):
             secure.sendall(request)
             assert secure.recv(4096).split(b" ")[1] == status
+
+
+def test_a_proxy_that_has_to_say_who_asks_cannot_leave_it_to_the_client_over_tls(
+    tmp_path: Path, files: Files
+) -> None:
+    catalog = make_catalog(tmp_path / "data")
+    run_cli(tmp_path / "data", "network", "set", "Shop", "--allow-ip", "203.0.113.9", "--enforce", "ip")
+    ask = f"GET /p/{catalog.key}?click_id=test HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 203.0.113.9\r\n\r\n"
+    options = [*files.options, "--trusted-proxies", "127.0.0.2"]
+    for more, begins in ([], b"HTTP/1.1 200"), (["--proxy-protocol", "v1v2"], b""):
+        with Site(tmp_path / "data", [*options, *more]) as site:
+            assert _ask_from("127.0.0.2", site.https_port, ask.encode())[:12] == begins
+            assert _ask_from("127.0.0.1", site.https_port, ask.encode())[:12] == b"HTTP/1.1 404"
+
+
+def _ask_from(address: str, port: int, request: bytes) -> bytes:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with socket.create_connection(("127.0.0.1", port), 20, (address, 0)) as plain:
+        try:
+            with context.wrap_socket(plain) as asking:
+                asking.sendall(request)
+                return asking.recv(4096)
+        except OSError:
+            return b""

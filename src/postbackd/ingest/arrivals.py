@@ -10,6 +10,7 @@ from __future__ import annotations
 from time import perf_counter
 from typing import Any
 
+from postbackd.ingest.client import peer_of
 from postbackd.ingest.http import FIRST_BYTE_S, Connection, Handler
 
 HANDSHAKE_S = FIRST_BYTE_S
@@ -33,6 +34,13 @@ class _Arriving(Connection):
     def connection_made(self, transport: Any) -> None:
         self._waiting.pop(self, None)
         super().connection_made(transport)
+        proxies = self._handler.proxies
+        if proxies is not None and proxies.protocol and peer_of(transport) in proxies.trusted:
+            # No PROXY header stands before a handshake that succeeded, so that nobody knows who this is.  A program
+            # that passes bytes on writes no header of HTTP either: whatever one says would be the client's own word.
+            self._handler.refused("proxy_header")
+            self._stopped = True
+            transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Part with the parser, which knows us too: the 50 kB of a TLS session would wait for the cycle collector."""

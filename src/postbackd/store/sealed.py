@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from enum import Enum, auto
 from typing import Any, NamedTuple
 
@@ -119,7 +120,8 @@ def open_row(db: Database, table: str, row: dict[str, Any]) -> dict[str, Any]:
 
 
 async def seal_row(db: Database, table: str, row: dict[str, Any]) -> dict[str, Any]:
-    """A row of the catalog as it is stored."""
+    """A row of the catalog as it is stored, in the transaction that stores it."""
+    _renew(db, table, row)
     places = list(_in_store(table))
     if places and await is_marked(db):
         row |= {place.column: _need(db).seal(row[place.column], place.purpose) for place in places}
@@ -129,6 +131,26 @@ async def seal_row(db: Database, table: str, row: dict[str, Any]) -> dict[str, A
                 former["key"] = _need(db).seal(former["key"], ENDPOINT_KEY)
             row["senders"] = msgspec.json.encode(senders).decode()
     return row
+
+
+def _renew(db: Database, table: str, row: dict[str, Any]) -> None:
+    """Seal anew what a command sealed or read: the key may have been changed since, and the old one be gone soon.
+
+    What does not open is kept as it is; the doctor names it.
+    """
+    for place in PLACES:
+        if db.seals is None or place.table != table or place.in_store:
+            continue
+        content = msgspec.json.decode(row[place.column])
+        sealed = (
+            [(secret, "sealed") for secret in content.get("secrets", ())]
+            if place.shape is Shape.SENDERS
+            else [(content, name) for name in content]
+        )
+        for holder, name in sealed:
+            with suppress(StoreRefused):
+                holder[name] = db.seals.reseal(holder[name], place.purpose)
+        row[place.column] = msgspec.json.encode(content).decode()
 
 
 def open_bytes(db: Database, stored: bytes, purpose: str) -> bytes:
