@@ -277,7 +277,13 @@ def test_one_click_erased_twice_at_once_leaves_no_certificate_open(world: World)
     world.send(click, f"txid={MARK}")
     wanted = Erasing("click_id", "r", [click.stamp], (), world.now_ms)
     erase_whole = partial(
-        erasing.erase, world.store, wanted, world.rulebook.masker, lambda: world.now_ms, rewrite=False, pause_s=0
+        erasing.erase,
+        world.store,
+        wanted,
+        world.rulebook.masker,
+        lambda: world.now_ms,
+        rewrite=False,
+        pause_s=0,
     )
 
     async def twice() -> None:
