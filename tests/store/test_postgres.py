@@ -14,7 +14,7 @@ import pytest
 from postbackd.core.click_id import MAX_STAMP, StampMint, first_stamp_at, stamp_ms
 from postbackd.core.model import Channel, Source
 from postbackd.store import postgres, postgres_schema
-from postbackd.store.base import Batch, NodeLease, NodeLost, StoreAway, StoreRefused, Written
+from postbackd.store.base import Batch, Erasing, NodeLease, NodeLost, StoreAway, StoreRefused, Written
 from postbackd.store.postgres import PostgresStore
 from postbackd.store.postgres_connection import WRITING, connect
 from postbackd.store.postgres_partitions import (
@@ -25,8 +25,10 @@ from postbackd.store.postgres_partitions import (
     partition_of,
     partitions_ahead,
 )
+from postbackd.store.postgres_verify import PostgresReader
 from postbackd.store.postgres_write import PostgresTransaction
 from postbackd.store.queries import STATEMENTS
+from postbackd.store.verifying import Damage, verify
 from postbackd.upkeep.nodes import NodeNumber
 from tests.postgres_server import VERSIONS, new_database, server
 from tests.store.contract import ANY_PARAMETERS, NOW_MS, World, postgres_kind, words
@@ -651,3 +653,41 @@ def test_a_server_of_the_version_before_goes_on_beside_a_migration(world: World,
     assert world.send(click, "txid=before").verdict == "duplicate"
     assert len(world.query("log")) == 5
     assert len(world.run(world.store.load_catalog()).networks) == 4
+
+
+# --- erasure beside another node ---------------------------------------------------------------------------------
+
+
+def test_repeats_and_changes_on_another_node_during_erasures_count_nothing_twice(
+    world: World, address: str
+) -> None:
+    clicks = [world.click() for _ in range(60)]
+    for number, click in enumerate(clicks):
+        world.send(click, f"txid=T{number}&value=1&status=pending", "update")
+    repeats = [
+        world.make(click, f"txid=T{number}&value={2 + again}&status=approved", "update")
+        for again in range(2)
+        for number, click in enumerate(clicks)
+    ]
+
+    async def meet() -> list[Any]:
+        other = await PostgresStore.open(address, create=True)
+        wanted = [Erasing("click_id", f"r{click.stamp}", [click.stamp], (), NOW_MS) for click in clicks]
+        masker = world.rulebook.masker
+
+        async def erase_all() -> None:
+            for one in wanted:
+                await world.store.erase(one, masker)
+
+        async def repeat_all() -> None:
+            for repeat in repeats:
+                await other.write(Batch((), [repeat]), world.rulebook)
+
+        await asyncio.gather(erase_all(), repeat_all())
+        await erase_all()  # the next pass
+        await other.close()
+        return [found async for found in verify(PostgresReader(await store_of(world).connection()))]
+
+    found = world.run(meet())
+    assert [damage for damage in found if isinstance(damage, Damage)] == []
+    assert [len(world.conversions(click)) for click in clicks] == [1] * 60

@@ -15,6 +15,7 @@ from postbackd.store.base import Erased, Erasing, Purgeable
 from postbackd.store.postgres_connection import PostgresDatabase
 from postbackd.store.postgres_scrub import scrub
 from postbackd.store.postgres_write import PostgresTransaction
+from postbackd.store.postgres_writer import ALONE
 
 _T = TypeVar("_T")
 
@@ -57,9 +58,12 @@ class PostgresUpkeep:
         await self._ask(lambda db: postgres_purge.note_purge(db, now_ms, deleted))
 
     async def erase(self, erasing: Erasing, masker: Masker) -> Erased:
-        return await self._change(
-            lambda db, tx: erasure.erase(PostgresDatabase(db), erasing, masker, buckets=True)
-        )
+        async def work(db: asyncpg.Connection, _: PostgresTransaction) -> Erased:
+            # Who has found a click or a conversion before, and writes after, would count it again under its old key.
+            await db.execute(ALONE)
+            return await erasure.erase(PostgresDatabase(db), erasing, masker, buckets=True)
+
+        return await self._change(work)
 
     async def scrub(self, erasing: Erasing, values: Collection[str] | None, *, rewrite: bool) -> int:
         distributed = self._shards is not None

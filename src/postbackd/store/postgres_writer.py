@@ -37,10 +37,13 @@ from postbackd.store.postgres_write import MustRunAlone, PostgresTransaction
 from postbackd.store.split import write_in_parts
 from postbackd.store.write import settle
 
+ALONE = "SELECT pg_advisory_xact_lock(8101004)"
+"""From here to its end nobody else writes beside this transaction."""
+
 BEGIN = "BEGIN; SELECT pg_advisory_xact_lock_shared(8101004)"
 """Begin a transaction that runs beside others; waits for one that has to run alone."""
 
-BEGIN_ALONE = "BEGIN; SELECT pg_advisory_xact_lock(8101004)"
+BEGIN_ALONE = f"BEGIN; {ALONE}"
 """Begin a transaction that nobody else writes beside."""
 
 SESSION = "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
