@@ -262,8 +262,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     consent_countries: Annotated[
         str,
         Meta(
-            description="Countries in which honour_gpc and consent_parameter apply, such as DE,FR, and to clicks of no "
-            "known country. Empty: everywhere."
+            description="Countries, separated by commas, such as DE,FR, in which honour_gpc and consent_parameter "
+            "apply, and to clicks of no known country. Empty: everywhere.",
+            extra={"list": True},
         ),
     ] = ""
     purge_every_s: Annotated[

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
-from postbackd.cli.main import COMMANDS, root
+from postbackd.cli.main import COMMANDS, GROUPS, root
 from tests.cli.conftest import Run
 
 
@@ -27,6 +27,23 @@ def test_the_help_lists_every_command_and_imports_none_of_them() -> None:
     assert all(name in ran.stdout for name, (_, line) in COMMANDS.items() if line)
 
 
+def test_every_command_is_in_one_group_of_the_help() -> None:
+    assert sorted(name for names in GROUPS.values() for name in names) == sorted(COMMANDS)
+
+
+def test_without_the_driver_of_postgresql_a_command_says_what_to_install(tmp_path: Path) -> None:
+    script = (
+        "import sys\nsys.modules['asyncpg'] = None\nfrom postbackd.cli.main import main\nmain(sys.argv[1:])\n"
+    )
+    arguments = ["db", "status", "--store", "postgresql://nobody@127.0.0.1:1/x"]
+    ran = subprocess.run(
+        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=60, cwd=tmp_path
+    )
+    assert ran.returncode == 1
+    assert "pip install 'postbackd[postgres]'" in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
 @pytest.mark.parametrize("name", [name for name, (_, line) in COMMANDS.items() if line])
 def test_a_command_has_help_and_is_what_the_list_says(name: str) -> None:
     command = root.get_command(click.Context(root), name)
@@ -39,7 +56,7 @@ def test_a_command_has_help_and_is_what_the_list_says(name: str) -> None:
 
 
 def test_a_family_without_a_command_prints_its_help(run: Run) -> None:
-    assert "Commands:" in run().out
+    assert "Set it up:" in run().out
     assert "add" in run("network").out
 
 

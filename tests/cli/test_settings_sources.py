@@ -114,9 +114,13 @@ def test_a_server_and_a_command_follow_the_file(here: Path) -> None:
 
 
 def test_a_list_is_accepted_where_values_are_separated_by_commas(here: Path) -> None:
-    write(here / CONFIG_NAME, 'deliver_ranges = ["127.0.0.1", "10.0.0.0/8"]\ndeliver_ports = [80, 8443]')
+    write(
+        here / CONFIG_NAME,
+        'deliver_ranges = ["127.0.0.1", "10.0.0.0/8"]\ndeliver_ports = [80, 8443]\nconsent_countries = ["DE", "FR"]',
+    )
     settings = load({}, {}).settings
     assert (settings.deliver_ranges, settings.deliver_ports) == ("127.0.0.1,10.0.0.0/8", "80,8443")
+    assert settings.consent_countries == "DE,FR"
 
 
 def test_every_setting_that_says_it_is_separated_by_commas_takes_a_list() -> None:

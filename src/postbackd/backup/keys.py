@@ -51,8 +51,12 @@ def read_key_file(path: Path) -> BackupKey:
     """Raises ``BackupFailed``."""
     try:
         text = path.read_text("utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise BackupFailed(f"cannot read the key file {path}: {error}; check its path and owner") from error
+    except OSError as error:
+        raise BackupFailed(
+            f"cannot read the key file {path}: {error.strerror}; check its path and owner"
+        ) from error
+    except UnicodeDecodeError:
+        text = ""  # no text, and so no key
     try:
         key = base64.b64decode(text.replace("-", "+").replace("_", "/"), validate=True)
     except (binascii.Error, ValueError):

@@ -26,7 +26,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
     unsealed: int
     """Rows among them that had none yet."""
     secret_key: str | None = None
-    """The key that opens the secrets of targets; in encrypted backups alone."""
+    """The key that opens what is stored sealed; in encrypted backups alone."""
 
     def write(self) -> bytes:
         return msgspec.json.encode(self)

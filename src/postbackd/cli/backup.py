@@ -129,7 +129,7 @@ def _not_in_it(settings: Settings, manifest: Manifest) -> list[str]:
     data, lines = Path(settings.data), []
     if (data / SECRET_KEY_NAME).exists() and manifest.secret_key is None:
         lines.append(
-            f"not in it: {data / SECRET_KEY_NAME}, which opens the secrets of targets; keep it elsewhere"
+            f"not in it: {data / SECRET_KEY_NAME}, which opens what is stored sealed; keep a copy elsewhere"
         )
     spooled = sum(path.stat().st_size for path in data.glob("spool/*.spool"))
     if spooled:
@@ -194,10 +194,11 @@ def restore(file: Path, to: str, settings: Settings, json_wanted: bool) -> None:
     _describe(manifest)
     if manifest.secret_key is None:
         click.echo(
-            f"not in it: {SECRET_KEY_NAME}; put the one that you keep beside the database, if there are targets"
+            f"not in it: {SECRET_KEY_NAME}, which opens what is stored sealed; put the one that you keep beside the "
+            "database, or set POSTBACKD_SECRET_KEY"
         )
     elif to.startswith("postgres"):
-        click.echo("the key of the targets' secrets is in the backup; restore it to a directory to get it")
+        click.echo("the key of what is stored sealed is in the backup; restore it to a directory to get it")
 
 
 async def _move(data: Path, address: str) -> None:

@@ -54,6 +54,16 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
 }
 """Command -> where it is (module of this package and attribute), and its line in the help."""
 
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    "Run it": ("serve", "ingest", "deliver", "certificates", "receiver"),
+    "Set it up": ("network", "source", "offer", "campaign", "target", "rule", "presets", "apply", "export"),
+    "See what happened": ("report", "log", "why", "replay", "delivery"),
+    "Look after it": ("doctor", "settings", "verify", "backup", "restore", "keys", "secrets", "db"),
+    "Privacy": ("privacy", "erase", "purge"),
+    "More": ("completion", "version"),
+}
+"""Heading in the help -> the commands below it."""
+
 
 class Family(click.Group):
     """A group that prints its help when it is called without a command."""
@@ -91,8 +101,10 @@ class Root(Family):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
+        width = max(map(len, COMMANDS))
+        for heading, names in GROUPS.items():
+            with formatter.section(heading):
+                formatter.write_dl([(name.ljust(width), COMMANDS[name][1]) for name in names])
 
 
 @click.group(cls=Root, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -128,6 +140,11 @@ def _run(arguments: Sequence[str] | None) -> int:
         return 130
     except BrokenPipeError:
         return _leave_quietly()
+    except ModuleNotFoundError as error:
+        if error.name != "asyncpg":
+            raise
+        _complain(f"PostgreSQL needs asyncpg ({error}); pip install 'postbackd[postgres]'.")
+        return 1
 
 
 def _find_unreadable(arguments: Sequence[str]) -> str | None:

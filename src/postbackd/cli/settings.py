@@ -63,7 +63,9 @@ def _describe(setting: Setting, loaded: Loaded) -> dict[str, Any]:
 def _show(row: dict[str, Any]) -> str:
     if not row["set"]:
         return "-"
-    return "set (hidden)" if row["secret"] else str(row["value"])
+    if row["secret"]:
+        return "set (hidden)"
+    return str(row["value"]).lower() if isinstance(row["value"], bool) else str(row["value"])
 
 
 def _write_example() -> Iterator[str]:
