@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from postbackd.runtime import DELIVER_LOCK_NAME, is_held
+from postbackd.locks import is_held
+from postbackd.runtime import DELIVER_LOCK_NAME
 from tests.test_end_to_end import Program, is_zombie, wait_for_pids
 from tests.trust.server import clean_environment, run_cli, wait_until
 

@@ -6,7 +6,6 @@ The only module that names a concrete store.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import gc
 import logging
 import os
@@ -26,6 +25,7 @@ from postbackd.ingest.catalog import Snapshot
 from postbackd.ingest.client import Entrance, Proxies
 from postbackd.ingest.front_door import FrontDoor
 from postbackd.ingest.spool import Spool, SpoolOfAnother
+from postbackd.locks import LOCK_NAME, is_held, lock_data
 from postbackd.role import hear_signals, let_thread_stand_back, raise_file_limit, stand_back, start_logging
 from postbackd.sealing import KeptSealer, SealError
 from postbackd.settings import Settings, find_setting
@@ -39,9 +39,6 @@ from postbackd.upkeep.partitions import keep_partitions_ahead
 from postbackd.upkeep.purges import PurgeSchedule
 
 log = logging.getLogger("postbackd.runtime")
-
-LOCK_NAME = "postbackd.lock"
-"""Held by the ingest process of a data directory."""
 
 DELIVER_LOCK_NAME = "deliver.lock"
 """Held by the process that delivers from an embedded database."""
@@ -112,44 +109,6 @@ async def tend_store(store: Store) -> None:
 
         assert isinstance(store, PostgresStore)
         await keep_partitions_ahead(store)
-
-
-@contextmanager
-def lock_data(directory: Path, name: str, busy: str) -> Iterator[None]:
-    """Hold a lock file in the data directory for one process.
-
-    Raises ``StoreRefused`` when another one has it; ``busy`` says what that one does.
-    """
-    try:
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        file = os.open(directory / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise StoreRefused(
-            f"cannot use {directory}: {error.strerror}; check the path and its owner"
-        ) from error
-    try:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise StoreRefused(f"{busy} {directory}; stop it or choose another --data") from error
-        yield
-    finally:
-        os.close(file)
-
-
-def is_held(lock: Path) -> bool:
-    """Whether a process holds a lock file."""
-    try:
-        file = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return False
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(file)
 
 
 def run_ingest(

@@ -16,7 +16,7 @@ import pytest
 
 from postbackd.backup.files import name_at
 from postbackd.core.model import Channel
-from postbackd.runtime import LOCK_NAME, lock_data
+from postbackd.locks import LOCK_NAME, lock_data
 from tests.cli.conftest import Run
 from tests.store.contract import KINDS, World
 

@@ -19,7 +19,7 @@ from postbackd.cli.main import Family
 from postbackd.cli.options import as_json, takes_data
 from postbackd.cli.sealed_values import CLEAR, CLOSED, OLDER, OPENS, Checked, check_values
 from postbackd.cli.session import print_json, visit
-from postbackd.runtime import lock_data
+from postbackd.locks import lock_data
 from postbackd.sealing import (
     KEY_NAME,
     Sealer,

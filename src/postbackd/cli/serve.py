@@ -9,21 +9,30 @@ import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 
-from postbackd.cli.example import describe_example, find_example, is_empty, make_example
+from postbackd.cli.apart import run_apart
 from postbackd.cli.options import takes_settings
-from postbackd.cli.session import Session, is_served, visit
 from postbackd.core.client_address import read_ranges
-from postbackd.core.model import Catalog
 from postbackd.core.proxy_protocol import PROXY_UNKNOWN
-from postbackd.runtime import LOCK_NAME, run_certificates, run_deliver, run_ingest
+from postbackd.locks import LOCK_NAME, is_held
 from postbackd.service_manager import ServiceManager, reach, tell_while_serving
 from postbackd.settings import Settings, find_setting, list_settings
 from postbackd.settings_sources import CONFIG_VARIABLE
 from postbackd.store.base import StoreRefused, StoreUnavailable
 from postbackd.supervisor import CannotListen, Supervisor, listen_on, read_inherited
+
+
+class Start(NamedTuple):
+    """What a start needs to know of the database."""
+
+    delivers: bool
+    """Whether there is a rule."""
+    example: str
+    """How to try the example; empty: it was not asked for."""
+
 
 ALL_SETTINGS = tuple(setting.name for setting in list_settings())
 
@@ -39,40 +48,34 @@ def serve(example: bool, settings: Settings) -> int:
     Clicks come in on /c/CAMPAIGN, postbacks on /p/KEY. A 2xx answer means stored and synced. With --domain the server
     obtains a certificate and speaks https.
     """
-    if is_served(settings):
+    if is_held(Path(settings.data) / LOCK_NAME):
         raise click.ClickException(
             f"another postbackd server uses {settings.data}; stop it or choose another --data"
         )
-    _check_certificate(settings)
     with _listen(settings) as sockets:
         address = _address_of(sockets["listen"])
         base = settings.base_url if settings.public_url or settings.domain else address
-        catalog = visit(settings, lambda session: _prepare(session, example), create=True)
+        start = run_apart(lambda: _prepare(settings, base if example else None))
         _note_address(settings, base)
-        words = _describe_start(settings, base, sockets, catalog if example else None)
+        words = _describe_start(settings, sockets, start.example)
         begin = _begin_of_proxies(settings, sockets["listen"])
         supervisor = Supervisor(sockets, _as_arguments(settings), _as_environment(settings), begin)
-        return supervisor.run(lambda: _say(words), beside=_roles_beside(settings, catalog))
+        return supervisor.run(lambda: _say(words), beside=_roles_beside(settings, start))
 
 
-def _roles_beside(settings: Settings, catalog: Catalog) -> list[str]:
+def _prepare(settings: Settings, example: str | None) -> Start:
+    """In a process that ends: what it needs to open a database the supervisor need not hold as long as it runs."""
+    from postbackd.cli.starting import prepare
+
+    return prepare(settings, example, _program())
+
+
+def _roles_beside(settings: Settings, start: Start) -> list[str]:
     wanted = {
-        "deliver": bool(catalog.rules),
+        "deliver": start.delivers,
         "certificates": bool(settings.domain) and settings.tls == "auto",
     }
     return [name for name, is_wanted in wanted.items() if is_wanted]
-
-
-def _check_certificate(settings: Settings) -> None:
-    """Before anything is started: whoever started us is still looking."""
-    if settings.cert is None:
-        return
-    from postbackd.https import check_certificate
-
-    try:
-        check_certificate(settings)
-    except StoreRefused as error:
-        raise click.ClickException(str(error)) from error
 
 
 @click.command()
@@ -83,6 +86,8 @@ def ingest(inherit: str | None, settings: Settings) -> None:
 
     Any number of them, on any number of machines, may share one PostgreSQL database (--store).
     """
+    from postbackd.runtime import run_ingest
+
     try:
         if inherit is None:
             with _listen(settings) as sockets:
@@ -118,6 +123,8 @@ def deliver(inherit: str | None, settings: Settings) -> None:
     It tells traffic sources of conversions, by the rules of the catalog. With a PostgreSQL database (--store) there may
     be any number of them, on any number of machines.
     """
+    from postbackd.runtime import run_deliver
+
     _run_beside(inherit, "postbackd delivers", lambda ready, lifeline: run_deliver(settings, ready, lifeline))
 
 
@@ -140,6 +147,8 @@ def certificates(inherit: str | None, try_now: bool, settings: Settings) -> None
 
         click.echo(asyncio.run(forget_trouble(settings)))
         return
+    from postbackd.runtime import run_certificates
+
     words = f"postbackd looks after the certificate for {', '.join(settings.domains)}"
     _run_beside(inherit, words, lambda ready, lifeline: run_certificates(settings, ready, lifeline))
 
@@ -223,15 +232,6 @@ def _as_arguments(settings: Settings) -> list[str]:
     return arguments
 
 
-async def _prepare(session: Session, example: bool) -> Catalog:
-    """Make or migrate the database, and fill an empty catalog with the example."""
-    catalog = await session.load()
-    if example and is_empty(catalog):
-        await session.change(make_example())
-        catalog = await session.load()
-    return catalog
-
-
 def _note_address(settings: Settings, base: str) -> None:
     """Leave the address in the lock file, for commands that print URLs."""
     try:
@@ -241,13 +241,12 @@ def _note_address(settings: Settings, base: str) -> None:
         logging.getLogger(__name__).info("the address was not noted: %s", error)
 
 
-def _describe_start(settings: Settings, base: str, sockets: _Sockets, catalog: Catalog | None) -> str:
+def _describe_start(settings: Settings, sockets: _Sockets, example: str) -> str:
     address = _address_of(sockets["listen"])
     lines = [f"postbackd listens on {address}, data in {settings.place}; Ctrl-C stops it"]
     lines += _describe_tls(settings, sockets)
-    example = find_example(catalog) if catalog is not None else None
-    if example is not None:
-        lines += ["", describe_example(example, base, _program())]
+    if example:
+        lines += ["", example]
     return "\n".join(lines)
 
 

@@ -14,7 +14,8 @@ import msgspec
 
 from postbackd.cli.options import now_ms
 from postbackd.core.model import Catalog, CatalogEntry, SigningKey
-from postbackd.runtime import LOCK_NAME, is_held, open_store, tend_store
+from postbackd.locks import LOCK_NAME, is_held
+from postbackd.runtime import open_store, tend_store
 from postbackd.settings import Settings
 from postbackd.store.base import CatalogConflict, Store, StoreRefused, StoreUnavailable
 
