@@ -123,6 +123,17 @@ def test_the_pixel_is_no_way_around_the_steps_unless_it_is_left_open(shop: Shop)
     assert (answer.status, answer.headers["postbackd-verdict"]) == (200, "accepted")
 
 
+@pytest.mark.parametrize("body", [b'[{"click_id":"test"},{"click_id":"test"}]', b"click_id=test"])
+def test_a_pixel_that_is_left_open_takes_no_body_that_would_pass_for_a_server(
+    shop: Shop, body: bytes
+) -> None:
+    set_up(shop, replace(SIGNED, pixel="open"))
+    before = shop.count("postbacks")
+    assert shop.ask("GET", f"/p/{KEY}/pixel.gif", body).status == 404
+    assert shop.get(f"/p/{KEY}/pixel.gif?click_id={shop.click()}").status == 200
+    assert shop.count("postbacks") == before + 1
+
+
 @pytest.mark.parametrize("body", [b'[{"click_id":"a"},{"click_id":"b"}]', b'{"click_id":1}\n{"click_id":2}'])
 def test_of_a_refused_batch_one_row_says_it_all(shop: Shop, body: bytes) -> None:
     set_up(shop, SIGNED)

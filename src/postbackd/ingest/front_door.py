@@ -106,7 +106,7 @@ class FrontDoor:
         channel = Channel.S2S
         endpoint = snapshot.endpoints.get(key)
         if endpoint is None:
-            if key.endswith(_PIXEL) and exchange.method == b"GET":
+            if key.endswith(_PIXEL) and exchange.method == b"GET" and not exchange.body:
                 channel = Channel.PIXEL
                 plain = key[: -len(_PIXEL)]
             else:
