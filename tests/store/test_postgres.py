@@ -691,3 +691,15 @@ def test_repeats_and_changes_on_another_node_during_erasures_count_nothing_twice
     found = world.run(meet())
     assert [damage for damage in found if isinstance(damage, Damage)] == []
     assert [len(world.conversions(click)) for click in clicks] == [1] * 60
+
+
+def test_an_erasure_that_goes_on_cleans_every_partition(world: World, address: str) -> None:
+    click = world.click()
+    world.send(click, "txid=T")
+    wanted = Erasing("transaction_id", "r", [click.stamp], (), NOW_MS)
+    world.run(world.store.erase(wanted, world.rulebook.masker))
+    files = "SELECT relfilenode FROM pg_class WHERE oid = (SELECT tableoid FROM conversions LIMIT 1)"
+    before = sql(address, files)
+    again = Erasing("transaction_id", "r", (), (), NOW_MS)  # the id finds nothing any more
+    world.run(world.store.scrub(again, None, rewrite=True))
+    assert sql(address, files) != before

@@ -24,10 +24,10 @@ WHERE click_id = ANY ($1::bigint[]) OR request_id = ANY ($2::bigint[])
 """The partitions of the postback log that speak of clicks."""
 
 
-async def scrub(db: asyncpg.Connection, erasing: Erasing, *, rewrite: bool, distributed: bool) -> None:
-    """Vacuum every table that held any of it.  Outside of a transaction."""
+async def scrub(db: asyncpg.Connection, erasing: Erasing, *, rewrite: bool, everywhere: bool) -> None:
+    """Vacuum every table that held any of it, or all of them.  Outside of a transaction."""
     names = set(_UNDIVIDED)
-    if distributed:
+    if everywhere:
         names |= TABLES.keys()
     else:
         names |= {partition_of(table, stamp).name for table in TABLES for stamp in erasing.clicks}
