@@ -146,3 +146,10 @@ def test_the_version_is_printed(run: Run) -> None:
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_a_shell_gets_its_completion_script(run: Run, shell: str) -> None:
     assert "_POSTBACKD_COMPLETE" in run("completion", shell).out
+
+
+@pytest.mark.parametrize("family", [("erase", "list"), ("privacy", "check"), ("backup", "list")])
+def test_an_option_before_a_subcommand_is_an_error_and_not_ignored(run: Run, family: tuple[str, str]) -> None:
+    command, other = family
+    error = run(command, "--data", "elsewhere", other, code=2).err
+    assert f"write --data after '{other}'" in error

@@ -24,7 +24,7 @@ from postbackd.backup.restoring import (
     restore_to_directory,
 )
 from postbackd.backup.taking import Order, Snapshot, SqliteSnapshot, Taken, take_backup
-from postbackd.cli.options import as_json, now_ms, takes_settings
+from postbackd.cli.options import as_json, is_left_to_another, now_ms, takes_settings
 from postbackd.cli.session import is_served, print_json
 from postbackd.core.money import write_micros
 from postbackd.core.statuses import Status
@@ -54,7 +54,7 @@ def backup(ctx: click.Context, settings: Settings, json_wanted: bool) -> None:
     One compressed file holds all of the database, the keys that sign click ids among it: keep it as safe as the
     database, or encrypt it with --backup-key-file. Older backups than the newest --backup-keep are removed.
     """
-    if ctx.invoked_subcommand is not None:
+    if is_left_to_another(ctx):
         return
     taken = _run(_take(settings))
     if json_wanted:

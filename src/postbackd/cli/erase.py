@@ -12,7 +12,7 @@ import click
 import msgspec
 
 from postbackd.cli.main import Family
-from postbackd.cli.options import as_json, now_ms, takes_data
+from postbackd.cli.options import as_json, is_left_to_another, now_ms, takes_data
 from postbackd.cli.session import Session, is_served, print_json, visit
 from postbackd.core.click_id import KeyRing, write_stamp
 from postbackd.core.privacy import Masker
@@ -53,7 +53,7 @@ def erase(
 
     Works beside a running server. May be stopped and run again; the certificate says when it is complete.
     """
-    if context.invoked_subcommand is not None:
+    if is_left_to_another(context):
         return
     given = [(name, value) for name, value in asked.items() if value and name != "network"]
     if len(given) != 1:

@@ -9,6 +9,7 @@ from functools import wraps
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from postbackd.reports.period import Period, read_duration, read_moment
 from postbackd.settings import Setting, find_setting
@@ -144,3 +145,20 @@ def takes_period(command: F) -> F:
         return command(*arguments, period=Period(since_ms, until_ms), **options)
 
     return since_option(until_option(reading))  # type: ignore[return-value]  # as above
+
+
+def is_left_to_another(context: click.Context) -> bool:
+    """Whether a command that can do without a subcommand was given one.
+
+    Raises ``UsageError`` for an option that stands before it: the subcommand would not see it.
+    """
+    other = context.invoked_subcommand
+    if other is None:
+        return False
+    for parameter in context.command.params:
+        name = parameter.name
+        if name and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(
+                f"write {parameter.opts[0]} after {other!r}: it is not read where it stands"
+            )
+    return True

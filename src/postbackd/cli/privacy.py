@@ -9,7 +9,7 @@ from typing import Any
 import click
 import msgspec
 
-from postbackd.cli.options import as_json, takes_data, takes_settings
+from postbackd.cli.options import as_json, is_left_to_another, takes_data, takes_settings
 from postbackd.cli.session import Session, print_json, visit
 from postbackd.core.click_id import KeyRing
 from postbackd.core.kept import FOR_EVER, KEPT, NEVER, POLICY, Kept
@@ -30,7 +30,7 @@ _MOST_SHOWN = 1000
 @click.pass_context
 def privacy(context: click.Context, settings: Settings, json_wanted: bool, policy: bool) -> None:
     """What is kept of people and requests: field, purpose, form, how long, and what an erasure leaves."""
-    if context.invoked_subcommand is not None:
+    if is_left_to_another(context):
         return
     if policy:
         click.echo(POLICY)
