@@ -256,7 +256,7 @@ async def _keep_retention(settings: Settings) -> None:
     def open_own() -> Coroutine[Any, Any, Store]:
         return open_store(settings, create=False)
 
-    await PurgeSchedule(open_own, settings.keep, let_thread_stand_back).keep(settings.purge_every_s)
+    await PurgeSchedule(open_own, settings.keep, let_thread_stand_back, now_ms).keep(settings.purge_every_s)
 
 
 async def _ask_to_deliver(door: FrontDoor) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from postbackd.core.deliveries import DeliveryState
-from postbackd.core.model import Channel
 from postbackd.store.queries import STATEMENTS
 from postbackd.store.sqlite import SqliteStore
 from tests.cli.conftest import Run
@@ -17,6 +16,7 @@ from tests.postgres_server import VERSIONS, new_database
 from tests.store.contract import ANY_PARAMETERS, World, postgres_kind
 from tests.store.test_contract_outbox import Desk
 from tests.store.test_moving import assert_the_same, everything, sort_of
+from tests.store.test_moving import fill as fill_many_days
 
 pytestmark = pytest.mark.skipif(not VERSIONS, reason="no PostgreSQL 15 or newer was found")
 
@@ -35,17 +35,9 @@ def world(tmp_path: Path, address: str) -> Iterator[World]:
 
 
 def fill(world: World) -> None:
+    """As for a move, with deliveries."""
     desk = Desk(world)
-    for day in range(40):
-        click = world.click(age_s=day * 86_400 + 60, subs=("ä",), source_click_id=f"S{day}")
-        world.send(click, f"txid=T{day}&value=12.5{day % 10}&status=pending")
-        if day % 3 == 0:
-            world.send(click, f"txid=T{day}&status=approved")
-        if day % 5 == 0:
-            world.send(click, "", channel=Channel.PIXEL)
-    world.click("own id", age_s=100)
-    world.send("own id", "txid=own&currency=EUR&value=7")
-    world.send("somebody", "txid=waits")
+    fill_many_days(world)
     desk.plan()
     (first, *_) = desk.claim(room=2)
     desk.settle(first, DeliveryState.DELIVERED)

@@ -7,13 +7,11 @@ import http.client
 import json
 import socket
 import ssl
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from tests.trust.server import Server, clean_environment, free_port, wait_until
+from tests.trust.server import Server, free_port, wait_until
 
 PATIENCE_S = 20.0
 
@@ -37,20 +35,11 @@ class Site(Server):
         self.https_port = free_port()
         self.http_port = http_port or free_port()
 
-    def launch(self) -> None:
-        """As ``Server.launch``, with the ports for https and http."""
-        command = [*self.prefix, sys.executable, "-m", "postbackd", self.role, "--data", str(self.data_dir)]
-        command += ["--listen", f"127.0.0.1:{self.port}", "--https-listen", f"127.0.0.1:{self.https_port}"]
-        command += ["--http-listen", f"127.0.0.1:{self.http_port}", *self.options]
-        with self.stderr_path.open("ab") as errors:
-            self._process = subprocess.Popen(
-                command,
-                env=clean_environment(self.env),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=errors,
-                start_new_session=True,
-            )
+    @property
+    def addresses(self) -> list[str]:
+        """As ``Server.addresses``, with the ports for https and http, and what else was asked for."""
+        secure = ["--https-listen", f"127.0.0.1:{self.https_port}"]
+        return [*super().addresses, *secure, "--http-listen", f"127.0.0.1:{self.http_port}", *self.options]
 
     def __enter__(self) -> Site:
         self.start()

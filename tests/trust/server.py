@@ -126,10 +126,15 @@ class Server:
 
     # --- starting ---------------------------------------------------------------------------------------------
 
+    @property
+    def addresses(self) -> list[str]:
+        """The options that say where it listens."""
+        return ["--listen", f"{self.host}:{self.port}"]
+
     def launch(self) -> None:
         """Start the processes; does not wait until they accept."""
         command = [*self.prefix, sys.executable, "-m", "postbackd", self.role]
-        command += ["--data", str(self.data_dir), "--listen", f"{self.host}:{self.port}"]
+        command += ["--data", str(self.data_dir), *self.addresses]
         with self.stderr_path.open("ab") as errors:
             self._process = subprocess.Popen(
                 command,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import sys
 from collections.abc import Coroutine, Iterator
@@ -29,13 +28,11 @@ from postbackd.cli.session import is_served, print_json
 from postbackd.core.money import write_micros
 from postbackd.core.statuses import Status
 from postbackd.reports.period import write_moment
+from postbackd.role import stand_back
 from postbackd.settings import Settings
 from postbackd.store.base import StoreRefused, StoreUnavailable
 
 T = TypeVar("T")
-
-_NICENESS = 15
-"""Beside a server, which comes first."""
 
 _PAUSE_SHARE = 2.0
 """Beside a server: the pause after each step of the copy, in lengths of that step."""
@@ -75,7 +72,7 @@ async def _take(settings: Settings) -> Taken:
         raise click.UsageError("name the directory of the backups with --backup-dir")
     served = settings.store is not None or is_served(settings)
     if served:
-        os.nice(_NICENESS)
+        stand_back()
     data = Path(settings.data)
     order = Order(
         directory=Path(settings.backup_dir),

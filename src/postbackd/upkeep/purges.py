@@ -20,23 +20,28 @@ class PurgeSchedule:
     """Purges in a thread of their own, over a connection of their own: nobody who answers requests waits for them."""
 
     def __init__(
-        self, open_store: Callable[[], Coroutine[Any, Any, Store]], keep: Keep, stand_back: Callable[[], None]
+        self,
+        open_store: Callable[[], Coroutine[Any, Any, Store]],
+        keep: Keep,
+        stand_back: Callable[[], None],
+        now_ms: Callable[[], int],
     ) -> None:
         """``stand_back``: lets the calling thread come after all others."""
         self._open_store = open_store
         self._keep = keep
         self._stand_back = stand_back
+        self._now_ms = now_ms
         self._stopping = threading.Event()
         self._held: str | None = None
         """Why the last one was held, when that has been said."""
 
     async def keep(self, every_s: float) -> None:
         """Purge every so often, until cancelled."""
-        began = _now_ms() - _running_ms()
+        began = self._now_ms() - _running_ms()
         try:
             while True:
                 await asyncio.sleep(every_s)
-                drift_ms = _now_ms() - _running_ms() - began
+                drift_ms = self._now_ms() - _running_ms() - began
                 try:
                     self._held = await asyncio.to_thread(self._purge, drift_ms)
                 except (StoreUnavailable, StoreRefused) as error:
@@ -52,14 +57,10 @@ class PurgeSchedule:
         store = await self._open_store()
         try:
             return await retention.run(
-                store, self._keep, _now_ms(), drift_ms, self._stopping.is_set, self._held
+                store, self._keep, self._now_ms(), drift_ms, self._stopping.is_set, self._held
             )
         finally:
             await store.close()
-
-
-def _now_ms() -> int:
-    return int(time.time() * 1000)
 
 
 def _running_ms() -> int:
