@@ -35,7 +35,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 def schedule(target: Path, data: Path, now_ms: int = NOW_MS) -> BackupSchedule:
     environment = {"POSTBACKD_DATA": str(data), "POSTBACKD_BACKUP_DIR": str(target), "POSTBACKD_STORE": ""}
-    return BackupSchedule(target, data, 24, environment, lambda: now_ms)
+    return BackupSchedule(target, data, 24, environment, lambda: now_ms, end_within_s=60)
 
 
 @pytest.mark.parametrize(

@@ -107,10 +107,10 @@ async def take_backup(order: Order, now_ms: Callable[[], int]) -> Taken:
                 )
             sweep(order.directory)
         scratch = order.data / SCRATCH_NAME
-        with failing("cannot use the data directory"):
-            shutil.rmtree(scratch, ignore_errors=True)
-            scratch.mkdir(mode=0o700)
-        try:
+        try:  # from before it is made: SIGTERM raises between any two lines
+            with failing("cannot use the data directory"):
+                shutil.rmtree(scratch, ignore_errors=True)
+                scratch.mkdir(mode=0o700)
             return await _take(order, scratch / FILE_NAME, now_ms)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)

@@ -39,6 +39,7 @@ class BackupSchedule:
         every_h: int,
         environment: Mapping[str, str],
         now_ms: Callable[[], int],
+        end_within_s: float = _END_WITHIN_S,
     ) -> None:
         """``environment``: the settings of the command, added to ours."""
         self._directory = directory
@@ -46,6 +47,7 @@ class BackupSchedule:
         self._every_ms = every_h * _HOUR_MS
         self._environment = environment
         self._now_ms = now_ms
+        self._end_within_s = end_within_s
 
     def is_due(self) -> bool:
         """Whether the newest backup is old enough, or cannot be found."""
@@ -81,7 +83,7 @@ class BackupSchedule:
         try:
             _, errors = await process.communicate()
         except asyncio.CancelledError:
-            await _end(process)
+            await _end(process, self._end_within_s)
             raise
         if process.returncode == 0:
             forget_failure(self._data)
@@ -95,10 +97,10 @@ class BackupSchedule:
         note_failure(self._data, self._now_ms(), reason)
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
+async def _end(process: asyncio.subprocess.Process, within_s: float) -> None:
     process.terminate()
     try:
-        await asyncio.wait_for(process.communicate(), _END_WITHIN_S)
+        await asyncio.wait_for(process.communicate(), within_s)
     except TimeoutError:
         process.kill()
         await process.communicate()
