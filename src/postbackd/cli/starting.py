@@ -43,18 +43,23 @@ def _warn_of_backups(settings: Settings) -> None:
     """A disk that is not there is no reason to turn senders away, but whoever started us is still looking."""
     if settings.backup_dir is None:
         return
+    trouble = _find_backup_trouble(Path(settings.backup_dir), settings.backup_key_file)
+    if trouble is not None:
+        click.echo(f"postbackd: NO BACKUPS WILL BE MADE: {trouble}", err=True)
+
+
+def _find_backup_trouble(directory: Path, key_file: str | None) -> str | None:
     from postbackd.backup.container import BackupFailed
     from postbackd.backup.keys import read_key_file
 
-    try:
-        if not Path(settings.backup_dir).is_dir():
-            raise BackupFailed(
-                f"there is no directory {settings.backup_dir}; make it, or mount the disk it is on"
-            )
-        if settings.backup_key_file is not None:
-            read_key_file(Path(settings.backup_key_file))
-    except BackupFailed as error:
-        click.echo(f"postbackd: NO BACKUPS WILL BE MADE: {error}", err=True)
+    if not directory.is_dir():
+        return f"there is no directory {directory}; make it, or mount the disk that it is on"
+    if key_file is not None:
+        try:
+            read_key_file(Path(key_file))
+        except BackupFailed as error:
+            return str(error)
+    return None
 
 
 async def _fill(session: Session, example: bool) -> Catalog:
