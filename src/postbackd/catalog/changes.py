@@ -26,6 +26,7 @@ Names = Annotated[list[Word], Meta(min_length=1, max_length=100)]
 PresetName = Annotated[
     str | None, Meta(description="Id or name of a preset, see /presets; null or none takes it away.")
 ]
+Url = Annotated[str, Meta(min_length=1, max_length=8000, description="Where visitors go, with macros.")]
 Status = Literal["pending", "approved", "rejected", "reversed"]
 
 
@@ -86,10 +87,7 @@ class OfferChange(Change, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
     name: Name | UnsetType = UNSET
     network: Annotated[Name, Meta(description="The network that pays for it.")] | UnsetType = UNSET
-    url: (
-        Annotated[str, Meta(min_length=1, max_length=8000, description="Where visitors go, with macros.")]
-        | UnsetType
-    ) = UNSET
+    url: Url | UnsetType = UNSET
     window_min: Duration | UnsetType = UNSET
     window_max: Duration | UnsetType = UNSET
 
@@ -99,6 +97,9 @@ class Share(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     offer: Name
     weight: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
+
+
+Shares = Annotated[list[Share], Meta(min_length=1, max_length=1000)]
 
 
 class CampaignChange(Change, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -116,7 +117,7 @@ class CampaignChange(Change, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         | UnsetType
     ) = UNSET
     source: Annotated[Name, Meta(description="The traffic source that uses the link.")] | UnsetType = UNSET
-    offers: Annotated[list[Share], Meta(min_length=1, max_length=1000)] | UnsetType = UNSET
+    offers: Shares | UnsetType = UNSET
 
 
 class RuleChange(Change, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -18,15 +18,14 @@ from postbackd.cli.main import Family
 from postbackd.cli.options import as_json, now_ms, takes_data
 from postbackd.cli.session import Session, print_json, visit
 from postbackd.cli.target_options import ask_fill, change_row, target_options
-from postbackd.core.deliveries import DeliveryState, TargetState
+from postbackd.core.deliveries import DeliveryState
 from postbackd.core.model import Catalog, Target
 from postbackd.core.shipping import KINDS
+from postbackd.operations.target_states import turn
 from postbackd.reports.period import write_moment
 from postbackd.settings import Settings
-from postbackd.store.base import Turn
 
 COLUMNS = ("name", "kind", "preset", "state", "reason", "url")
-_HOLDER = "cli"
 
 
 @click.group(cls=Family)
@@ -185,9 +184,7 @@ def resume_target(name: str, settings: Settings, json_wanted: bool) -> None:
 def _turn(settings: Settings, name: str, state: str, reason: str) -> Target:
     async def work(session: Session) -> Target:
         entry = find_entry((await session.load()).targets, name, "target")
-        at_ms = now_ms()
-        change = TargetState(entry.id, state, since_ms=at_ms, until_ms=0, reason=reason)
-        await session.store.take_turn(Turn(holder=_HOLDER, now_ms=at_ms, states=[change]))
+        await turn(session.store, entry, state, reason, now_ms())
         return entry
 
     return visit(settings, work)
