@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from postbackd.admin.api import campaigns, health, networks, offers, presets, rules, sources, targets
+from postbackd.admin.api import (
+    campaigns,
+    catalog_file,
+    deliveries,
+    health,
+    jobs,
+    networks,
+    offers,
+    presets,
+    privacy,
+    rules,
+    sources,
+    targets,
+    upkeep,
+)
 from postbackd.admin.endpoints import Endpoint
 
 ENDPOINTS: tuple[Endpoint, ...] = (
@@ -14,5 +28,10 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *targets.ENDPOINTS,
     *rules.ENDPOINTS,
     *presets.ENDPOINTS,
+    *catalog_file.ENDPOINTS,
+    *deliveries.ENDPOINTS,
+    *upkeep.ENDPOINTS,
+    *privacy.ENDPOINTS,
+    *jobs.ENDPOINTS,
 )
 """All of them, in the order of the documentation."""
