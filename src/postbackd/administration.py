@@ -101,6 +101,10 @@ async def serve_app(
         timeout_graceful_shutdown=_STOP_WITHIN_S, timeout_keep_alive=75, limit_concurrency=512,
         proxy_headers=False,
     )  # fmt: skip
+    if listening.family in (socket.AF_INET, socket.AF_INET6):
+        # Connections inherit it.  asyncio leaves it out for sockets that were made without naming the protocol, and
+        # then the end of every second answer waits 40 ms for the client's acknowledgement.
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     server = _Server(config)
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     ready()
