@@ -19,6 +19,7 @@ from postbackd.admin.api import ENDPOINTS
 from postbackd.admin.app import build_app
 from postbackd.admin.desk import DataSet, Desk
 from postbackd.admin.endpoints import NOBODY, Endpoint, Principal, Scope
+from postbackd.admin.reception import Reception
 from postbackd.administration import serve_app
 from postbackd.ingest.batcher import now_ms
 from postbackd.store.base import Store
@@ -126,7 +127,10 @@ class Site:
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         store = await self._open_store(self.directory)
-        desk = Desk(store, self._now, base_url="http://127.0.0.1:8080", data=self.directory)
+        reception = Reception(store.people, self._now, url=self.base)
+        desk = Desk(
+            store, self._now, base_url="http://127.0.0.1:8080", data=self.directory, reception=reception
+        )
 
         async def find_desk(data_set: DataSet) -> Desk | None:
             return desk if data_set is DataSet.REAL else None

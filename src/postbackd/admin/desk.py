@@ -13,6 +13,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from postbackd.admin.reception import Reception
 from postbackd.core.rulebook import Rulebook
 from postbackd.store.base import Store
 
@@ -47,10 +48,12 @@ class Desk:
         settings: tuple[SettingValue, ...] = (),
         tools: Mapping[str, Callable[..., Awaitable[Any]]] | None = None,
         data_set: DataSet = DataSet.REAL,
+        reception: Reception | None = None,
     ) -> None:
         """``base_url``: under which visitors and networks reach the front door.  ``data``: the data directory.
 
-        ``tools``: what only a layer above can do (the runtime, the command line), by name.
+        ``tools``: what only a layer above can do (the runtime, the command line), by name.  ``reception``: lets people
+        in; there is one where the real data are.
         """
         self.store = store
         self.now_ms = now_ms
@@ -59,6 +62,7 @@ class Desk:
         self.settings = settings
         self.tools = tools or {}
         self.data_set = data_set
+        self.reception = reception
         self._rulebook: Rulebook | None = None
 
     async def rulebook(self) -> Rulebook:
