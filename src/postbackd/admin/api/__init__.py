@@ -10,11 +10,13 @@ from postbackd.admin.api import (
     jobs,
     networks,
     offers,
+    people,
     presets,
     privacy,
     rules,
     sources,
     targets,
+    tokens,
     upkeep,
 )
 from postbackd.admin.endpoints import Endpoint
@@ -33,5 +35,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *upkeep.ENDPOINTS,
     *privacy.ENDPOINTS,
     *jobs.ENDPOINTS,
+    *people.ENDPOINTS,
+    *tokens.ENDPOINTS,
 )
 """All of them, in the order of the documentation."""
