@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -80,9 +80,7 @@ def build_app(
     async def openapi(_: Request) -> Response:
         return Response(document, media_type="application/json")
 
-    api: list[BaseRoute] = [
-        Route(PREFIX + one.path, serve(one, desks, doorkeeper), methods=[one.method]) for one in endpoints
-    ]
+    api = _route(endpoints, desks, doorkeeper)
     return Starlette(
         routes=[
             *api,
@@ -96,6 +94,33 @@ def build_app(
         ],
         exception_handlers={HTTPException: _name_problem, Exception: _name_surprise},
     )
+
+
+def _route(endpoints: Sequence[Endpoint], desks: Desks, doorkeeper: Doorkeeper) -> list[BaseRoute]:
+    """One route a path, which takes every method, so that whoever uses a wrong one is told which there are."""
+    paths: dict[str, dict[str, Callable[[Request], Awaitable[Response]]]] = {}
+    for one in endpoints:
+        paths.setdefault(one.path, {})[one.method] = serve(one, desks, doorkeeper)
+    # What has no parameter in it is looked for first: /rules/test is no rule.
+    order = sorted(paths, key=lambda path: path.count("{"))
+    return [Route(PREFIX + path, _Choice(paths[path])) for path in order]
+
+
+class _Choice:
+    """The endpoints of one path, by method."""
+
+    def __init__(self, by_method: Mapping[str, Callable[[Request], Awaitable[Response]]]) -> None:
+        self._by_method = dict(by_method)
+        if "GET" in self._by_method:
+            self._by_method.setdefault("HEAD", self._by_method["GET"])
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        call = self._by_method.get(request.method)
+        if call is None:
+            allowed = {"Allow": ", ".join(self._by_method)}
+            raise HTTPException(405, headers=allowed)
+        await (await call(request))(scope, receive, send)
 
 
 async def _name_problem(request: Request, error: Exception) -> Response:

@@ -6,13 +6,15 @@ share a database.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
 
+from postbackd.admin.jobs import Jobs
+from postbackd.admin.reception import Reception
 from postbackd.core.rulebook import Rulebook
 from postbackd.store.base import Store
 
@@ -45,12 +47,15 @@ class Desk:
         base_url: str,
         data: Path,
         settings: tuple[SettingValue, ...] = (),
-        tools: Mapping[str, Callable[..., Awaitable[Any]]] | None = None,
+        tools: Mapping[str, Callable[..., Any]] | None = None,
         data_set: DataSet = DataSet.REAL,
+        reception: Reception | None = None,
     ) -> None:
         """``base_url``: under which visitors and networks reach the front door.  ``data``: the data directory.
 
-        ``tools``: what only a layer above can do (the runtime, the command line), by name.
+        ``tools``: what only a layer above can do (the runtime, the command line), by name: ``seal`` (see
+        ``catalog.accounts.Seal``), ``run`` (see ``admin.jobs.Run``).  ``reception``: lets
+        people in; there is one where the real data are.
         """
         self.store = store
         self.now_ms = now_ms
@@ -59,7 +64,14 @@ class Desk:
         self.settings = settings
         self.tools = tools or {}
         self.data_set = data_set
+        self.jobs = Jobs(self.tools["run"], now_ms) if "run" in self.tools else None
+        self.reception = reception
         self._rulebook: Rulebook | None = None
+
+    async def close(self) -> None:
+        """Stop the long work.  The database is closed by whoever has opened it."""
+        if self.jobs is not None:
+            await self.jobs.close()
 
     async def rulebook(self) -> Rulebook:
         """The catalog as it is now; read again only when it has changed."""

@@ -9,7 +9,7 @@ that contradicts what is stored).
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from msgspec import Struct
 
@@ -19,6 +19,9 @@ from postbackd.core.privacy import Masker
 from postbackd.core.retention import Class
 from postbackd.core.rulebook import Rulebook
 from postbackd.core.verdicts import Verdict
+
+if TYPE_CHECKING:  # it raises what is defined here
+    from postbackd.store.people import People
 
 
 class StoreUnavailable(Exception):
@@ -39,6 +42,10 @@ class StoreNotReached(StoreRefused):
 
 class CatalogConflict(Exception):
     """A catalog change contradicts what is stored (name taken, still referenced); says what to do."""
+
+
+class CatalogMoved(CatalogConflict):
+    """Somebody else has changed the catalog since it was looked at."""
 
 
 class NodeLost(Exception):
@@ -222,9 +229,16 @@ class Store(Protocol):
         ...
 
     async def change_catalog(
-        self, saves: Sequence[CatalogEntry], removals: Sequence[CatalogEntry], now_ms: int
+        self,
+        saves: Sequence[CatalogEntry],
+        removals: Sequence[CatalogEntry],
+        now_ms: int,
+        *,
+        if_generation: int | None = None,
     ) -> Sequence[CatalogEntry]:
         """Save and remove entries, all or none; returns the saved ones with their ids.
+
+        ``if_generation``: only if the catalog is still this one, otherwise raises ``CatalogMoved``.
 
         A new entry has the id 0, or a negative one by which others of the same call refer to it.  A removed entry's row
         stays, so that reports keep its name.  Raises ``CatalogConflict``.
@@ -235,6 +249,11 @@ class Store(Protocol):
         self, secret: bytes, *, now_ms: int, active_from_ms: int, keep: int
     ) -> Sequence[SigningKey]:
         """Let a new secret sign from ``active_from_ms`` on; the newest ``keep`` keys go on verifying."""
+        ...
+
+    @property
+    def people(self) -> People:
+        """The verbs that concern people, their sessions, tokens and the audit log."""
         ...
 
     async def list_sealed(self) -> Sequence[SealedValue]:

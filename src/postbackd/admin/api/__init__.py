@@ -2,8 +2,40 @@
 
 from __future__ import annotations
 
-from postbackd.admin.api import health
+from postbackd.admin.api import (
+    campaigns,
+    catalog_file,
+    deliveries,
+    health,
+    jobs,
+    networks,
+    offers,
+    people,
+    presets,
+    privacy,
+    rules,
+    sources,
+    targets,
+    tokens,
+    upkeep,
+)
 from postbackd.admin.endpoints import Endpoint
 
-ENDPOINTS: tuple[Endpoint, ...] = (*health.ENDPOINTS,)
+ENDPOINTS: tuple[Endpoint, ...] = (
+    *health.ENDPOINTS,
+    *networks.ENDPOINTS,
+    *sources.ENDPOINTS,
+    *offers.ENDPOINTS,
+    *campaigns.ENDPOINTS,
+    *targets.ENDPOINTS,
+    *rules.ENDPOINTS,
+    *presets.ENDPOINTS,
+    *catalog_file.ENDPOINTS,
+    *deliveries.ENDPOINTS,
+    *upkeep.ENDPOINTS,
+    *privacy.ENDPOINTS,
+    *jobs.ENDPOINTS,
+    *people.ENDPOINTS,
+    *tokens.ENDPOINTS,
+)
 """All of them, in the order of the documentation."""
