@@ -40,9 +40,13 @@ class Clinic:
 
     def examine(self, network: int | None = None, period: Period | None = None) -> dict[str, Any]:
         asked = period or Period(None, None)
-        return self.world.run(examine_unmatched(self.world.store, asked, mended, self.world.now_ms, network))
+        found: dict[str, Any] = self.world.run(
+            examine_unmatched(self.world.store, asked, mended, self.world.now_ms, network)
+        )
+        return found
 
     def group(self, reason: str, network: str = "TUNE") -> dict[str, Any]:
+        group: dict[str, Any]
         (group,) = [g for g in self.examine()["groups"] if (g["reason"], g["network"]) == (reason, network)]
         return group
 
