@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from postbackd.core.click_id import EPOCH_MS, MAX_STAMP
 from postbackd.store.invariants import INVARIANTS
+from postbackd.store.live_queries import LIVE_STATEMENTS
 from postbackd.store.privacy_queries import PRIVACY_STATEMENTS
 from postbackd.store.statement import ALL_TIME, CLICK_OF_POSTBACK, LOG_COLUMNS, LOG_NAMES, Statement
 from postbackd.store.unmatched_queries import UNMATCHED_STATEMENTS
@@ -433,6 +434,7 @@ STATEMENTS: Mapping[str, Statement] = {
     **_PIECES,
     **PRIVACY_STATEMENTS,
     **UNMATCHED_STATEMENTS,
+    **LIVE_STATEMENTS,
     **_report_statements(),
     **INVARIANTS,
 }
