@@ -7,6 +7,7 @@ import re
 import pytest
 
 from postbackd.cli.entries import check_entry
+from postbackd.cli.urls import click_url, postback_url
 from postbackd.core.deliveries import Answer
 from postbackd.core.model import Campaign, How, Network, Source, WeightedOffer
 from postbackd.core.outgoing import convert_preset_url, placeholders_left
@@ -15,7 +16,6 @@ from postbackd.core.replies import Outcome, check_patterns, judge_answer
 from postbackd.core.shipping import KINDS
 from postbackd.core.statuses import Status
 from postbackd.presets import Preset, find_preset, load_presets
-from postbackd.reports.urls import click_url, postback_url
 from tests.cli.conftest import Run
 
 NETWORKS = [preset for preset in load_presets() if "network" in preset.roles]

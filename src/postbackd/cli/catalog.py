@@ -12,11 +12,11 @@ from postbackd.cli.entries import EntryError, check_entry
 from postbackd.cli.sender_rows import describe_senders
 from postbackd.cli.session import Session, print_json, visit
 from postbackd.cli.target_rows import write_target
+from postbackd.cli.urls import click_url, postback_url
 from postbackd.core.model import Campaign, Catalog, CatalogEntry, Network, Offer, Rule, Source, Target
 from postbackd.core.params import CLICK_NAMES, FieldMap
 from postbackd.reports.period import write_duration
 from postbackd.reports.table import format_table
-from postbackd.reports.urls import click_url, postback_url
 from postbackd.settings import Settings
 
 E = TypeVar("E", Network, Source, Offer, Campaign, Target, Rule)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from postbackd.cli.entries import make_key
+from postbackd.cli.urls import click_url, postback_url
 from postbackd.core.deliveries import Message
 from postbackd.core.model import (
     Campaign,
@@ -19,7 +20,6 @@ from postbackd.core.model import (
     Target,
     WeightedOffer,
 )
-from postbackd.reports.urls import click_url, postback_url
 
 NAME = "example"
 """Name of everything in the example, and slug of the campaign."""
