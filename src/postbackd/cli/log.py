@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from postbackd.cli.catalog import find_network_ever
+from postbackd.catalog.documents import find_network_ever
 from postbackd.cli.chosen_deliveries import Wanted, takes_filter
 from postbackd.cli.log_deliveries import DeliveryReader
 from postbackd.cli.options import as_json, takes_data, takes_period

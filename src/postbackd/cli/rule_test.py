@@ -11,8 +11,8 @@ from typing import Any
 import click
 from msgspec import Struct
 
-from postbackd.cli.catalog import find_entry
-from postbackd.cli.entries import STAND_IN
+from postbackd.catalog.documents import find_entry
+from postbackd.catalog.entries import STAND_IN
 from postbackd.cli.options import as_json, now_ms, takes_data
 from postbackd.cli.session import Session, print_json, visit
 from postbackd.core.click_id import KeyRing, first_stamp_at, read_stamp, write_stamp
