@@ -73,6 +73,7 @@ def test_each_row_is_told_once_with_its_document_also_when_it_is_committed_late(
             await world.store.write(Batch([one]), world.rulebook)
             assert rows(await collect(clicks, lambda told: bool(told))) == [write_stamp(one.stamp)]
             assert await everything.take(0.3) == []
+        await feed.rest()
 
     world.run(listen())
 
@@ -104,6 +105,7 @@ def test_above_the_rate_a_share_is_shown_and_the_true_count_is_said(world: World
             now[0] += 1000
             (rate,) = await collect(listener, lambda told: bool(told))
             assert (rate.word, rate.document["shown"], rate.document["matched"]) == ("rate", RATE, RATE * 6)
+        await feed.rest()
 
     world.run(listen())
 
@@ -123,6 +125,7 @@ def test_who_comes_back_is_told_what_was_missed_and_how_much_of_it(world: World)
             new = [world.make(click, "txid=new")]
             await written(world, new)
             assert rows(await collect(listener, lambda told: bool(told))) == ids(new)
+        await feed.rest()
 
     world.run(listen())
 

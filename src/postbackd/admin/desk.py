@@ -14,6 +14,7 @@ from typing import Any
 from msgspec import Struct
 
 from postbackd.core.rulebook import Rulebook
+from postbackd.reports.live import Feed
 from postbackd.store.base import Store
 
 
@@ -59,6 +60,8 @@ class Desk:
         self.settings = settings
         self.tools = tools or {}
         self.data_set = data_set
+        self.feed = Feed(store, now_ms)
+        """What is stored, as it is stored."""
         self._rulebook: Rulebook | None = None
 
     async def rulebook(self) -> Rulebook:

@@ -158,7 +158,9 @@ def _change_signature(senders: Senders, change: SendersChange, seal: Seal, base:
     changes = _scheme_changes(change)
     if scheme is None:
         if changes or change.secret is not UNSET:
-            raise EntryError("signature", "it is not said how the network signs; add --signature, such as hmac")
+            raise EntryError(
+                "signature", "it is not said how the network signs; add --signature, such as hmac"
+            )
         return senders, ""
     if scheme.kind == "url" and not scheme.base:
         changes.setdefault("base", base)

@@ -9,10 +9,10 @@ from typing import Any
 import click
 import msgspec
 
-from postbackd.cli.catalog import find_network_ever
+from postbackd.catalog.documents import find_network_ever
+from postbackd.catalog.urls import postback_url
 from postbackd.cli.options import as_json, is_left_to_another, now_ms, since_option, takes_data, takes_urls
 from postbackd.cli.session import Session, base_url, print_json, visit
-from postbackd.cli.urls import postback_url
 from postbackd.core.click_id import read_stamp
 from postbackd.core.diagnosis import SENDER_REASONS, Reason
 from postbackd.reports.lost_ids import find_lost_ids, format_lost_ids

@@ -205,6 +205,11 @@ class Feed:
         finally:
             self._listeners[kind].discard(listener)
 
+    @property
+    def listeners(self) -> int:
+        """How many listen now."""
+        return sum(map(len, self._listeners.values()))
+
     async def rest(self) -> None:
         """Wait until nothing is read any more, once nobody listens."""
         if self._polling is not None:

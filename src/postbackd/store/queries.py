@@ -23,6 +23,7 @@ WHERE p.request_id >= :since AND p.request_id < :until AND p.request_id > :after
   AND (CAST(:verdict AS INTEGER) IS NULL OR p.verdict = CAST(:verdict AS INTEGER))
   AND (CAST(:reason AS INTEGER) IS NULL OR p.reason = CAST(:reason AS INTEGER))
   AND (CAST(:network AS INTEGER) IS NULL OR p.network = CAST(:network AS INTEGER))
+  AND (CAST(:campaign AS INTEGER) IS NULL OR p.campaign = CAST(:campaign AS INTEGER))
   AND (CAST(:click_text AS TEXT) IS NULL OR p.click_text = CAST(:click_text AS TEXT))
   AND (CAST(:observed AS INTEGER) IS NULL OR p.observed & CAST(:observed AS INTEGER) <> 0)
 """
@@ -41,6 +42,7 @@ _LOG_DEFAULTS: Mapping[str, Any] = {
     "verdict": None,
     "reason": None,
     "network": None,
+    "campaign": None,
     "click_text": None,
     "observed": None,
     "limit": 100,
