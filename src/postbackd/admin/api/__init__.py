@@ -8,6 +8,7 @@ from postbackd.admin.api import (
     deliveries,
     health,
     jobs,
+    log,
     networks,
     offers,
     people,
@@ -17,12 +18,15 @@ from postbackd.admin.api import (
     sources,
     targets,
     tokens,
+    unmatched,
     upkeep,
 )
 from postbackd.admin.endpoints import Endpoint
 
 ENDPOINTS: tuple[Endpoint, ...] = (
     *health.ENDPOINTS,
+    *log.ENDPOINTS,
+    *unmatched.ENDPOINTS,
     *networks.ENDPOINTS,
     *sources.ENDPOINTS,
     *offers.ENDPOINTS,
