@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from postbackd.core.click_id import EPOCH_MS, MAX_STAMP
+from postbackd.store.alarm_queries import ALARM_STATEMENTS
 from postbackd.store.invariants import INVARIANTS
 from postbackd.store.privacy_queries import PRIVACY_STATEMENTS
 from postbackd.store.statement import ALL_TIME, CLICK_OF_POSTBACK, Statement
@@ -439,5 +440,7 @@ def _rung(time_ms: str) -> str:
     return f"CASE WHEN d.state <> 2 THEN 0 {rungs} ELSE {len(DELIVERY_LADDER_MS)} END"
 
 
-STATEMENTS: Mapping[str, Statement] = {**_PIECES, **PRIVACY_STATEMENTS, **_report_statements(), **INVARIANTS}
+_FAMILIES = {**PRIVACY_STATEMENTS, **ALARM_STATEMENTS, **INVARIANTS}
+
+STATEMENTS: Mapping[str, Statement] = {**_PIECES, **_report_statements(), **_FAMILIES}
 """Name -> statement."""
