@@ -19,6 +19,7 @@ from postbackd.alarms.watch import Overtaken, Watch
 from postbackd.core.alarm_troubles import MachineFacts
 from postbackd.core.alarms import Said
 from postbackd.store.base import Store, StoreUnavailable
+from postbackd.store.database import ConstraintViolated
 
 log = logging.getLogger("postbackd.alarms")
 
@@ -98,7 +99,7 @@ class AlarmKeeper:
             if self._looks % _FORGET_EVERY == 0:
                 await self._watch.forget(now_ms - self._keep_days * _DAY_MS if self._keep_days else 0, now_ms)
             self._looks += 1
-        except Overtaken:
+        except (Overtaken, ConstraintViolated):
             self._watch = None
             return False
         except StoreUnavailable as error:

@@ -15,8 +15,9 @@ from postbackd.store.base import AlarmStep
 from postbackd.store.database import Database
 
 HOLD = """
-UPDATE alarm_keeper SET holder = ?, until_ms = ?
-WHERE name = 'keeper' AND (holder = ? OR until_ms < ?) RETURNING holder
+INSERT INTO alarm_keeper (name, holder, until_ms) VALUES ('keeper', ?, ?)
+ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, until_ms = excluded.until_ms
+WHERE alarm_keeper.holder = excluded.holder OR alarm_keeper.until_ms < ? RETURNING holder
 """
 """Become the keeper, where nobody else is."""
 
@@ -99,7 +100,7 @@ FORGET = (
 
 
 async def hold(db: Database, holder: str, now_ms: int, until_ms: int) -> bool:
-    return bool(await db.rows(HOLD, holder, until_ms, holder, now_ms))
+    return bool(await db.rows(HOLD, holder, until_ms, now_ms))
 
 
 async def write(db: Database, step: AlarmStep) -> Sequence[int] | None:

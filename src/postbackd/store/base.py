@@ -374,7 +374,8 @@ class Store(Protocol):
     async def write_alarms(self, step: AlarmStep) -> Sequence[int] | None:
         """Commit one look; returns the ids of the alarms in ``changes``.
 
-        ``None``: nothing was stored, because the holder is another one by now.
+        ``None``: nothing was stored, because the holder is another one by now.  Raises
+        ``store.database.ConstraintViolated`` when somebody has raised one of the alarms already.
         """
         ...
 

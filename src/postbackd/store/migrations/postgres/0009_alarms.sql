@@ -1,12 +1,11 @@
 -- Alarms: what is usual, what has been seen before, what is wrong now, and whom to tell.
 
--- Who keeps the alarms, and until when.  One row.
+-- Who keeps the alarms, and until when.  At most one row.
 CREATE TABLE alarm_keeper (
     name text PRIMARY KEY,
     holder text NOT NULL,
     until_ms bigint NOT NULL
 );
-INSERT INTO alarm_keeper (name, holder, until_ms) VALUES ('keeper', '', 0);
 
 -- Counts by hour: a network's rhythm.
 CREATE TABLE alarm_hours (
