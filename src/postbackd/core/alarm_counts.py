@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
+from postbackd.core.alarm_rates import usual_duplicates
 from postbackd.core.alarms import DAY_MS, Scope
 from postbackd.core.click_id import EPOCH_MS
 from postbackd.core.rhythm import HOUR_MS, WEEKS, HourCount, Rhythm, learn, learn_with_gaps
@@ -23,6 +24,20 @@ Subject = tuple[str, int]
 Row = Mapping[str, Any]
 
 
+LEARN_EVERY_H = 24
+"""What is usual does not change within a day."""
+
+
+class Learned(NamedTuple):
+    """What is usual of one network."""
+
+    sent: Rhythm
+    visited: Rhythm
+    """Of its clicks."""
+    duplicates: tuple[float, float] | None
+    """See ``alarm_rates.usual_duplicates``."""
+
+
 class Counts:
     """What has been counted.  ``take_changed`` gives what has to be stored."""
 
@@ -30,7 +45,7 @@ class Counts:
         self._hours: dict[Subject, dict[int, HourCount]] = {}
         self._last_ms: dict[Subject, int] = {}
         self._changed: set[tuple[str, int, int]] = set()
-        self._rhythms: dict[Subject, tuple[int, Rhythm, Rhythm]] = {}
+        self._learned: dict[int, tuple[int, Learned]] = {}
         self.first_hour: int | None = None
         """The first hour in which anything was counted."""
         for count in hours:
@@ -107,22 +122,14 @@ class Counts:
         changed, self._changed = self._changed, set()
         return [self._hours[scope, subject][hour] for scope, subject, hour in sorted(changed)]
 
-    def rhythms(self, network: int, now_ms: int) -> tuple[Rhythm, Rhythm]:
-        """Of its postbacks and of its clicks, as far as whole hours say; learned once an hour."""
-        subject, now_hour = (str(Scope.NETWORK), network), now_ms // HOUR_MS
-        known = self._rhythms.get(subject)
-        if known is None or known[0] != now_hour:
-            hours = self._hours.get(subject, {})
-            sending = [count.hour for count in hours.values() if count.postbacks]
-            first = min(sending, default=now_hour)
-            clicks = {count.hour: count.clicks for count in hours.values()}
-            known = (
-                now_hour,
-                learn_with_gaps(hours.values(), first, now_hour),
-                learn(clicks, first, now_hour),
-            )
-            self._rhythms[subject] = known
-        return known[1], known[2]
+    def learned(self, network: int, now_ms: int) -> Learned:
+        """What is usual of a network, as far as whole hours say; learned anew every day."""
+        now_hour = now_ms // HOUR_MS
+        known = self._learned.get(network)
+        if known is None or known[0] != now_hour // LEARN_EVERY_H:
+            known = (now_hour // LEARN_EVERY_H, learn_of(self.of(Scope.NETWORK, network), now_hour))
+            self._learned[network] = known
+        return known[1]
 
     def forget(self, now_ms: int) -> tuple[int, int]:
         """Drop what is old; returns the first hours of networks and campaigns that are kept."""
@@ -131,6 +138,17 @@ class Counts:
         for (scope, subject), hours in self._hours.items():
             self._hours[scope, subject] = {h: count for h, count in hours.items() if h >= since[scope]}
         return since[str(Scope.NETWORK)], since[str(Scope.CAMPAIGN)]
+
+
+def learn_of(hours: Mapping[int, HourCount], now_hour: int) -> Learned:
+    """What the counts of a network say."""
+    first = min((count.hour for count in hours.values() if count.postbacks), default=now_hour)
+    clicks = {count.hour: count.clicks for count in hours.values()}
+    return Learned(
+        learn_with_gaps(hours.values(), first, now_hour),
+        learn(clicks, first, now_hour),
+        usual_duplicates(hours, now_hour),
+    )
 
 
 def look_back_ms(now_ms: int) -> int:

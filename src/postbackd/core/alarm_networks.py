@@ -37,16 +37,15 @@ def check_networks(
     low: set[int] = set()
     for network in sorted(networks):
         name = name_of(names, Scope.NETWORK, network)
-        sent, visited = counts.rhythms(network, now_ms)
+        sent, visited, usual = counts.learned(network, now_ms)
         hours = counts.of(Scope.NETWORK, network)
-        clicks = {hour: count.clicks for hour, count in hours.items()}
-        present = attendance(visited, clicks, now_ms)
+        present = attendance(visited, hours, now_ms)
         judged += sent.is_known
         silence.append(check_silence(network, name, sent, counts.last_ms(network), present, now_ms))
         match = check_match_rate(Scope.NETWORK, network, name, hours, now_ms)
         if match.judgement is Judgement.BAD:
             low.add(network)
-        found += [match, check_duplicates(network, name, hours, now_ms)]
+        found += [match, check_duplicates(network, name, hours, usual, now_ms)]
         found += memory.check(network, name, lasting, now_ms)
     for campaign in sorted(campaigns):
         if low.isdisjoint(campaigns[campaign]):  # a network that is low explains its campaigns

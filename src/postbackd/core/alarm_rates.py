@@ -6,7 +6,7 @@ and a small one by its last week, and so that what was mended is seen as mended.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import erfc, exp, lgamma, log, sqrt
 from typing import NamedTuple
 
@@ -58,13 +58,15 @@ class Together(NamedTuple):
 
 def add_up(hours: Mapping[int, HourCount], begin: int, end: int) -> Together:
     """From hour ``begin`` to before ``end``."""
-    found = [hours[hour] for hour in range(begin, end) if hour in hours]
-    return Together(
-        sum(count.postbacks for count in found),
-        sum(count.carried for count in found),
-        sum(count.matched for count in found),
-        sum(count.duplicates for count in found),
-    )
+    postbacks = carried = matched = duplicates = 0
+    for hour in range(begin, end):
+        count = hours.get(hour)
+        if count is not None:
+            postbacks += count.postbacks
+            carried += count.carried
+            matched += count.matched
+            duplicates += count.duplicates
+    return Together(postbacks, carried, matched, duplicates)
 
 
 # --- silence -----------------------------------------------------------------------------------------------------
@@ -167,13 +169,17 @@ def _sight_match_rate(key: Key, name: str, sums: Together, window: int) -> Sight
 # --- duplicates --------------------------------------------------------------------------------------------------
 
 
-def check_duplicates(network: int, name: str, hours: Mapping[int, HourCount], now_ms: int) -> Sighting:
-    """Bad when duplicates are surely more than this network ever sent before; fewer than usual hurt nobody."""
+def check_duplicates(
+    network: int, name: str, hours: Mapping[int, HourCount], known: tuple[float, float] | None, now_ms: int
+) -> Sighting:
+    """Bad when duplicates are surely more than this network ever sent before; fewer than usual hurt nobody.
+
+    ``known``: see ``usual_duplicates``.
+    """
     key, hour = Key(Kind.DUPLICATES, Scope.NETWORK, network), now_ms // HOUR_MS
-    found = usual_duplicates(hours, hour)
-    if found is None:
+    if known is None:
         return Sighting(key, Judgement.UNCLEAR)
-    usual, limit = found
+    usual, limit = known
     for window in DUPLICATE_WINDOWS_H:
         sums = add_up(hours, hour - window, hour + 1)
         if sums.postbacks < LEAST_GOOD:
@@ -249,8 +255,3 @@ def span(ms: int) -> str:
         return f"{minutes} minutes" if minutes != 60 else "hour"
     hours = minutes / 60
     return f"{hours:.0f} hours" if hours < 72 else f"{hours / 24:.0f} days"
-
-
-def known_of(hours: Iterable[HourCount]) -> Mapping[int, HourCount]:
-    """By hour."""
-    return {count.hour: count for count in hours}

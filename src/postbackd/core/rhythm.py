@@ -131,7 +131,7 @@ def learn(counts: Mapping[int, int], first_hour: int, now_hour: int) -> Rhythm:
             by_day[hour // 24 % 7] += count
             by_hour[hour % 24] += count
             total += count
-            weighted += count * _weight((now_hour - hour) / 24)
+            weighted += count * _WEIGHTS[now_hour - hour]
     if not days or not total:
         return Rhythm([0.0] * _WEEK, 0.0, total, days)
     level = weighted / _weight_of_days(days)
@@ -162,6 +162,10 @@ def _weight(age_days: float) -> float:
     return float(0.5 ** (age_days / HALF_LIFE_DAYS))
 
 
+_WEIGHTS = tuple(_weight(hours / 24) for hours in range(WEEKS * _WEEK + 1))
+"""By age in hours."""
+
+
 def _weight_of_days(days: float) -> float:
     """The integral of ``_weight`` over so many days."""
     return (1 - _weight(days)) * HALF_LIFE_DAYS / log(2)
@@ -188,11 +192,11 @@ def _shares_of_hours(by_hour: Sequence[float], total: float) -> Sequence[float]:
     return [shares[hour - 1] / 4 + shares[hour] / 2 + shares[(hour + 1) % 24] / 4 for hour in range(24)]
 
 
-def attendance(clicks: Rhythm, counted: Mapping[int, int], now_ms: int) -> float:
+def attendance(clicks: Rhythm, counted: Mapping[int, HourCount], now_ms: int) -> float:
     """Which part of the usual visitors came lately, from 0 to 1: where there are none, nothing is missing.
 
     The least of the last hour, three hours and day, so that a campaign that has just ended explains itself.
-    ``counted``: clicks by hour; the hour that is not over counts as far as it has gone.
+    ``counted``: by hour; the hour that is not over counts as far as it has gone.
     """
     if not clicks.total:
         return 1.0
@@ -201,7 +205,7 @@ def attendance(clicks: Rhythm, counted: Mapping[int, int], now_ms: int) -> float
     for hours in (1, 3, 24):
         begin = now_hour - hours
         usual = clicks.expected(begin * HOUR_MS, now_ms)
-        came = sum(counted.get(hour, 0) for hour in range(begin, now_hour + 1))
+        came = sum(counted[hour].clicks for hour in range(begin, now_hour + 1) if hour in counted)
         parts.append((came + _FEW_CLICKS) / (usual + _FEW_CLICKS))
     return min(1.0, *parts)
 
