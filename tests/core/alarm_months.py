@@ -167,8 +167,8 @@ def lateness(random: Random, network: Network) -> list[float]:
     return [random.random() * (HISTORY_DAYS + MONTH_DAYS) for _ in range(times)]
 
 
-def is_late(late: Sequence[float], day: float) -> bool:
-    return any(begin <= day < begin + LATE_DAYS for begin in late)
+def is_late(late: Sequence[float], day: float, grace: float = 0) -> bool:
+    return any(begin <= day < begin + LATE_DAYS + grace for begin in late)
 
 
 def traffic(
@@ -250,7 +250,7 @@ def simulate(seed: int, slot_h: float = 0.25) -> Outcome:
     for number in range(begin, len(slots[1])):
         at_ms = BEGIN_MS + int(number * slot_h * HOUR_MS)
         now_ms = at_ms + int(slot_h * HOUR_MS) + 15_000
-        add(counts, {n: slots[n][number] for n in slots}, at_ms)
+        add(counts, {n: slots[n][number] for n in slots}, now_ms - 75_000)
         sightings = check_networks(counts, memory, slots, {}, names, board.lasting.keys(), now_ms)
         changes = board.decide(sightings, (), now_ms)
         board.keep(change.alarm for change in changes)
@@ -260,7 +260,7 @@ def simulate(seed: int, slot_h: float = 0.25) -> Outcome:
             for change in changes
             if change.tell is Said.RAISED
         ]
-    return judge(faults, late, raised, notices)
+    return judge(faults, late, raised, notices, slot_h)
 
 
 def add(counts: Counts, slots: Mapping[int, Slot], at_ms: int) -> None:
@@ -280,6 +280,7 @@ def judge(
     late: Mapping[int, Sequence[float]],
     raised: Sequence[tuple[Kind, int, float]],
     notices: int,
+    slot_h: float,
 ) -> Outcome:
     found: dict[int, float] = {}
     false = []
@@ -288,7 +289,7 @@ def judge(
         fault = faults.get(network)
         if fault is not None and fault.kind is kind and fault.begin <= day < fault.begin + fault.days + 1:
             found.setdefault(network, (day - fault.begin) * 24)
-        elif network and kind is Kind.SILENCE and is_late(late[network], day - 0.5 / 24):
+        elif network and kind is Kind.SILENCE and is_late(late[network], day, 2 * slot_h / 24):
             of_late += 1
         else:
             false.append((kind, NETWORKS[network - 1].name if network else "all of them"))

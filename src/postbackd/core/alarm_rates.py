@@ -23,8 +23,17 @@ SURE = 1e-5
 """Chance at which a rate on the right side of its line would look so bad.  There are some thousand looks at
 independent counts a month, over all windows."""
 
+LEAST_RECENT = 10
+"""Postbacks of a shorter window that may say that older ones speak of a fault that was mended."""
+
+LEAST_DOUBT = 3
+"""Postbacks that make a longer window's good rate doubtful: it may have been good before the fault."""
+
+CLEARLY_LOW, SURE_GOOD = 0.80, 0.01
+"""An alarm may end when a match rate as low as this would look so good with no more than this chance."""
+
 LEAST_GOOD = 30
-"""Postbacks that have to look well before an alarm about them may end."""
+"""Postbacks by which duplicates are judged."""
 
 DUPLICATE_WINDOWS_H = (1, 6, 24)
 
@@ -81,7 +90,9 @@ def check_silence(
         return Sighting(key, Judgement.UNCLEAR)
     missing = rhythm.expected(last_ms, now_ms) * present
     if missing < rhythm.line or now_ms - last_ms < SHORTEST_MS:
-        return Sighting(key, Judgement.GOOD if missing < rhythm.line / 2 else Judgement.UNCLEAR)
+        # Visitors that stay away explain a silence, but do not end one.
+        is_back = rhythm.expected(last_ms, now_ms) < rhythm.line / 2
+        return Sighting(key, Judgement.GOOD if is_back else Judgement.UNCLEAR)
     day_ms = 24 * HOUR_MS
     usual = rhythm.expected(now_ms - 7 * day_ms, now_ms) / 7
     return Sighting(
@@ -137,16 +148,21 @@ def check_match_rate(
 ) -> Sighting:
     """Bad when it is surely below the line, good when it is above it."""
     key, hour = Key(Kind.MATCH_RATE, scope, subject), now_ms // HOUR_MS
-    before = -1
+    is_mended = doubt = False
+    before = 0
     for window in WINDOWS_H:
         sums = add_up(hours, hour - window, hour + 1)
         if sums.carried == before:
             continue
         before = sums.carried
-        rate = sums.matched / sums.carried if sums.carried else 1.0
-        if rate < MATCH_LINE and chance_below(sums.matched, sums.carried, MATCH_LINE) < SURE:
+        rate = sums.matched / sums.carried
+        low = rate < MATCH_LINE
+        is_mended |= not low and sums.carried >= LEAST_RECENT
+        if low and not is_mended and chance_below(sums.matched, sums.carried, MATCH_LINE) < SURE:
             return _sight_match_rate(key, name, sums, window)
-        if rate >= MATCH_LINE and sums.carried >= LEAST_GOOD:
+        doubt |= low and sums.carried >= LEAST_DOUBT
+        lost = sums.carried - sums.matched
+        if not (low or doubt) and chance_below(lost, sums.carried, 1 - CLEARLY_LOW) < SURE_GOOD:
             return Sighting(key, Judgement.GOOD)
     return Sighting(key, Judgement.UNCLEAR)
 

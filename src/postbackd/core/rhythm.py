@@ -205,10 +205,15 @@ def attendance(clicks: Rhythm, counted: Mapping[int, HourCount], now_ms: int) ->
     for hours in (1, 3, 24):
         begin = now_hour - hours
         usual = clicks.expected(begin * HOUR_MS, now_ms)
+        if usual < _ENOUGH_CLICKS and hours < 24:
+            continue
         came = sum(counted[hour].clicks for hour in range(begin, now_hour + 1) if hour in counted)
         parts.append((came + _FEW_CLICKS) / (usual + _FEW_CLICKS))
     return min(1.0, *parts)
 
+
+_ENOUGH_CLICKS = 20.0
+"""Fewer in a window say nothing."""
 
 _FEW_CLICKS = 3.0
 """Added to both, so that a handful of clicks more or less says little."""
