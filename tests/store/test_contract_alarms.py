@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from postbackd.alarms.watch import LAG_MS, Watch, read_alarm, read_notice
+from postbackd.alarms.watch import LAG_MS, Watch
 from postbackd.core.alarm_notices import SENT, Answer, Notice, settle
 from postbackd.core.alarm_troubles import Backups, MachineFacts
 from postbackd.core.alarm_words import Word
 from postbackd.core.alarms import Alarm, Change, Key, Kind, Quiet, Said, Scope
 from postbackd.core.rhythm import HourCount
+from postbackd.reports.alarms import read_alarm, read_notice
 from postbackd.store.base import AlarmStep
 from postbackd.store.database import ConstraintViolated
 from tests.store.contract import World

@@ -11,8 +11,8 @@ import logging
 from collections.abc import Callable
 
 from postbackd.alarms.places import Places
-from postbackd.alarms.watch import read_notice
 from postbackd.core.alarm_notices import GIVEN_UP, SENT, Notice, settle
+from postbackd.reports.alarms import read_notice
 from postbackd.store.base import Store, StoreUnavailable
 from postbackd.store.failpoints import pass_failpoint
 

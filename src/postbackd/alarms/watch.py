@@ -7,7 +7,7 @@ later than that (the spool of a node, drained after an outage) is not counted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import Any
 
@@ -18,11 +18,12 @@ from postbackd.core.alarm_networks import check_networks
 from postbackd.core.alarm_notices import Notice, describe, make_notices, write_body
 from postbackd.core.alarm_troubles import MachineFacts, TargetFacts, check_machine, check_target
 from postbackd.core.alarm_words import Memory, Word, is_learning
-from postbackd.core.alarms import Alarm, Board, Change, Kind, Quiet, Scope, Sighting
+from postbackd.core.alarms import Board, Change, Kind, Scope, Sighting
 from postbackd.core.click_id import first_stamp_at, stamp_ms
 from postbackd.core.diagnosis import Reason
 from postbackd.core.model import Catalog
 from postbackd.core.rhythm import HOUR_MS, HourCount
+from postbackd.reports.alarms import Names, load_names, load_quiets, read_alarm
 from postbackd.store.base import AlarmStep, Store
 
 LAG_MS = 15_000
@@ -35,8 +36,6 @@ _RECENT_MS = 86_400_000
 """What is asked about deliveries."""
 
 _MACROS = {int(Reason.MACRO_LITERAL): "click id", int(Reason.VALUE_MACRO_LITERAL): "value"}
-
-Names = Mapping[tuple[str, int], str]
 
 
 class Overtaken(Exception):
@@ -200,25 +199,3 @@ async def load_targets(store: Store, catalog: Catalog, now_ms: int) -> Sequence[
     for row in await store.query("alarm_deliveries", from_ms=from_ms):
         note(row["target"], delivered=row["delivered"], failed=row["failed"])
     return [TargetFacts(id=target.id, name=target.name, **facts[target.id]) for target in catalog.targets]
-
-
-def read_alarm(row: Mapping[str, Any]) -> Alarm:
-    """An alarm of a row."""
-    return msgspec.convert({**row, "urgent": bool(row["urgent"])}, Alarm)
-
-
-def read_notice(row: Mapping[str, Any]) -> Notice:
-    """A notice of a row."""
-    return msgspec.convert(row, Notice)
-
-
-async def load_names(store: Store) -> Names:
-    """(kind, id) -> what people call it."""
-    return {(row["kind"], row["id"]): row["name"] for row in await store.query("names")}
-
-
-async def load_quiets(store: Store) -> Sequence[Quiet]:
-    return [msgspec.convert(row, Quiet) for row in await store.query("alarm_quiets")]
-
-
-Clock = Callable[[], int]

@@ -27,6 +27,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "presets": ("presets:presets", "What known networks and sources call things."),
     "report": ("report:report", "Clicks, postbacks, conversions, and how well they match."),
     "log": ("log:log", "The postback log, newest first."),
+    "alarm": ("alarms:alarm", "What is wrong, by itself, and who is told."),
     "why": ("why:why", "What became of one id, and why."),
     "replay": ("replay:replay", "Run postbacks that were not counted through today's settings again."),
     "apply": ("apply:apply", "Make the catalog match a file."),
@@ -57,7 +58,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "Run it": ("serve", "ingest", "deliver", "certificates", "receiver"),
     "Set it up": ("network", "source", "offer", "campaign", "target", "rule", "presets", "apply", "export"),
-    "See what happened": ("report", "log", "why", "replay", "delivery"),
+    "See what happened": ("report", "alarm", "log", "why", "replay", "delivery"),
     "Look after it": ("doctor", "settings", "verify", "backup", "restore", "keys", "secrets", "db"),
     "Privacy": ("privacy", "erase", "purge"),
     "More": ("completion", "version"),
