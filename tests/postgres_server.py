@@ -231,6 +231,7 @@ _TABLES = (
     *("refusals", "response_times", "campaigns", "offers", "sources", "networks"),
     *("signing_keys", "secrets", "settings", "nodes"),
     *("erased_clicks", "erasures", "purges", "finds"),
+    *("alarm_keeper", "alarm_hours", "alarm_words", "alarms", "alarm_quiets", "alarm_notices"),
 )
 
 _EMPTY = ";".join(

@@ -11,6 +11,7 @@ import msgspec
 from postbackd.core.addresses import read_allowed
 from postbackd.core.client_address import read_ranges
 from postbackd.core.consent import make_consent
+from postbackd.core.webhooks import read_secret
 from postbackd.settings import ACME_DIRECTORIES, Given, Setting, Settings, find_setting, type_hints
 from postbackd.settings_values import SettingsError, is_loopback, read_address, read_domains
 
@@ -61,6 +62,7 @@ def _check(settings: Settings, origins: Mapping[str, str]) -> None:
         raise SettingsError(f"consent_countries: {error}") from error
     if problem := settings.keep.problem():
         raise SettingsError(problem)
+    _check_alarms(settings, origins)
     url = settings.public_url
     if url is not None and not re.fullmatch(r"https?://[^/\s?#@]+(/[^\s?#]*)?", url):
         origin = origins.get("public_url", "public_url")
@@ -108,6 +110,44 @@ def _check_tls(settings: Settings, origins: Mapping[str, str]) -> None:
         )
     if settings.email and not re.fullmatch(r"[^\s@,?]+@[^\s@,?]+", settings.email):
         raise SettingsError(f"{origins.get('email', 'email')} {settings.email!r} is no address")
+
+
+def _check_alarms(settings: Settings, origins: Mapping[str, str]) -> None:
+    if settings.alarm_webhook is not None:
+        origin = origins.get("alarm_webhook", "alarm_webhook")
+        if not re.fullmatch(r"https?://[^/\s?#@]+(/\S*)?", settings.alarm_webhook):
+            raise SettingsError(f"{origin} is not usable; write it like https://chat.example/hooks/postbackd")
+        if settings.alarm_webhook_secret is None:
+            raise SettingsError(
+                f"{origin} needs alarm_webhook_secret, with which it is signed; make one with: "
+                "openssl rand -base64 32 | sed s/^/whsec_/"
+            )
+    if settings.alarm_webhook_secret is not None:
+        try:
+            read_secret(settings.alarm_webhook_secret)
+        except ValueError as error:
+            raise SettingsError(
+                f"{origins.get('alarm_webhook_secret', 'alarm_webhook_secret')}: {error}"
+            ) from error
+    _check_mail(settings, origins)
+
+
+def _check_mail(settings: Settings, origins: Mapping[str, str]) -> None:
+    given = [("alarm_email_to", one) for one in settings.alarm_recipients]
+    if settings.smtp_from is not None:
+        given.append(("smtp_from", settings.smtp_from))
+    for name, address in given:
+        if not re.fullmatch(r"[!-+\--?A-~]+@[!-+\--?A-~]+", address):
+            raise SettingsError(
+                f"{origins.get(name, name)} {address!r} is no address; write it like ops@example.com"
+            )
+    if settings.alarm_recipients and not (settings.smtp_host and settings.smtp_sender):
+        origin = origins.get("alarm_email_to", "alarm_email_to")
+        missing = "smtp_host" if not settings.smtp_host else "smtp_from"
+        raise SettingsError(f"{origin} needs {missing}: e-mail is handed over to a mail server")
+    if settings.smtp_password is not None and settings.smtp_user is None:
+        origin = origins.get("smtp_password", "smtp_password")
+        raise SettingsError(f"{origin} needs smtp_user, whose password it is")
 
 
 def _trim_url(settings: Settings) -> Settings:

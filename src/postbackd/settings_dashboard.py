@@ -5,7 +5,7 @@ Part of the one table in ``settings``, in a file of its own because of its lengt
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
@@ -28,3 +28,55 @@ class DashboardSettings(Struct, frozen=True, kw_only=True):
             "(http://127.0.0.1:8081)."
         ),
     ] = None
+    alarm_webhook: Annotated[
+        str | None,
+        Meta(
+            description="Address that is told of alarms by a signed webhook, such as "
+            "https://chat.example/hooks/postbackd. Not public: allow it with deliver_ranges and deliver_ports."
+        ),
+    ] = None
+    alarm_webhook_secret: Annotated[
+        str | None,
+        Meta(
+            description="What signs it (Standard Webhooks): whsec_ and 24 to 64 bytes in base64.",
+            extra={"secret": True},
+        ),
+    ] = None
+    alarm_email_to: Annotated[
+        str,
+        Meta(
+            description="Addresses that are told of alarms by e-mail, separated by commas.",
+            extra={"list": True},
+        ),
+    ] = ""
+    smtp_host: Annotated[str | None, Meta(description="Mail server that takes these e-mails.")] = None
+    smtp_port: Annotated[
+        int, Meta(ge=1, le=65_535, description="Its port: 587 with starttls, 465 with tls.")
+    ] = 587
+    smtp_tls: Annotated[
+        Literal["starttls", "tls", "off"],
+        Meta(
+            description="How the connection to it is encrypted; its certificate has to be good. off: not at all, for a "
+            "server on this machine."
+        ),
+    ] = "starttls"
+    smtp_user: Annotated[
+        str | None, Meta(description="User there. Not set: it takes mail without a sign-in.")
+    ] = None
+    smtp_password: Annotated[
+        str | None, Meta(description="Password of the user.", extra={"secret": True})
+    ] = None
+    smtp_from: Annotated[
+        str | None,
+        Meta(description="Address that the e-mails come from. Not set: the user, if that is an address."),
+    ] = None
+
+    @property
+    def alarm_recipients(self) -> tuple[str, ...]:
+        """The addresses in ``alarm_email_to``."""
+        return tuple(dict.fromkeys(one.strip() for one in self.alarm_email_to.split(",") if one.strip()))
+
+    @property
+    def smtp_sender(self) -> str | None:
+        """Whom e-mails come from; ``None``: nobody has said."""
+        return self.smtp_from or (self.smtp_user if self.smtp_user and "@" in self.smtp_user else None)

@@ -151,6 +151,22 @@ KEPT: Sequence[Kept] = (
         "finds", Class.COUNTS,
         ("minute network field kind count", "personal data that somebody sends", Form.COUNTED, _STAYS),
     ),
+    *_of(
+        "alarm_words", Class.POSTBACKS,
+        ("kind network first_ms last_ms count", "what a network has sent before, and when", _OURS, _STAYS),
+        ("word", "a status word, an unfilled macro, a number of parameters, a truncated address", _SCREENED, _STAYS),
+    ),
+    *_of(
+        "alarms", Class.POSTBACKS,
+        ("id kind scope subject urgent", "which alarm, of what", _OURS, _STAYS),
+        ("seen normal todo", "what it says; may name a word of alarm_words", _OURS, _STAYS),
+        ("raised_ms bad_ms good_ms told_ms ended_ms", "when; kept from its end on", _OURS, _STAYS),
+    ),
+    *_of(
+        "alarm_notices", Class.POSTBACKS,
+        ("id alarm place said body", "what was told of an alarm, and where to", _OURS, _STAYS),
+        ("made_ms due_ms attempts state settled_ms error", "what became of it", _OURS, _STAYS),
+    ),
 )  # fmt: skip
 
 FOR_EVER: Mapping[str, str] = {
@@ -176,6 +192,9 @@ FOR_EVER: Mapping[str, str] = {
     "tokens": "hashes of tokens of the API, and what they may do",
     "audit": "who of the operator's people changed what, when and from which network, for 400 days",
     "views": "what the operator's people save in the dashboard",
+    "alarm_keeper": "which process keeps the alarms",
+    "alarm_hours": "counts by network, campaign and hour, for 60 days",
+    "alarm_quiets": "which alarms operators do not want to hear of, and why",
     "schema_migrations": "the schema's versions",
 }
 """Tables that hold nothing of a visitor or a request."""

@@ -119,6 +119,17 @@ WHOLE = (
     _table("finds", "minute network field kind count", "field kind"),
     _table("refusals", "minute kind count", "kind"),
     _table("response_times", "minute bucket count total_us"),
+    _hashed(
+        "alarm_hours",
+        "scope subject hour clicks postbacks carried matched duplicates first_ms last_ms gap_from_ms gap_until_ms",
+    ),
+    _hashed("alarm_words", "kind network word first_ms last_ms count"),
+    _hashed(
+        "alarms",
+        "id kind scope subject urgent seen normal todo raised_ms bad_ms good_ms told_ms ended_ms",
+    ),
+    _hashed("alarm_quiets", "kind scope subject until_ms who why at_ms"),
+    _hashed("alarm_notices", "id alarm place said body made_ms due_ms attempts state settled_ms error"),
 )
 
 CATALOG = (

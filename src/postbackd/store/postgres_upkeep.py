@@ -8,10 +8,12 @@ from typing import TypeVar
 
 import asyncpg
 
+from postbackd.core.alarm_notices import Notice
+from postbackd.core.alarms import Key, Quiet
 from postbackd.core.privacy import Masker
 from postbackd.core.retention import Class
-from postbackd.store import erasure, postgres_purge
-from postbackd.store.base import Erased, Erasing, Purgeable
+from postbackd.store import alarm_rows, erasure, postgres_purge
+from postbackd.store.base import AlarmStep, Erased, Erasing, Purgeable
 from postbackd.store.postgres_connection import PostgresDatabase
 from postbackd.store.postgres_scrub import scrub
 from postbackd.store.postgres_write import PostgresTransaction
@@ -73,3 +75,28 @@ class PostgresUpkeep:
 
     async def end_erasure(self, id_: int, now_ms: int) -> None:
         await self._ask(lambda db: PostgresDatabase(db).rows(erasure.END_ERASURE, now_ms, id_))
+
+    # --- alarms ----------------------------------------------------------------------------------------------
+
+    async def hold_alarms(self, holder: str, now_ms: int, until_ms: int) -> bool:
+        return await self._write_alarms(lambda db: alarm_rows.hold(db, holder, now_ms, until_ms))
+
+    async def write_alarms(self, step: AlarmStep) -> Sequence[int] | None:
+        return await self._write_alarms(lambda db: alarm_rows.write(db, step))
+
+    async def settle_notices(self, notices: Sequence[Notice]) -> None:
+        await self._write_alarms(lambda db: alarm_rows.settle(db, notices))
+
+    async def quiet_alarm(self, quiet: Quiet) -> None:
+        await self._write_alarms(lambda db: alarm_rows.quiet(db, quiet))
+
+    async def unquiet_alarm(self, key: Key) -> bool:
+        return await self._write_alarms(lambda db: alarm_rows.unquiet(db, key))
+
+    async def forget_alarms(self, hours_before: int, campaigns_before: int, ended_before_ms: int) -> None:
+        await self._write_alarms(
+            lambda db: alarm_rows.forget(db, hours_before, campaigns_before, ended_before_ms)
+        )
+
+    async def _write_alarms(self, work: Callable[[PostgresDatabase], Awaitable[_T]]) -> _T:
+        return await self._change(lambda db, _: work(PostgresDatabase(db)))

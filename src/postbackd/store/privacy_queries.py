@@ -17,10 +17,11 @@ CHECKED_KEYS: Mapping[str, tuple[str, ...]] = {
     "pixel_conversions": ("click_id", "type"),
     "deliveries": ("number",),
     "attempts": ("delivery", "attempt"),
+    "alarm_words": ("kind", "network", "word"),
 }
 """Table -> the columns by which its rows are read in order."""
 
-_TEXT_KEYS = frozenset({"own_id", "type", "transaction_id", "click_ref"})
+_TEXT_KEYS = frozenset({"own_id", "type", "transaction_id", "click_ref", "kind", "word"})
 
 
 def _check_statements() -> Mapping[str, Statement]:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from postbackd.core.click_id import EPOCH_MS, MAX_STAMP
+from postbackd.store.alarm_queries import ALARM_STATEMENTS
 from postbackd.store.invariants import INVARIANTS
 from postbackd.store.live_queries import LIVE_STATEMENTS
 from postbackd.store.privacy_queries import PRIVACY_STATEMENTS
@@ -435,6 +436,7 @@ def _rung(time_ms: str) -> str:
 STATEMENTS: Mapping[str, Statement] = {
     **_PIECES,
     **PRIVACY_STATEMENTS,
+    **ALARM_STATEMENTS,
     **UNMATCHED_STATEMENTS,
     **LIVE_STATEMENTS,
     **_report_statements(),

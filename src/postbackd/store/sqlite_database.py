@@ -21,6 +21,7 @@ _COLUMNS: Mapping[str, str] = {
     "campaigns.slug": "campaign_slug_once",
     "targets.name": "target_name_once",
     "rules.name": "rule_name_once",
+    "alarms.kind, alarms.scope, alarms.subject": "alarm_lasts_once",
 }
 """For a unique key SQLite names the columns -> what the schema calls it."""
 

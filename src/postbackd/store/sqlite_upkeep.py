@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import apsw
 
+from postbackd.core.alarm_notices import Notice
+from postbackd.core.alarms import Key, Quiet
 from postbackd.core.privacy import Masker
 from postbackd.core.retention import Class
-from postbackd.store import erasure, sqlite_purge
-from postbackd.store.base import Erased, Erasing, Purgeable
+from postbackd.store import alarm_rows, erasure, sqlite_purge
+from postbackd.store.base import AlarmStep, Erased, Erasing, Purgeable
 from postbackd.store.checkpoint import Checkpoint
 from postbackd.store.sqlite_database import SqliteDatabase
 from postbackd.store.sqlite_scrub import scrub, unsafe_erasure
@@ -81,3 +83,28 @@ class SqliteUpkeep:
 
     async def end_erasure(self, id_: int, now_ms: int) -> None:
         await self._change(lambda db: db.execute(erasure.END_ERASURE, (now_ms, id_)))
+
+    # --- alarms ----------------------------------------------------------------------------------------------
+
+    async def hold_alarms(self, holder: str, now_ms: int, until_ms: int) -> bool:
+        return await self._write_alarms(lambda db: alarm_rows.hold(db, holder, now_ms, until_ms))
+
+    async def write_alarms(self, step: AlarmStep) -> Sequence[int] | None:
+        return await self._write_alarms(lambda db: alarm_rows.write(db, step))
+
+    async def settle_notices(self, notices: Sequence[Notice]) -> None:
+        await self._write_alarms(lambda db: alarm_rows.settle(db, notices))
+
+    async def quiet_alarm(self, quiet: Quiet) -> None:
+        await self._write_alarms(lambda db: alarm_rows.quiet(db, quiet))
+
+    async def unquiet_alarm(self, key: Key) -> bool:
+        return await self._write_alarms(lambda db: alarm_rows.unquiet(db, key))
+
+    async def forget_alarms(self, hours_before: int, campaigns_before: int, ended_before_ms: int) -> None:
+        await self._write_alarms(
+            lambda db: alarm_rows.forget(db, hours_before, campaigns_before, ended_before_ms)
+        )
+
+    async def _write_alarms(self, work: Callable[[SqliteDatabase], Coroutine[Any, Any, _T]]) -> _T:
+        return await self._commit(lambda: work(SqliteDatabase(self._db)))

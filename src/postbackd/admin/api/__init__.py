@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from postbackd.admin.api import (
+    alarms,
     campaigns,
     catalog_file,
     deliveries,
@@ -36,6 +37,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *presets.ENDPOINTS,
     *catalog_file.ENDPOINTS,
     *deliveries.ENDPOINTS,
+    *alarms.ENDPOINTS,
     *upkeep.ENDPOINTS,
     *privacy.ENDPOINTS,
     *jobs.ENDPOINTS,
