@@ -50,12 +50,13 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "serve:certificates",
         "Look after the certificate alone: 'serve' and 'ingest' do it themselves.",
     ),
+    "demo": ("demo:demo", "Make a simulated month to look at, apart from everything that is real."),
     "receiver": ("receiver:receiver", "Receive deliveries on this machine, print and verify them."),
 }
 """Command -> where it is (module of this package and attribute), and its line in the help."""
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
-    "Run it": ("serve", "ingest", "deliver", "certificates", "receiver"),
+    "Run it": ("serve", "ingest", "deliver", "certificates", "receiver", "demo"),
     "Set it up": ("network", "source", "offer", "campaign", "target", "rule", "presets", "apply", "export"),
     "See what happened": ("report", "log", "why", "replay", "delivery"),
     "Look after it": ("doctor", "settings", "verify", "backup", "restore", "keys", "secrets", "db"),
