@@ -26,6 +26,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "delivery": ("deliveries:delivery", "What was sent to targets, what waits, and what was given up."),
     "presets": ("presets:presets", "What known networks and sources call things."),
     "report": ("report:report", "Clicks, postbacks, conversions, and how well they match."),
+    "metrics": ("metrics:metrics", "Print what /metrics shows to Prometheus."),
     "log": ("log:log", "The postback log, newest first."),
     "why": ("why:why", "What became of one id, and why."),
     "replay": ("replay:replay", "Run postbacks that were not counted through today's settings again."),
@@ -58,7 +59,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "Run it": ("serve", "ingest", "deliver", "certificates", "receiver", "demo"),
     "Set it up": ("network", "source", "offer", "campaign", "target", "rule", "presets", "apply", "export"),
-    "See what happened": ("report", "log", "why", "replay", "delivery"),
+    "See what happened": ("report", "metrics", "log", "why", "replay", "delivery"),
     "Look after it": ("doctor", "settings", "verify", "backup", "restore", "keys", "secrets", "db"),
     "Privacy": ("privacy", "erase", "purge"),
     "More": ("completion", "version"),
