@@ -5,6 +5,7 @@ Families are imported when they are used, so that ``postbackd --help`` reads non
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -171,4 +172,9 @@ def _one_line(message: str) -> str:
 
 
 def _complain(line: str) -> None:
-    click.echo(f"postbackd: {line}", err=True)
+    """On standard error; a server that writes JSON there does so to its end."""
+    role = sys.modules.get("postbackd.role")  # loaded where anything logs
+    if role is not None and role.logs_json():
+        logging.getLogger("postbackd").error("%s", line)
+    else:
+        click.echo(f"postbackd: {line}", err=True)
