@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import http.client
 import http.server
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -24,13 +26,15 @@ class Source:
 
     def __init__(self) -> None:
         self.paths: list[str] = []
-        noted = self.paths
+        self.traces: list[str | None] = []
+        noted, traces = self.paths, self.traces
 
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
                 noted.append(self.path)
+                traces.append(self.headers.get("traceparent"))
                 self.send_response(200)
                 self.send_header("Content-Length", "2")
                 self.end_headers()
@@ -100,6 +104,23 @@ def test_the_first_rule_starts_the_deliver_role_and_the_source_is_told(
     assert source.paths == ["/?id=e2e&tx=D-1"]
     assert program.server.stop() == 0
     assert len(source.paths) == 1
+
+
+def test_the_trace_that_a_postback_names_reaches_the_source(program: Program, source: Source) -> None:
+    tell(program, source)
+    trace_id, span = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+    for number, header in enumerate((f"00-{trace_id}-{span}-01", f"00-{trace_id.upper()}-{span}-01", None)):
+        headers = {} if header is None else {"Traceparent": header}
+        path = f"/p/{program.catalog.key}?click_id={program.click()}&txid=T-{number}"
+        connection = http.client.HTTPConnection("127.0.0.1", program.server.port, timeout=20)
+        connection.request("GET", path, headers=headers)
+        assert connection.getresponse().status == 200
+        connection.close()
+        source.heard_of(f"T-{number}")
+    carried, *others = source.traces
+    assert re.fullmatch(f"00-{trace_id}-[0-9a-f]{{16}}-01", carried or "")
+    assert span not in (carried or "")
+    assert others == [None, None]
 
 
 def test_a_deliverer_that_is_killed_is_replaced_and_nothing_is_lost(program: Program, source: Source) -> None:

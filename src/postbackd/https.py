@@ -26,7 +26,8 @@ from postbackd.store.base import StoreRefused, StoreUnavailable
 from postbackd.store.sealed import CERTIFICATE
 from postbackd.store.shelf import FileShelf, Shelf
 from postbackd.tls.call import Caller
-from postbackd.tls.documents import TROUBLE, Plan
+from postbackd.tls.documents import CERTIFICATE as CERTIFICATE_NAME
+from postbackd.tls.documents import TROUBLE, Plan, read_certificate
 from postbackd.tls.keeper import Keeper
 from postbackd.tls.pair import UnusablePair, make_self_signed, read_files
 from postbackd.tls.serving import Showcase, check_loads
@@ -144,6 +145,25 @@ def check_certificate(settings: Settings) -> None:
         check_loads(read_files(*certificate_files(settings)))
     except UnusablePair as error:
         raise StoreRefused(f"the certificate cannot be used: {error}") from error
+
+
+async def certificate_until_ms(settings: Settings) -> int | None:
+    """When the certificate that is served runs out; ``None`` where none is, or it cannot be read."""
+    if settings.cert is not None:
+        try:
+            return read_files(*certificate_files(settings)).term.until_ms
+        except UnusablePair:
+            return None
+    if not (settings.domain and settings.tls == "auto"):
+        return None
+    shelf = open_shelf(settings)
+    try:
+        held = read_certificate(await shelf.load(CERTIFICATE_NAME))
+    except (StoreRefused, StoreUnavailable):
+        return None
+    finally:
+        await shelf.close()
+    return None if held is None else held.pair.term.until_ms
 
 
 def make_keeper(settings: Settings, shelf: Shelf) -> Keeper:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import resource
 import signal
 import sys
 import threading
-
-import msgspec
 
 _NICENESS = 15
 
@@ -28,19 +27,39 @@ def hear_signals(lifeline: int | None) -> asyncio.Event:
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a line."""
+    """One JSON object a line, whatever a message holds.
+
+    In ASCII: the terminal's encoding cannot break it, and no program takes a character in it for the end of a line.
+    What is no Unicode (a lone surrogate: bytes of a file name, say) is written as ``\\udcff``.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
-        message = record.getMessage()
+        message = _message_of(record)
         if record.exc_info and record.exc_info[1] is not None:
             message += f" ({type(record.exc_info[1]).__name__}: {record.exc_info[1]})"
         line = {
             "time": record.created,
             "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": message,
+            "logger": _readable(record.name),
+            "message": _readable(message),
         }
-        return msgspec.json.encode(line).decode()
+        return json.dumps(line)
+
+
+def _message_of(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except (TypeError, ValueError, KeyError):  # its arguments do not fit: better said badly than not at all
+        return f"{record.msg} {record.args!r}"
+
+
+def _readable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def logs_json() -> bool:
+    """Whether this process writes JSON on standard error."""
+    return any(isinstance(handler.formatter, JsonLines) for handler in logging.getLogger().handlers)
 
 
 def start_logging(log_format: str) -> None:

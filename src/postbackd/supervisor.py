@@ -10,6 +10,7 @@ A service manager hears what happens (``service_manager``); its watchdog gets a 
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import signal
 import socket
@@ -19,6 +20,8 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from postbackd.service_manager import ServiceManager, Watch, is_answered
+
+log = logging.getLogger("postbackd.supervisor")
 
 _BACKLOG = 4096
 _STOP_TIMEOUT_S = 15.0
@@ -262,7 +265,7 @@ class Supervisor:
         else:
             self._ingest.note_death()
             if self._ingest.quick_deaths > _MAX_QUICK_DEATHS:
-                sys.stderr.write("postbackd: the ingest process keeps dying; giving up\n")
+                log.error("the ingest process keeps dying; giving up")
                 return False
             self._manager.tell_status("the ingest process has died; starting another")
         if not self._start_ingest():

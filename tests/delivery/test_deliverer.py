@@ -182,6 +182,18 @@ def test_a_failed_delivery_is_tried_again_under_the_same_id(shop: Shop) -> None:
     assert [one["error"] for one in shop.attempts(click)] == ["HTTP 500", "HTTP 404", ""]
 
 
+def test_every_attempt_is_a_span_of_its_own_in_the_trace_that_the_postback_named(shop: Shop) -> None:
+    ads = shop.open(in_turn(answer("500 No")))
+    shop.rule(shop.target(ads))
+    click = shop.world.click(source_click_id="S1")
+    trace = "0af7651916cd43dd8448eb211c80319c-01"
+    shop.world.settle(replace(shop.world.make(click, "txid=T&value=2.50"), trace=trace))
+    shop.deliver(shop.settled(click, "delivered"), ads)
+    spans = [re.search(rb"\ntraceparent: 00-(\w{32})-(\w{16})-01\r", request) for request in ads.requests]
+    assert [found[1].decode() if found else "" for found in spans] == [trace[:32]] * 2
+    assert len({found[2] for found in spans if found}) == 2
+
+
 def test_what_fails_to_the_end_of_the_schedule_is_dead_and_kept(shop: Shop) -> None:
     ads = shop.open(in_turn(then=answer("200 OK", b'{"status":"error"}')))
     shop.rule(shop.target(ads, failure=('"status":"error"',)))

@@ -63,7 +63,8 @@ def filled(world: World) -> Click:
     world.send(click, "value=1", channel=PIXEL)
     deliver(world)  # one turn takes down what is owed of a conversion that changed meanwhile,
     deliver(world)  # the next one sends it
-    world.send(click, "txid=T-2&value=7&status=pending")
+    traced = world.make(click, "txid=T-2&value=7&status=pending")
+    world.settle(msgspec.structs.replace(traced, trace="0af7651916cd43dd8448eb211c80319c-01"))
     world.send(click, "txid=T-2&value=7&status=approved")
     return click
 

@@ -20,6 +20,7 @@ from postbackd.core.deliveries import (
     TargetState,
 )
 from postbackd.core.model import CatalogEntry, Click, How, RequestForm, Rule, Target
+from postbackd.core.planning import Planner
 from postbackd.core.statuses import Status
 from postbackd.store.base import CatalogConflict, Look, Turn
 from tests.store.contract import NOW_MS, PIXEL, World
@@ -463,3 +464,17 @@ def test_deliveries_outlive_a_restart(desk: Desk) -> None:
     assert len(desk.look().events) == 1
     assert len(desk.claim()) == 1
     assert len(desk.claim(now_ms=NOW_MS + LEASE_MS)) == 2
+
+
+def test_the_trace_of_a_postback_goes_to_what_follows_from_it_and_to_nothing_else(desk: Desk) -> None:
+    world, trace = desk.world, "0af7651916cd43dd8448eb211c80319c-01"
+    click = world.click(source_click_id="S1")
+    world.settle(replace(world.make(click, "txid=A&value=5&status=pending"), trace=trace))
+    world.send(click, "txid=B&value=5")
+    world.settle(replace(world.make(click, "txid=A&status=approved"), trace=trace.replace("0af", "1af")))
+    planner = Planner(world.run(world.store.load_catalog()))
+    look = desk.look()
+    assert [event.trace for event in look.events] == [trace, None, trace.replace("0af", "1af")]
+    desk.turn(planned=look.events, owed=planner.plan(look.events, look.told, NOW_MS))
+    traces = {one.owed.transaction_id: one.owed.facts.trace for one in desk.claim()}
+    assert traces == {"A": trace.replace("0af", "1af"), "B": None}

@@ -569,7 +569,8 @@ def test_a_migration_waits_until_servers_have_ended_that_do_not_know_what_it_add
         with pytest.raises(StoreRefused, match="stop every server of that version"):
             asyncio.run(migrate_beside(older))
     assert len(sql(address, "SELECT number FROM schema_migrations")) == 2
-    assert asyncio.run(migrate_beside(postgres_schema.session_name())) == 4
+    pending = len(postgres_schema.migrations()) - len(before)
+    assert asyncio.run(migrate_beside(postgres_schema.session_name())) == pending
     assert asyncio.run(migrate_beside("postbackd")) == 0  # nothing is pending any more
     on(address, lambda store: store.last_stamp())
     named = "SELECT application_name FROM pg_stat_activity WHERE pid = pg_backend_pid()"

@@ -5,6 +5,7 @@ Families are imported when they are used, so that ``postbackd --help`` reads non
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "delivery": ("deliveries:delivery", "What was sent to targets, what waits, and what was given up."),
     "presets": ("presets:presets", "What known networks and sources call things."),
     "report": ("report:report", "Clicks, postbacks, conversions, and how well they match."),
+    "metrics": ("metrics:metrics", "Print what /metrics shows to Prometheus."),
     "log": ("log:log", "The postback log, newest first."),
     "alarm": ("alarms:alarm", "What is wrong, by itself, and who is told."),
     "why": ("why:why", "What became of one id, and why."),
@@ -53,6 +55,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "serve:certificates",
         "Look after the certificate alone: 'serve' and 'ingest' do it themselves.",
     ),
+    "demo": ("demo:demo", "Make a simulated month to look at, apart from everything that is real."),
     "receiver": ("receiver:receiver", "Receive deliveries on this machine, print and verify them."),
 }
 """Command -> where it is (module of this package and attribute), and its line in the help."""
@@ -62,6 +65,9 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "Set it up": ("network", "source", "offer", "campaign", "target", "rule", "presets", "apply", "export"),
     "See what happened": ("report", "log", "why", "unmatched", "replay", "delivery"),
     "See what happened": ("report", "alarm", "log", "why", "replay", "delivery"),
+    "Run it": ("serve", "ingest", "deliver", "certificates", "receiver", "demo"),
+    "Set it up": ("network", "source", "offer", "campaign", "target", "rule", "presets", "apply", "export"),
+    "See what happened": ("report", "metrics", "log", "why", "replay", "delivery"),
     "Look after it": ("doctor", "settings", "verify", "backup", "restore", "keys", "secrets", "db"),
     "Privacy": ("privacy", "erase", "purge"),
     "More": ("completion", "version"),
@@ -173,4 +179,9 @@ def _one_line(message: str) -> str:
 
 
 def _complain(line: str) -> None:
-    click.echo(f"postbackd: {line}", err=True)
+    """On standard error; a server that writes JSON there does so to its end."""
+    role = sys.modules.get("postbackd.role")  # loaded where anything logs
+    if role is not None and role.logs_json():
+        logging.getLogger("postbackd").error("%s", line)
+    else:
+        click.echo(f"postbackd: {line}", err=True)

@@ -20,6 +20,7 @@ from postbackd.core.client_address import read_ranges
 from postbackd.core.people import welcome_link
 from postbackd.core.proxy_protocol import PROXY_UNKNOWN
 from postbackd.locks import LOCK_NAME, is_held
+from postbackd.role import start_logging
 from postbackd.service_manager import ServiceManager, reach, tell_while_serving
 from postbackd.settings import Settings, find_setting, list_settings
 from postbackd.settings_sources import CONFIG_VARIABLE
@@ -52,6 +53,7 @@ def serve(example: bool, settings: Settings) -> int:
     Clicks come in on /c/CAMPAIGN, postbacks on /p/KEY. A 2xx answer means stored and synced. With --domain the server
     obtains a certificate and speaks https.
     """
+    start_logging(settings.log_format)
     if is_held(Path(settings.data) / LOCK_NAME):
         raise click.ClickException(
             f"another postbackd server uses {settings.data}; stop it or choose another --data"

@@ -53,6 +53,8 @@ class Facts(Struct, frozen=True, gc=False, omit_defaults=True):
     subs: tuple[str | None, ...] = ()
     refused: bool = False
     """Whether the visitor did not consent: ad platforms are not told."""
+    trace: str | None = None
+    """Not of the click, but of the postback that a delivery follows from: the trace that it named."""
 
 
 class Happened(Struct, frozen=True, gc=False):
@@ -78,6 +80,8 @@ class Happened(Struct, frozen=True, gc=False):
     """Whether no earlier conversion of the same click and type was counted."""
     facts: Facts | None
     """Of the click; ``None`` when it is purged."""
+    trace: str | None = None
+    """The trace that the postback named."""
 
 
 class Told(Struct, frozen=True, gc=False):

@@ -118,6 +118,7 @@ KEPT: Sequence[Kept] = (
         "outbox", Class.CONVERSIONS,
         ("event request_id click_id conversion_id bucket", "what the rules have not been asked yet", _OURS, _GONE),
         ("status_from status value_micros_from value_micros currency", "what happened", _NUMBER, _GONE),
+        ("trace", "the trace that the request named, for the deliveries that follow from it", _NUMBER, _GONE),
     ),
     *_of(
         "deliveries", Class.CONVERSIONS,

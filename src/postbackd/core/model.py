@@ -321,3 +321,5 @@ class Postback(Struct, frozen=True, gc=False):
     """The network it came from, truncated; kept only where something is wrong with the sender."""
     finds: tuple[tuple[str, str], ...] = ()
     """(field, kind) of personal data that was in it."""
+    trace: str | None = None
+    """The trace that its request named (``core.tracing``); only for what follows from it."""

@@ -23,6 +23,7 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from postbackd.core.click_id import stamp_ms
 from postbackd.core.condition_parts import Subject
@@ -334,6 +335,7 @@ def _owe(
     if how.fresh_s:
         born = event.click_id if how.fresh_from == "click" else event.conversion_id
         expires_ms = stamp_ms(born) + how.fresh_s * 1000
+    kept = line.keeping.trim(facts)
     return Owed(
         event.event,
         event.request_id,
@@ -349,7 +351,7 @@ def _owe(
         event.status,
         due.value_micros,
         currency,
-        line.keeping.trim(facts),
+        kept if event.trace is None else replace(kept, trace=event.trace),
         now_ms,
         now_ms + wait_s * 1000,
         expires_ms,

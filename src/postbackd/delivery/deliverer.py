@@ -379,7 +379,7 @@ class Deliverer:
                 lane.use_token(shipper.read_token(answer, now_ms))
             except TokenRefused as error:
                 return answer, [Judged(Outcome.FAILED, str(error))] * len(batch)
-        answer = await self._send_for(lane, shipper.make(batch, now_ms, lane.token.text))
+        answer = await self._send_for(lane, lane.make(batch, now_ms))
         return answer, shipper.read(answer, len(batch), now_ms)
 
     async def _send_for(self, lane: Lane, request: Outgoing) -> Answer:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from secrets import token_hex
 
-from postbackd.core.deliveries import Delivery
+from postbackd.core.deliveries import Delivery, Outgoing
 from postbackd.core.model import Target
 from postbackd.core.platforms.base import ACCESS_TOKEN, Token
 from postbackd.core.shipping import Hider, Names, Shipper, make_shipper
+from postbackd.core.tracing import within_trace
 from postbackd.delivery.breaker import Breaker, BreakerState, Pace
 from postbackd.delivery.settling import was_delayed
 
@@ -104,6 +106,10 @@ class Lane:
                 break
             batch.append(self.waiting.popleft())
         return batch
+
+    def make(self, batch: Sequence[Delivery], now_ms: int) -> Outgoing:
+        """The request for what was taken."""
+        return within_trace(self.shipper.make(batch, now_ms, self.token.text), batch, token_hex)
 
     def give_back(self) -> Sequence[Delivery]:
         """Everything that is not on its way yet."""

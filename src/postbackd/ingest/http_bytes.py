@@ -7,6 +7,9 @@ from collections.abc import Mapping
 
 from postbackd.core.sender_rules import TOKEN_HEADER
 from postbackd.core.signature import HEADERS
+from postbackd.core.tracing import HEADER
+
+TRACE_HEADER = HEADER.encode()
 
 PLAIN_LINE = re.compile(rb"GET (/[A-Za-z0-9/?&=%._~:@!$'()*+,;-]{0,4000}) HTTP/1\.1\r\n")
 """A request line of characters that RFC 3986 allows and nobody reads in two ways."""
@@ -39,13 +42,16 @@ KEPT = frozenset(
         b"dnt",
         b"forwarded",
         b"sec-gpc",
+        TRACE_HEADER,
         b"user-agent",
         b"x-forwarded-for",
         TOKEN_HEADER,
         *(name.encode() for name in HEADERS),
     }
 )
-"""The headers whose values a request keeps: who sends it, and on whose behalf.  None of them is stored."""
+"""The headers whose values a request keeps: who sends it, on whose behalf, within which trace.
+
+Only the trace is stored, and only as long as a delivery carries it."""
 
 NO_HEADERS: Mapping[bytes, bytes] = {}
 

@@ -5,17 +5,21 @@ from __future__ import annotations
 from time import perf_counter
 from typing import Any, Protocol
 
+from msgspec.structs import replace
+
 from postbackd.core.diagnosis import Reason
 from postbackd.core.model import Channel, Postback, Request
 from postbackd.core.params import BYTE_ORDER_MARK, BodyMalformed, Received, decode_form, read_json_body
 from postbackd.core.rules import judge, unusable
 from postbackd.core.sender_rules import Finding
+from postbackd.core.tracing import read_trace
 from postbackd.ingest import answers
 from postbackd.ingest.batcher import Batcher, now_ms
 from postbackd.ingest.catalog import Endpoint, Snapshot
 from postbackd.ingest.exchange import Exchange
 from postbackd.ingest.flow import Flow
 from postbackd.ingest.gate import mark, refuse
+from postbackd.ingest.http_bytes import TRACE_HEADER
 from postbackd.store.base import Outcome
 
 MAX_BATCH_ITEMS = 10_000
@@ -171,6 +175,8 @@ class PostbackDesk:
                 self._count_finds(postback)
         if finding is not None and endpoint.guard is not None:
             postback = mark(postback, finding, endpoint.guard, exchange.client)
+        if TRACE_HEADER in exchange.headers:
+            postback = _within_trace(postback, exchange)
         self._batcher.add_postback(postback, Reply(exchange, endpoint, self._flow))
 
     def note_refused(
@@ -226,12 +232,20 @@ class PostbackDesk:
                 postback = unusable(request, Reason.BODY_MALFORMED)
             if finding is not None and endpoint.guard is not None:
                 postback = mark(postback, finding, endpoint.guard, exchange.client, index)
+            if TRACE_HEADER in exchange.headers:
+                postback = _within_trace(postback, exchange)
             self._batcher.add_postback(postback, reply.part(index))
 
     def _count_finds(self, postback: Postback) -> None:
         request = postback.request
         for field, kind in postback.finds:
             self._flow.found(request.now_ms // 60_000, request.network, field, kind)
+
+
+def _within_trace(postback: Postback, exchange: Exchange) -> Postback:
+    """With the trace that its request names, for the deliveries that follow from it."""
+    trace = read_trace(exchange.headers[TRACE_HEADER])
+    return postback if trace is None else replace(postback, trace=trace)
 
 
 def _is_ndjson(exchange: Exchange) -> bool:

@@ -51,7 +51,7 @@ _DELIVERY_COLUMNS = (
 )
 _ATTEMPT_COLUMNS = "click_id delivery attempt at_ms took_ms http_status excerpt error"
 _EVENT_COLUMNS = (
-    "click_id event request_id conversion_id status_from status value_micros_from value_micros currency"
+    "click_id event request_id conversion_id status_from status value_micros_from value_micros currency trace"
 )
 
 

@@ -16,7 +16,7 @@ BLOCKED = (1 << 62) - 1
 
 EVENT_COLUMNS = (
     "event, request_id, click_id, conversion_id, status_from, status, value_micros_from, value_micros, "
-    "currency"
+    "currency, trace"
 )
 
 CONVERSION_COLUMNS = "click_id, conversion_id, type, transaction_id, campaign, offer"
@@ -58,6 +58,7 @@ def assemble(events: Sequence[Row], conversions: Iterable[Row], clicks: Iterable
         micros_from,
         micros,
         currency,
+        trace,
     ) in events:
         # No conversion is ever deleted; one that is missing is nobody's business.
         _, _, type_, transaction_id, campaign, offer = of_id.get(conversion_id, (0, 0, "", "", 0, 0))
@@ -65,7 +66,7 @@ def assemble(events: Sequence[Row], conversions: Iterable[Row], clicks: Iterable
             Happened(
                 event, request_id, click_id, type_, transaction_id, conversion_id, campaign, offer,
                 status_from, status, micros_from, micros, currency,
-                first.get((click_id, type_)) == conversion_id, facts.get(click_id),
+                first.get((click_id, type_)) == conversion_id, facts.get(click_id), trace,
             )
         )  # fmt: skip
     return happened

@@ -125,7 +125,7 @@ ADD_HISTORY = Insert(
 ADD_EVENTS = Insert(
     "outbox",
     "request_id bigint, click_id bigint, conversion_id bigint, status_from smallint, status smallint, "
-    "value_micros_from bigint, value_micros bigint, currency text, bucket smallint",
+    "value_micros_from bigint, value_micros bigint, currency text, trace text, bucket smallint",
 )
 """What happened to conversions, for the rules to look at."""
 

@@ -15,6 +15,7 @@ from postbackd.core.click_id import EPOCH_MS, MAX_STAMP
 from postbackd.store.alarm_queries import ALARM_STATEMENTS
 from postbackd.store.invariants import INVARIANTS
 from postbackd.store.live_queries import LIVE_STATEMENTS
+from postbackd.store.metric_queries import METRIC_STATEMENTS
 from postbackd.store.privacy_queries import PRIVACY_STATEMENTS
 from postbackd.store.statement import ALL_TIME, CLICK_OF_POSTBACK, LOG_COLUMNS, LOG_NAMES, Statement
 from postbackd.store.unmatched_queries import UNMATCHED_STATEMENTS
@@ -436,6 +437,7 @@ def _rung(time_ms: str) -> str:
 STATEMENTS: Mapping[str, Statement] = {
     **_PIECES,
     **PRIVACY_STATEMENTS,
+    **METRIC_STATEMENTS,
     **ALARM_STATEMENTS,
     **UNMATCHED_STATEMENTS,
     **LIVE_STATEMENTS,

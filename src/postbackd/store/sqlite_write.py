@@ -78,7 +78,8 @@ INSERT INTO conversion_history (request_id, conversion_id, status_from, status_t
 """  # One change of a conversion.
 
 ADD_EVENTS = """
-INSERT INTO outbox (request_id, click_id, conversion_id, status_from, status, value_micros_from, value_micros, currency)
+INSERT INTO outbox (request_id, click_id, conversion_id, status_from, status, value_micros_from, value_micros, currency,
+                    trace)
 VALUES {rows}
 """  # What happened to conversions, for the rules to look at.
 
@@ -172,7 +173,7 @@ class _Bulk:
 
 _ADD_CLICKS = _Bulk(ADD_CLICKS, 19)
 _ADD_CONVERSIONS = _Bulk(ADD_CONVERSIONS, 13)
-_ADD_EVENTS = _Bulk(ADD_EVENTS, 8)
+_ADD_EVENTS = _Bulk(ADD_EVENTS, 9)
 _ADD_POSTBACKS = _Bulk(ADD_POSTBACKS, 20)
 _FIND_CONVERSIONS = _Bulk(FIND_CONVERSIONS, 3)
 

@@ -236,7 +236,10 @@ class _Settlement:
         click_id, _, _, conversion_id, _, campaign, _, status, value_micros, currency, *_ = row
         self.outcomes[index] = Outcome(Verdict.ACCEPTED, _warning(self.postbacks[index]), conversion_id)
         if self.rulebook.owes(campaign) and index not in self.erased:
-            self.events.append((conversion_id, click_id, conversion_id, 0, status, 0, value_micros, currency))
+            trace = self.postbacks[index].trace
+            self.events.append((
+                conversion_id, click_id, conversion_id, 0, status, 0, value_micros, currency, trace,
+            ))  # fmt: skip
 
     async def _repeat(self, repeats: list[_Repeat]) -> None:
         """Decide the postbacks whose key is counted already, in their order, each on top of the one before."""
@@ -286,7 +289,7 @@ class _Settlement:
         if index not in self.erased and self.rulebook.owes(found[1][0] if found else postback.click.campaign):
             self.events.append((
                 postback.request.request_id, key[0], before.conversion_id, before.status, after.status,
-                before.value_micros, after.value_micros, after.currency,
+                before.value_micros, after.value_micros, after.currency, postback.trace,
             ))  # fmt: skip
 
     # --- pixel and S2S are two views of one conversion ---------------------------------------------------------
