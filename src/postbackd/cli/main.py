@@ -29,6 +29,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "log": ("log:log", "The postback log, newest first."),
     "why": ("why:why", "What became of one id, and why."),
     "replay": ("replay:replay", "Run postbacks that were not counted through today's settings again."),
+    "reconcile": ("reconcile:reconcile_command", "Compare a partner's export with what is counted here."),
     "apply": ("apply:apply", "Make the catalog match a file."),
     "export": ("export:export", "Write the catalog as a file that apply reads."),
     "doctor": ("doctor:doctor", "Check the installation and say what to do."),
@@ -57,7 +58,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "Run it": ("serve", "ingest", "deliver", "certificates", "receiver"),
     "Set it up": ("network", "source", "offer", "campaign", "target", "rule", "presets", "apply", "export"),
-    "See what happened": ("report", "log", "why", "replay", "delivery"),
+    "See what happened": ("report", "log", "why", "replay", "reconcile", "delivery"),
     "Look after it": ("doctor", "settings", "verify", "backup", "restore", "keys", "secrets", "db"),
     "Privacy": ("privacy", "erase", "purge"),
     "More": ("completion", "version"),

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from postbackd.core.click_id import EPOCH_MS, MAX_STAMP
 from postbackd.store.invariants import INVARIANTS
 from postbackd.store.privacy_queries import PRIVACY_STATEMENTS
+from postbackd.store.reconcile_queries import RECONCILE_STATEMENTS
 from postbackd.store.statement import ALL_TIME, CLICK_OF_POSTBACK, Statement
 
 _LOG_COLUMNS = """
@@ -392,7 +393,8 @@ def _report_statements() -> Mapping[str, Statement]:
                 "count(*) FILTER (WHERE p.bytes < 200) AS under_200, "
                 "count(*) FILTER (WHERE p.parameters > 10) AS over_10, "
                 f"count(p.click_id) AS with_click FROM postbacks AS p {grouping.joins[1]} "
-                "WHERE p.request_id >= :since AND p.request_id < :until GROUP BY 1, 2, 3, 4",
+                # What an operator imported (channel 4) says nothing about how a network sends.
+                "WHERE p.request_id >= :since AND p.request_id < :until AND p.channel <> 4 GROUP BY 1, 2, 3, 4",
                 ALL_TIME,
             )
         if grouping.conversions is not None:
@@ -439,5 +441,7 @@ def _rung(time_ms: str) -> str:
     return f"CASE WHEN d.state <> 2 THEN 0 {rungs} ELSE {len(DELIVERY_LADDER_MS)} END"
 
 
-STATEMENTS: Mapping[str, Statement] = {**_PIECES, **PRIVACY_STATEMENTS, **_report_statements(), **INVARIANTS}
+STATEMENTS: Mapping[str, Statement] = {
+    **_PIECES, **PRIVACY_STATEMENTS, **_report_statements(), **INVARIANTS, **RECONCILE_STATEMENTS,
+}  # fmt: skip
 """Name -> statement."""
