@@ -22,6 +22,9 @@ class Channel(IntEnum):
 
     S2S = 1
     PIXEL = 2
+    IMPORT = 4
+    """A row of a partner's export that an operator took in (see ``reports.importing``).  Only the conversion that it
+    counted bears this bit."""
 
 
 class ClickKind(IntEnum):

@@ -117,6 +117,11 @@ def decode(text: str) -> str:
     return clean(text)
 
 
+def windows_1252(text: str) -> str:
+    """A text that was read as Latin-1, as Windows-1252; no byte is lost."""
+    return text if text.isascii() else text.translate(_WINDOWS_1252)
+
+
 def decode_form(body: bytes) -> str:
     """A form body as text; when it is not UTF-8, bytes beyond ASCII are percent-encoded, for ``decode`` to read."""
     body = body.strip(_WHITE_SPACE)

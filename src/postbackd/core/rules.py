@@ -179,6 +179,10 @@ class Repeat(Struct, frozen=True, gc=False):
     reason: int = 0
 
 
+_BY_THE_NETWORK = Channel.S2S | Channel.IMPORT
+"""Channels on which only the network itself speaks."""
+
+
 def repeat(current: Conversion, postback: Postback, dedup: Dedup) -> Repeat:
     """Decide a postback whose (click, type, transaction id) is counted already.
 
@@ -188,12 +192,15 @@ def repeat(current: Conversion, postback: Postback, dedup: Dedup) -> Repeat:
       reversed arrive as messages of their own.  With it comes the value of a conversion that had none.
     - A value changes in ``update`` mode only, and only by a message that is not older than the last one; a replay is
       old unless its sender gave a time.  An absent currency changes nothing.
+    - An import changes nothing that is counted: it fills gaps.  The pixel changes nothing that an import said either.
     - ``hold`` keeps a repeat without transaction id for a person to decide.  (``add`` makes one more conversion of it,
       before it comes here.)
     """
     channel = postback.request.channel
+    if channel == Channel.IMPORT:
+        return Repeat(Verdict.DUPLICATE, current)
     seen = msgspec.structs.replace(current, channels=current.channels | channel)
-    if current.channels & Channel.S2S and channel == Channel.PIXEL:
+    if current.channels & _BY_THE_NETWORK and channel == Channel.PIXEL:
         return Repeat(Verdict.DUPLICATE, seen)
     if current.channels == Channel.PIXEL and channel == Channel.S2S:
         after = _confirm(seen, postback)

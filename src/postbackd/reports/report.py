@@ -190,10 +190,13 @@ def _count_conversions(rows: Rows) -> dict[str, Any]:
 
 
 def _compare_channels(rows: Rows) -> dict[str, int]:
-    """How many conversions each channel reported, and how many only one of them did."""
+    """How many conversions each channel reported, and how many only one of them did.
+
+    What was imported counts as neither, until a postback confirms it.
+    """
     seen: Counter[int] = Counter()
     for row in rows:
-        seen[row["channels"]] += row["count"]
+        seen[row["channels"] & (Channel.S2S | Channel.PIXEL)] += row["count"]
     both = seen[Channel.S2S | Channel.PIXEL]
     only_s2s, only_pixel = seen[Channel.S2S], seen[Channel.PIXEL]
     return {
@@ -202,6 +205,7 @@ def _compare_channels(rows: Rows) -> dict[str, int]:
         "both": both,
         "only_s2s": only_s2s,
         "only_pixel": only_pixel,
+        "imported": sum(row["count"] for row in rows if row["channels"] & Channel.IMPORT),
     }
 
 

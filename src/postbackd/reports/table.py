@@ -103,6 +103,7 @@ def _format_channels(channels: dict[str, int]) -> str:
     return (
         f"{channels['s2s']} S2S ({channels['only_s2s']} only S2S), "
         f"{channels['pixel']} pixel ({channels['only_pixel']} only pixel), {channels['both']} both"
+        + (f"; {channels['imported']} imported" if channels["imported"] else "")
     )
 
 

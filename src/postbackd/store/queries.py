@@ -17,6 +17,7 @@ from postbackd.store.invariants import INVARIANTS
 from postbackd.store.live_queries import LIVE_STATEMENTS
 from postbackd.store.metric_queries import METRIC_STATEMENTS
 from postbackd.store.privacy_queries import PRIVACY_STATEMENTS
+from postbackd.store.reconcile_queries import RECONCILE_STATEMENTS
 from postbackd.store.statement import ALL_TIME, CLICK_OF_POSTBACK, LOG_COLUMNS, LOG_NAMES, Statement
 from postbackd.store.unmatched_queries import UNMATCHED_STATEMENTS
 
@@ -387,7 +388,8 @@ def _report_statements() -> Mapping[str, Statement]:
                 "count(*) FILTER (WHERE p.bytes < 200) AS under_200, "
                 "count(*) FILTER (WHERE p.parameters > 10) AS over_10, "
                 f"count(p.click_id) AS with_click FROM postbacks AS p {grouping.joins[1]} "
-                "WHERE p.request_id >= :since AND p.request_id < :until GROUP BY 1, 2, 3, 4",
+                # What an operator imported (channel 4) says nothing about how a network sends.
+                "WHERE p.request_id >= :since AND p.request_id < :until AND p.channel <> 4 GROUP BY 1, 2, 3, 4",
                 ALL_TIME,
             )
         if grouping.conversions is not None:
@@ -438,6 +440,7 @@ STATEMENTS: Mapping[str, Statement] = {
     **_PIECES,
     **PRIVACY_STATEMENTS,
     **METRIC_STATEMENTS,
+    **RECONCILE_STATEMENTS,
     **ALARM_STATEMENTS,
     **UNMATCHED_STATEMENTS,
     **LIVE_STATEMENTS,

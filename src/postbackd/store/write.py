@@ -49,11 +49,14 @@ async def settle(tx: Transaction, batch: Batch, rulebook: Rulebook) -> Written:
 async def _settle_postbacks(
     tx: Transaction, rulebook: Rulebook, postbacks: Sequence[Postback]
 ) -> Sequence[Outcome]:
-    """The pixel's postbacks first, so that an S2S postback of the same sale finds what the pixel brought."""
+    """The pixel's postbacks first, so that an S2S postback of the same sale finds what the pixel brought.
+
+    Imported ones last: they count only what nobody else has brought.
+    """
     if all(postback.request.channel == Channel.S2S for postback in postbacks):
         return await _Settlement(tx, rulebook, postbacks).settle()
     outcomes: dict[int, Outcome] = {}
-    for channel in (Channel.PIXEL, Channel.S2S):
+    for channel in (Channel.PIXEL, Channel.S2S, Channel.IMPORT):
         chosen = [(i, p) for i, p in enumerate(postbacks) if p.request.channel == channel]
         run = _Settlement(tx, rulebook, [postback for _, postback in chosen])
         outcomes |= zip((i for i, _ in chosen), await run.settle(), strict=True)
@@ -401,8 +404,11 @@ _UNDECIDED = Outcome(Verdict.REJECTED)
 def _is_another(current: Conversion, key: Key, postback: Postback) -> bool:
     """In ``add`` mode: whether a repeat without transaction id is one more conversion.
 
-    It is not when it moves the status of the one there is, or is another channel's view of it.
+    It is not when it moves the status of the one there is, or is another channel's view of it, or was imported: an
+    import can be repeated.
     """
+    if postback.request.channel == Channel.IMPORT:
+        return False
     if postback.transaction_id or key[2] or not current.channels & postback.request.channel:
         return False
     return not moves_status(current, postback)
