@@ -56,8 +56,8 @@ class Principal(Struct, frozen=True):
 
 NOBODY = Principal("nobody", frozenset(), "nobody")
 
-Q = TypeVar("Q", covariant=True)
-B = TypeVar("B", covariant=True)
+Q = TypeVar("Q", covariant=True)  # noqa: PLC0105  one letter, as everywhere here
+B = TypeVar("B", covariant=True)  # noqa: PLC0105
 
 
 class Asked(Generic[Q, B]):

@@ -62,14 +62,19 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
 """Command -> where it is (module of this package and attribute), and its line in the help."""
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
-    "Run it": ("serve", "ingest", "deliver", "admin", "certificates", "receiver"),
+    "Run it": ("serve", "ingest", "deliver", "admin", "certificates", "receiver", "demo"),
     "Set it up": ("network", "source", "offer", "campaign", "target", "rule", "presets", "apply", "export"),
-    "See what happened": ("report", "log", "why", "unmatched", "replay", "delivery"),
-    "See what happened": ("report", "alarm", "log", "why", "replay", "delivery"),
-    "Run it": ("serve", "ingest", "deliver", "certificates", "receiver", "demo"),
-    "Set it up": ("network", "source", "offer", "campaign", "target", "rule", "presets", "apply", "export"),
-    "See what happened": ("report", "metrics", "log", "why", "replay", "delivery"),
-    "See what happened": ("report", "log", "why", "replay", "reconcile", "delivery"),
+    "See what happened": (
+        "report",
+        "metrics",
+        "alarm",
+        "log",
+        "why",
+        "unmatched",
+        "replay",
+        "reconcile",
+        "delivery",
+    ),
     "Look after it": ("doctor", "settings", "verify", "backup", "restore", "keys", "secrets", "db"),
     "Privacy": ("privacy", "erase", "purge"),
     "More": ("completion", "version"),

@@ -12,7 +12,8 @@ from typing import Any
 import click
 import msgspec
 
-from postbackd.cli.catalog import find_entry, read_pairs
+from postbackd.catalog.documents import find_entry
+from postbackd.cli.catalog import read_pairs
 from postbackd.cli.options import as_json, as_moment, now_ms, takes_settings
 from postbackd.cli.session import Session, print_json, visit
 from postbackd.core.export_values import ORDERS, read_zone
