@@ -13,9 +13,9 @@ from typing import Any
 import click
 import msgspec
 
+from postbackd.catalog.entries import make_key
 from postbackd.cli.demo_deliveries import Postman
 from postbackd.cli.demo_filling import Filler
-from postbackd.catalog.entries import make_key
 from postbackd.cli.example import is_empty
 from postbackd.cli.options import as_json, now_ms, takes_data
 from postbackd.cli.session import Session, print_json, visit
