@@ -53,7 +53,7 @@ def list_users(settings: Settings, json_wanted: bool) -> None:
 
 @user.command()
 @click.argument("name", required=False, default="")
-@click.option("--role", type=_role_type, help="What they may do.  [default: viewer; owner for the first]")
+@click.option("--role", type=_role_type, help="What they may do. [default: viewer]")
 @as_json
 @_takes_dashboard
 def invite(name: str, role: str | None, settings: Settings, json_wanted: bool) -> None:
