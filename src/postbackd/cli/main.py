@@ -41,6 +41,9 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "verify": ("verify:verify_command", "Find every damaged money row, and name it."),
     "backup": ("backup:backup", "Make a verified backup beside a running server."),
     "restore": ("backup:restore", "Put a backup back, to a new place."),
+    "user": ("users:user", "People who may sign in to the dashboard."),
+    "token": ("tokens:token", "Tokens of programs that use the API."),
+    "audit": ("audit:audit", "Who changed what, newest first."),
     "keys": ("keys:keys", "Keys that sign click ids."),
     "secrets": ("secrets:secrets", "What is stored sealed, and the key that opens it."),
     "purge": ("purge:purge", "Delete what is older than it has to be kept."),
@@ -76,6 +79,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "delivery",
     ),
     "Look after it": ("doctor", "settings", "verify", "backup", "restore", "keys", "secrets", "db"),
+    "Who may use it": ("user", "token", "audit"),
     "Privacy": ("privacy", "erase", "purge"),
     "More": ("completion", "version"),
 }

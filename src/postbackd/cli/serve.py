@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,7 +62,8 @@ def serve(example: bool, settings: Settings) -> int:
         address = _address_of(sockets["listen"])
         base = settings.base_url if settings.public_url or settings.domain else address
         start = run_apart(lambda: _prepare(settings, base if example else None))
-        _note_address(settings, base)
+        dashboard = [dashboard_url(settings, sockets["admin"].getsockname()[1])] if "admin" in sockets else []
+        _note_addresses(settings, [base, *dashboard])
         words = _describe_start(settings, sockets, start)
         begin = _begin_of_proxies(settings, sockets["listen"])
         supervisor = Supervisor(sockets, _as_arguments(settings), _as_environment(settings), begin)
@@ -275,11 +276,11 @@ def _as_arguments(settings: Settings) -> list[str]:
     return arguments
 
 
-def _note_address(settings: Settings, base: str) -> None:
-    """Leave the address in the lock file, for commands that print URLs."""
+def _note_addresses(settings: Settings, urls: Sequence[str]) -> None:
+    """Leave the addresses in the lock file, for commands that print URLs."""
     try:
         Path(settings.data).mkdir(parents=True, exist_ok=True, mode=0o700)
-        (Path(settings.data) / LOCK_NAME).write_text(f"{base}\n", "ascii")
+        (Path(settings.data) / LOCK_NAME).write_text("".join(f"{url}\n" for url in urls), "ascii")
     except (OSError, UnicodeEncodeError) as error:
         logging.getLogger(__name__).info("the address was not noted: %s", error)
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Awaitable, Callable, Sequence
+from getpass import getuser
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,12 +14,16 @@ import apsw
 import click
 import msgspec
 
+from postbackd.admin_address import dashboard_url
 from postbackd.cli.options import now_ms
 from postbackd.core.model import Catalog, CatalogEntry, SigningKey
+from postbackd.core.people import AuditEntry
 from postbackd.locks import LOCK_NAME, is_held
 from postbackd.runtime import open_store, tend_store
 from postbackd.settings import Settings
+from postbackd.settings_values import read_address
 from postbackd.store.base import CatalogConflict, Store, StoreRefused, StoreUnavailable
+from postbackd.store.catalog import describe
 
 T = TypeVar("T")
 
@@ -40,7 +46,21 @@ class Session:
         self, saves: Sequence[CatalogEntry] = (), removals: Sequence[CatalogEntry] = ()
     ) -> Sequence[CatalogEntry]:
         """Save and remove entries, all or none.  Raises ``CatalogConflict``."""
-        return await self.store.change_catalog(saves, removals, now_ms())
+        saved = await self.store.change_catalog(saves, removals, now_ms())
+        await self.store.people.note(
+            *(self._entry("save", describe(entry)) for entry in saved),
+            *(self._entry("remove", describe(entry)) for entry in removals),
+        )
+        return saved
+
+    async def note(self, action: str, what: str, fields: Sequence[str] = ()) -> None:
+        """Keep in the audit log that a command has changed something."""
+        await self.store.people.note(self._entry(action, what, fields))
+
+    def _entry(self, action: str, what: str, fields: Sequence[str] = ()) -> AuditEntry:
+        return AuditEntry(
+            at_ms=now_ms(), who=_who(), kind="command line", action=action, object=what, fields=tuple(fields)
+        )
 
     async def rotate(self, secret: bytes, head_start_ms: int, keep: int) -> Sequence[SigningKey]:
         """Let a new secret sign ``head_start_ms`` from now on."""
@@ -48,6 +68,14 @@ class Session:
         return await self.store.rotate_signing_key(
             secret, now_ms=now, active_from_ms=now + head_start_ms, keep=keep
         )
+
+
+def _who() -> str:
+    """Who types, as far as the system knows."""
+    try:
+        return os.environ.get("SUDO_USER") or getuser()
+    except (KeyError, OSError):  # a container may have no name for its user
+        return str(os.getuid())
 
 
 def visit(settings: Settings, work: Callable[[Session], Awaitable[T]], *, create: bool = False) -> T:
@@ -94,17 +122,27 @@ def is_served(settings: Settings) -> bool:
 def base_url(settings: Settings) -> str:
     """What printed URLs begin with: ``public_url``, the running server's address, or the one it would listen on."""
     if settings.public_url is None and is_served(settings):
-        return _served_url(settings) or settings.base_url
+        return _served_url(settings, 0) or settings.base_url
     return settings.base_url
 
 
-def _served_url(settings: Settings) -> str | None:
-    """The address that the running server wrote into its lock file."""
+def dashboard_base(settings: Settings) -> str:
+    """The same for the dashboard."""
+    if settings.admin_url is None and is_served(settings) and (served := _served_url(settings, 1)):
+        return served
+    if settings.admin_listen == "off":
+        return dashboard_url(Settings(), 8081)
+    return dashboard_url(settings, read_address(settings.admin_listen)[1])
+
+
+def _served_url(settings: Settings, line: int) -> str | None:
+    """One of the addresses that the running server wrote into its lock file."""
     try:
-        first_line, _, _ = (Path(settings.data) / LOCK_NAME).read_text("ascii").partition("\n")
+        lines = (Path(settings.data) / LOCK_NAME).read_text("ascii").splitlines()
     except (OSError, UnicodeDecodeError):
         return None
-    return first_line if first_line.startswith(("http://", "https://")) else None
+    url = lines[line] if len(lines) > line else ""
+    return url if url.startswith(("http://", "https://")) else None
 
 
 # --- printing ----------------------------------------------------------------------------------------------------

@@ -42,6 +42,17 @@ def _check_certificate(settings: Settings) -> None:
         raise click.ClickException(str(error)) from error
 
 
+async def _begin(session: Session, *, example: bool) -> tuple[Catalog, str]:
+    """Also what lets the first owner of the dashboard in, where there is one and nobody yet."""
+    catalog = await _fill(session, example)
+    people = session.store.people
+    if session.settings.admin_listen == "off" or await people.has_users():
+        return catalog, ""
+    secret = token_urlsafe(SECRET_BYTES)
+    await people.add_code(code_of(secret, Purpose.WELCOME, Role.OWNER, "", "the start", now_ms()))
+    return catalog, secret
+
+
 def _warn_of_backups(settings: Settings) -> None:
     """A disk that is not there is no reason to turn senders away, but whoever started us is still looking."""
     if settings.backup_dir is None:
@@ -63,17 +74,6 @@ def _find_backup_trouble(directory: Path, key_file: str | None) -> str | None:
         except BackupFailed as error:
             return str(error)
     return None
-
-
-async def _begin(session: Session, *, example: bool) -> tuple[Catalog, str]:
-    """Also what lets the first owner of the dashboard in, where there is one and nobody yet."""
-    catalog = await _fill(session, example)
-    people = session.store.people
-    if session.settings.admin_listen == "off" or await people.has_users():
-        return catalog, ""
-    secret = token_urlsafe(SECRET_BYTES)
-    await people.add_code(code_of(secret, Purpose.WELCOME, Role.OWNER, "", "the start", now_ms()))
-    return catalog, secret
 
 
 async def _fill(session: Session, example: bool) -> Catalog:

@@ -305,20 +305,22 @@ class People:
 
     # --- the audit log ---------------------------------------------------------------------------------------
 
-    async def note(self, entry: AuditEntry) -> None:
-        """Keep one line."""
-        fields = msgspec.json.encode(entry.fields).decode()
-        values = (
-            entry.at_ms,
-            entry.who,
-            entry.kind,
-            entry.action,
-            entry.object,
-            fields,
-            entry.status,
-            entry.prefix,
-        )
-        await self._change(lambda db: db.rows(NOTE, *values))
+    async def note(self, *entries: AuditEntry) -> None:
+        """Keep these lines, all or none."""
+
+        async def write(db: Database) -> None:
+            for one in entries:
+                fields = msgspec.json.encode(one.fields).decode()
+                await db.rows(
+                    NOTE, one.at_ms, one.who, one.kind, one.action, one.object, fields, one.status, one.prefix
+                )
+
+        async def work(db: Database) -> None:
+            async with db.changing():
+                await write(db)
+
+        if entries:  # one line is a transaction of its own
+            await self._change(work if len(entries) > 1 else write)
 
     async def list_audit(self, before: int, limit: int, who: str = "") -> Sequence[AuditEntry]:
         """Newest first, older than number ``before``; ``who``: of one only."""
