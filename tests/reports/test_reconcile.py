@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,10 +13,15 @@ from typing import Any
 import pytest
 
 from postbackd.core.click_id import stamp_ms
-from postbackd.core.model import Click
+from postbackd.core.exports import ExportError, Given
+from postbackd.core.model import Channel, Click, Network, Rule, Target
+from postbackd.core.reconciling import Bucket
 from postbackd.reports.importing import Imported, Wish, take_in
+from postbackd.reports.period import Period
 from postbackd.reports.reconcile import Asked, reconcile
-from postbackd.reports.reconcile_file import ReconcileFile
+from postbackd.reports.reconcile_entries import COLUMNS, describe_entry, write_bucket
+from postbackd.reports.report import build_report
+from postbackd.store.reconcile_file import ReconcileFile
 from postbackd.upkeep.import_turns import ImportTurns
 from tests.store.conftest import PARAMETERS
 from tests.store.contract import Kind, World
@@ -83,8 +89,7 @@ class Desk:
         return document, file
 
     def turns(self) -> Any:
-        directory = self.world.directory if self.world.kind.name == "sqlite" else None
-        return ImportTurns(self.world.store, directory, 0).take
+        return ImportTurns(self.world.store, self.folder, 0).take
 
     def take_in(self, file: ReconcileFile, **wish: Any) -> Imported:
         imported: Imported = self.world.run(self.importing(file, **wish))
@@ -98,8 +103,6 @@ class Desk:
 
 @pytest.fixture
 def desk(shared: World, tmp_path: Path, request: pytest.FixtureRequest) -> Desk:
-    from postbackd.core.model import Network
-
     mode = getattr(request, "param", "ignore")
     name = f"n{len(shared.networks)}"
     shared.networks[name] = shared.save(Network(id=0, name=name, key=f"key-{name}", dedup=mode))
@@ -149,3 +152,167 @@ def test_each_planted_difference_is_found_with_its_exact_money(desk: Desk) -> No
         "outside_window": (0, 1, {}, {"USD": "3.00"}),
         "unusable": (3, 0, {"USD": "1234.50"}, {}),
     }
+
+
+def test_a_clock_that_is_ahead_is_found_and_explains_the_other_day(desk: Desk) -> None:
+    late = desk.count("T0", at_h=-13.5)  # 22:30 of the day before: past midnight there
+    clicks = [desk.count(f"T{n}", at_h=n / 4) for n in range(1, 8)]
+    rows = [desk.row(f"T{n}", click, zone_h=2) for n, click in enumerate([late, *clicks])]
+    document, file = desk.compare(desk.export(rows))
+    assert document["clock"]["shift_minutes"] == 120
+    assert "UTC+02:00" in document["clock"]["sentence"]
+    assert buckets(document) == {
+        "agrees": (7, 7, {"USD": "70.00"}, {"USD": "70.00"}),
+        "other_day": (1, 1, {"USD": "10.00"}, {"USD": "10.00"}),
+    }
+    (entry,) = file.page(Bucket.OTHER_DAY, 0, 10)
+    described = describe_entry(entry, desk.world.rulebook.keys)
+    assert described["time"][:16] == described["our_time"][:16]
+
+
+def test_a_conversion_without_transaction_id_is_matched_by_its_click_and_two_are_told_as_unusable(
+    desk: Desk,
+) -> None:
+    unnamed = desk.count("")
+    twice = desk.count("A")
+    assert desk.world.send(twice, "txid=B&value=10", desk.network.name).verdict == "accepted"
+    other = desk.count("C")
+    rows = [
+        desk.row("X", unnamed),
+        desk.row("", twice),  # two conversions of this click: which?
+        desk.row("C", desk.world.click()),  # C is counted for another click
+        desk.row("D", other),
+    ]
+    document, file = desk.compare(desk.export(rows))
+    assert {name: count[0] for name, count in buckets(document).items() if count[0]} == {
+        "agrees": 1, "missing_here": 1, "unusable": 2,
+    }  # fmt: skip
+    reasons = {problem["reason"]: problem["lines"] for problem in document["unusable"]}
+    assert reasons == {"several_conversions": [3], "another_click": [4]}
+    imported = desk.take_in(file)
+    assert (imported.counted, imported.left_out) == (0, {"other_transaction": 1})
+    assert desk.take_in(file, doubtful=True, only_try=True).counted == 1
+
+
+def test_an_import_is_previewed_counts_once_and_marks_what_it_counted(desk: Desk) -> None:
+    desk.count("KNOWN")
+    missing = [desk.world.click() for _ in range(3)]
+    unknown = desk.world.make_click()
+    shown = datetime.fromtimestamp(desk.world.now_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    rows = [desk.row(f"M{n}", click, "2.50", "pending", shown=shown) for n, click in enumerate(missing)]
+    rows += [desk.row("GHOST", unknown, shown=shown), desk.row("NOCLICK", None)]
+    _, file = desk.compare(desk.export(rows))
+    before = desk.world.query("log", limit=1000)
+    preview = desk.take_in(file, only_try=True)
+    assert (preview.counted, preview.value, preview.left_out) == (3, {"USD": "7.50"}, {"no_click": 1})
+    assert preview.refused == {"unmatched (click_not_yet_seen)": 1}
+    assert desk.world.query("log", limit=1000) == before
+    assert desk.take_in(file).counted == 3
+    assert desk.take_in(file).refused["duplicate"] == 3
+    assert [desk.world.conversion(click) for click in missing] == [("pending", 2, Channel.IMPORT)] * 3
+    assert desk.world.send(missing[0], "txid=M0&status=approved", desk.network.name).verdict == "updated"
+    assert desk.world.conversion(missing[0]) == ("approved", 2, Channel.S2S | Channel.IMPORT)
+    again, _ = desk.compare(desk.export(rows))
+    assert buckets(again)["agrees"][0] == 2
+    assert buckets(again)["status_differs"][0] == 1
+
+
+@pytest.mark.parametrize("desk", ["ignore", "update", "add", "hold"], indirect=True)
+def test_an_import_twice_in_parallel_and_a_late_postback_count_once(desk: Desk) -> None:
+    desk.count("")
+    missing = [desk.world.click() for _ in range(30)]
+    _, file = desk.compare(desk.export([desk.row(f"P{n}", click) for n, click in enumerate(missing)]))
+
+    async def together() -> list[Imported]:
+        return list(await asyncio.gather(desk.importing(file), desk.importing(file)))
+
+    one, other = desk.world.run(together())
+    assert one.counted + other.counted == 30
+    assert (
+        not one.transaction_ids
+    )  # this network's postbacks carry none, so that this late one is a duplicate
+    assert desk.world.send(missing[0], "value=10", desk.network.name).verdict == "duplicate"
+    assert all(len(desk.world.conversions(click)) == 1 for click in missing)
+
+
+def test_sources_hear_of_an_import_only_when_that_is_asked_for(desk: Desk) -> None:
+    world = desk.world
+    target = world.save(Target(id=0, name=f"t-{desk.network.name}"))
+    rule = world.save(Rule(id=0, name=f"r-{desk.network.name}", target=target.id, campaign=world.campaign.id))
+    world.reload()
+    try:
+        (before,) = world.query("outbox_count")
+        quiet, told = world.click(), world.click()
+        _, file = desk.compare(desk.export([desk.row("Q", quiet)]))
+        assert desk.take_in(file).counted == 1
+        assert world.query("outbox_count")[0]["count"] == before["count"]
+        _, file = desk.compare(desk.export([desk.row("Q", quiet), desk.row("R", told)]))
+        assert desk.take_in(file, deliver=True).counted == 1
+        assert world.query("outbox_count")[0]["count"] == before["count"] + 1
+    finally:
+        world.remove(rule)
+        world.reload()
+
+
+def test_the_report_counts_an_import_as_neither_pixel_nor_s2s(desk: Desk) -> None:
+    click = desk.world.click()
+    before = desk.world.run(build_report(desk.world.store, Period()))
+    _, file = desk.compare(desk.export([desk.row("I", click)]))
+    assert desk.take_in(file).counted == 1
+    after = desk.world.run(build_report(desk.world.store, Period()))
+    assert {**before["channels"], "imported": before["channels"]["imported"] + 1} == after["channels"]
+    assert after["postbacks"] == before["postbacks"]
+    assert after["conversions"]["count"] == before["conversions"]["count"] + 1
+
+
+def test_no_cell_of_a_downloaded_bucket_is_a_formula_and_no_address_is_kept(desk: Desk) -> None:
+    rows = [desk.row("=HYPERLINK(1)", None), desk.row("jane@example.com", None, status="@SUM(1)")]
+    document, file = desk.compare(desk.export(rows))
+    text = "".join(write_bucket(file, Bucket.MISSING_HERE, desk.world.rulebook.keys))
+    header, *lines = csv.reader(io.StringIO(text))
+    assert tuple(header) == COLUMNS
+    assert [line[1][:8] for line in lines] == ["'=HYPERL", "hashed:" + lines[1][1][7]]
+    assert lines[1][6] == "'@SUM(1)"
+    file.close()
+    assert b"jane@" not in file.path.read_bytes()
+    assert document["rows"] == 2
+
+
+def test_an_older_conversion_is_found_although_it_is_outside_of_the_range_that_is_read_first(
+    desk: Desk,
+) -> None:
+    old = desk.count("OLD", "4", at_h=-24 * 200)
+    desk.world.now_ms += 1
+    new = [desk.count(f"N{n}") for n in range(3)]
+    rows = [
+        desk.row("OLD", None, "4.00", shown=desk.shown(new[0])),
+        *(desk.row(f"N{n}", c) for n, c in enumerate(new)),
+    ]
+    document, _ = desk.compare(desk.export(rows))
+    assert buckets(document)["agrees"][0] == 4
+    assert desk.world.conversions(old)
+
+
+def test_a_period_that_is_asked_for_leaves_rows_and_conversions_outside(desk: Desk) -> None:
+    clicks = [desk.count(f"T{n}", at_h=n) for n in range(6)]
+    rows = [desk.row(f"T{n}", click) for n, click in enumerate(clicks)]
+    noon = desk.world.now_ms
+    document, _ = desk.compare(
+        desk.export(rows[:5]), since_ms=noon + 3_000_000, until_ms=noon + 24 * 3_600_000
+    )
+    assert {name: found[:2] for name, found in buckets(document).items()} == {
+        "agrees": (4, 4), "missing_there": (0, 1), "outside_window": (1, 1),
+    }  # fmt: skip
+
+
+def test_a_file_that_is_no_export_says_what_to_do(desk: Desk) -> None:
+    for content, said in (
+        (b"", "empty"),
+        (b"PK\x03\x04...", "save or unpack it as CSV"),
+        (b"a,b\n1,2\n", "--column transaction_id=NAME"),
+        (b'Order ID,Payout\nA,1\n"B,2\nC,3\n', "never closed"),
+    ):
+        with pytest.raises(ExportError, match=said):
+            desk.compare(content)
+    with pytest.raises(ExportError, match="no column 'Nope'"):
+        desk.compare(b"Order ID,Payout\nA,1\n", given=Given(columns={"value": "Nope"}))

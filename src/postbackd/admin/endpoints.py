@@ -105,6 +105,8 @@ class Endpoint(Struct, frozen=True):
     """Media type of the body."""
     gives: str = "application/json"
     """Media type of the answer."""
+    streams: bool = False
+    """Whether the work reads the body itself, as it comes, and keeps to ``max_body_bytes``."""
     max_body_bytes: int = 1_000_000
     problems: tuple[int, ...] = ()
     """Statuses of the problems it may answer beside 400, 401, 403 and 503."""

@@ -23,10 +23,10 @@ from postbackd.core.rulebook import Rulebook
 from postbackd.reports.importing import Imported, Wish, take_in
 from postbackd.reports.reconcile import Asked, reconcile
 from postbackd.reports.reconcile_entries import write_bucket
-from postbackd.reports.reconcile_file import ReconcileFile
 from postbackd.reports.reconcile_shelf import Shelf
 from postbackd.reports.table import format_table
 from postbackd.settings import Settings
+from postbackd.store.reconcile_file import ReconcileFile
 from postbackd.upkeep.import_turns import ImportTurns
 
 _DELIMITER_WORDS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|"}
@@ -120,9 +120,7 @@ def reconcile_command(
                     doubtful=options["doubtful"],
                     only_try=not options["yes"],
                 )
-                turns = ImportTurns(
-                    session.store, None if settings.store else Path(settings.data), settings.node
-                )
+                turns = ImportTurns(session.store, Path(settings.data), settings.node)
                 imported = await take_in(
                     session.store, rulebook, scratch, wish, turns.take, now_ms, bars.show
                 )

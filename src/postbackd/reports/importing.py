@@ -41,8 +41,8 @@ from postbackd.core.rulebook import Rulebook
 from postbackd.core.rules import judge
 from postbackd.core.terms import DEFAULT_TYPE
 from postbackd.core.verdicts import Verdict
-from postbackd.reports.reconcile_file import ReconcileFile
 from postbackd.store.base import Batch, Outcome, Store
+from postbackd.store.reconcile_file import ReconcileFile
 
 _PAGE = 200
 """Rows of one transaction: short enough for a running server to get its turn."""
@@ -114,7 +114,7 @@ async def take_in(
     refused: Counter[str] = Counter()
     money: Counter[str] = Counter()
     done = counted = 0
-    total = next(iter(file.ask("SELECT count(*) FROM found WHERE bucket = ?", Bucket.MISSING_HERE)))[0]
+    total = file.count(Bucket.MISSING_HERE)
     async for page in _pages(file):
         usable = []
         for row in page:
@@ -155,18 +155,11 @@ async def _pages(file: ReconcileFile) -> AsyncIterator[Sequence[Mapping[str, Any
 
 
 def _find_policy(file: ReconcileFile, network: Network) -> _Policy:
-    types = [word for (word,) in file.ask("SELECT DISTINCT type FROM ours")]
+    types = file.our_types()
     allowed = {word.casefold() for word in network.types}
     known = {*types, *allowed}
     type_ = next(iter(known)) if len(known) == 1 else (None if known else DEFAULT_TYPE)
-    unnamed, named = next(
-        iter(
-            file.ask(
-                "SELECT count(*) FILTER (WHERE transaction_id = '' OR transaction_id LIKE '#%'), "
-                "count(*) FILTER (WHERE transaction_id <> '' AND transaction_id NOT LIKE '#%') FROM ours"
-            )
-        )
-    )
+    named, unnamed = file.our_transactions()
     return _Policy(type_, frozenset(known), named > 0 or unnamed == 0)
 
 

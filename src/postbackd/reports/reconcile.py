@@ -46,9 +46,9 @@ from postbackd.core.reconciling import (
 )
 from postbackd.core.rulebook import Rulebook
 from postbackd.reports.export_file import Survey, read_records, survey
-from postbackd.reports.reconcile_file import ReconcileFile
 from postbackd.reports.reconcile_summary import Outline, summarise
 from postbackd.store.base import Store
+from postbackd.store.reconcile_file import ReconcileFile
 
 _CHUNK = 2000
 """Rows between two chances for others: some 20 ms."""
@@ -63,6 +63,8 @@ _SLACK_MS = 2 * DAY_MS
 
 _LONGEST_WINDOW_MS = 90 * DAY_MS
 """How long before its conversion a click may lie, at least, for the first look."""
+
+_FEW_PAIRS = 3
 
 Progress = Callable[[str, int, int], None]
 """``(what is being done, how far, of how much)``; 0: not known."""
@@ -163,7 +165,7 @@ class _Reconciling:
             await self._load_range(until, MAX_STAMP, is_wanted)
 
     def _clicks_to_look_at(self) -> tuple[int, int]:
-        first, last = self._file.one("SELECT min(time_ms), max(time_ms) FROM rows WHERE problem = 0")
+        first, last = self._file.span()
         asked = self._asked
         first = first if asked.since_ms is None else min(first or asked.since_ms, asked.since_ms)
         last = last if asked.until_ms is None else max(last or asked.until_ms, asked.until_ms)
@@ -183,7 +185,7 @@ class _Reconciling:
     async def _load_range(self, since: int, until: int, is_wanted: Callable[[dict[str, Any]], bool]) -> None:
         if since >= until:
             return
-        own_ids = self._file.one("SELECT 1 FROM rows WHERE own_id IS NOT NULL LIMIT 1") is not None
+        own_ids = self._file.has_own_ids()
         name = "conversions_of_network_with_own_ids" if own_ids else "conversions_of_network"
         after: dict[str, Any] = {"after_click_id": since}  # no type is empty: this leaves none of it out
         done = 0
@@ -202,11 +204,7 @@ class _Reconciling:
         clicks: set[int] = set()
         if (since, until) == (0, MAX_STAMP):
             return transactions, clicks
-        rows = self._file.ask(
-            "SELECT transaction_id, click FROM rows AS r WHERE problem = 0 AND NOT EXISTS "
-            "(SELECT 1 FROM ours AS o WHERE o.transaction_id = r.transaction_id AND o.transaction_id <> '')"
-        )
-        async for chunk in _chunks(rows):
+        async for chunk in _chunks(self._file.unresolved()):
             for transaction, click in chunk:
                 if transaction:
                     transactions.add(hash(transaction))
@@ -219,9 +217,9 @@ class _Reconciling:
     async def match(self) -> None:
         self._learn_shift()
         self._period = self._find_period()
-        self._types = {row[0] for row in self._file.ask("SELECT DISTINCT type FROM ours")}
+        self._types = self._file.our_types()
         self._types |= {word.casefold() for word in self._asked.network.types}
-        first_line = array("q", bytes(8 * (self._file.one("SELECT coalesce(max(n), 0) FROM ours")[0] + 1)))
+        first_line = array("q", bytes(8 * (self._file.count_ours() + 1)))
         done = 0
         groups = groupby(self._file.paired(), key=itemgetter(0))
         async for chunk in _chunks((list(group) for _, group in groups)):
@@ -230,10 +228,7 @@ class _Reconciling:
             done += len(found)
             self._progress("comparing", done, self._survey.records)
         self._file.add_found(
-            [
-                (line, Bucket.UNUSABLE, problem, None, None)
-                for line, problem in self._file.ask("SELECT line, problem FROM rows WHERE problem <> 0")
-            ]
+            [(line, Bucket.UNUSABLE, problem, None, None) for line, problem in self._file.problems()]
         )
         await asyncio.to_thread(self._file.mark_duplicates)
         self._file.add_left_over(self._left_over(first_line))
@@ -241,40 +236,21 @@ class _Reconciling:
     def _learn_shift(self) -> None:
         """From rows whose transaction or click id is that of one conversion."""
         asked = self._asked.given.shift_min
-        count = self._file.one("SELECT count(*) FROM rows WHERE problem = 0 AND time_ms IS NOT NULL")[0]
-        every = max(1, count // _PAIRS)
-        pairs = self._file.ask(
-            "SELECT r.time_ms, min(o.time_ms) FROM rows AS r JOIN ours AS o ON "
-            "o.transaction_id = r.transaction_id AND o.transaction_id <> '' "
-            "WHERE r.problem = 0 AND r.time_ms IS NOT NULL AND r.zone_min IS NULL AND r.line % ? = 0 "
-            "GROUP BY r.line HAVING count(*) = 1",
-            every,
-        )
-        found = list(islice(pairs, 2 * _PAIRS))
-        if len(found) < 3:
-            found += self._file.ask(
-                "SELECT r.time_ms, min(o.time_ms) FROM rows AS r JOIN ours AS o ON o.click = r.click "
-                "WHERE r.problem = 0 AND r.time_ms IS NOT NULL AND r.zone_min IS NULL AND r.line % ? = 0 "
-                "GROUP BY r.line HAVING count(*) = 1 LIMIT ?",
-                every, 2 * _PAIRS,
-            )  # fmt: skip
+        every = max(1, self._file.count_timed() // _PAIRS)
+        found = self._file.pairs(by_click=False, every=every, limit=2 * _PAIRS)
+        if len(found) < _FEW_PAIRS:
+            found += self._file.pairs(by_click=True, every=every, limit=2 * _PAIRS)
         self._shift_found = find_shift(found, self._survey.layout.clocks)
         self._shift = Shift(asked) if asked is not None else self._shift_found or Shift()
 
     def _find_period(self) -> Period | None:
         """What is compared: what was asked for, else what the file covers, else what it matches."""
         asked = self._asked
-        shown = "time_ms + coalesce(zone_min, 0) * 60000"
-        first, last, zone = self._file.one(
-            f"SELECT min({shown}), max({shown}), max(zone_min) FROM rows WHERE problem = 0 AND time_ms IS NOT NULL"
-        )
-        if first is not None:
+        first, last, zone = self._file.span_shown()
+        if first is not None and last is not None:
             period = cover(first, last, self._shift if zone is None else Shift(zone), self._now_ms)
         else:
-            first, last = self._file.one(
-                "SELECT min(o.time_ms), max(o.time_ms) FROM rows AS r JOIN ours AS o "
-                "ON o.transaction_id = r.transaction_id AND o.transaction_id <> '' WHERE r.problem = 0"
-            )
+            first, last = self._file.span_matched()
             if first is None and asked.since_ms is None:
                 return None
             period = Period(first or 0, (last or self._now_ms) + 1)
@@ -328,7 +304,7 @@ class _Reconciling:
         if period is None:
             return
         near = Period(period.since_ms - DAY_MS, period.until_ms + DAY_MS)
-        for n, time_ms in self._file.ask("SELECT n, time_ms FROM ours"):
+        for n, time_ms in self._file.our_times():
             if not first_line[n] and near.holds(time_ms):
                 yield n, Bucket.MISSING_THERE if period.holds(time_ms) else Bucket.OUTSIDE_WINDOW
 

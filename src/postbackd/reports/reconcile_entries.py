@@ -12,7 +12,7 @@ from postbackd.core.money import write_micros
 from postbackd.core.reconciling import Bucket
 from postbackd.core.statuses import Status
 from postbackd.reports.period import write_moment
-from postbackd.reports.reconcile_file import ReconcileFile
+from postbackd.store.reconcile_file import ReconcileFile
 
 PAGE = 1000
 

@@ -12,10 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import apsw
 from msgspec import Struct
 
-from postbackd.reports.reconcile_file import ReconcileFile
+from postbackd.store.reconcile_file import FileUnusable, ReconcileFile
 
 FOLDER = "reconcile"
 """In the data directory."""
@@ -50,7 +49,9 @@ class Shelf:
         """Room for one more: ``(where to put the export, where its reconciliation goes)``.  Raises ``OSError``."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.tidy()
-        return self._folder / f"{id_}.csv", self._folder / f"{id_}.db"
+        export = self._folder / f"{id_}.csv"
+        export.touch(mode=0o600)
+        return export, self._folder / f"{id_}.db"
 
     def tidy(self) -> None:
         """Throw away what is too old or too much."""
@@ -86,22 +87,27 @@ class Shelf:
             raise NotKept(
                 f"there is no reconciliation {id_[:40]!r}: it is kept for a day; upload the file again"
             )
+        lost = (
+            f"reconciliation {id_!r} cannot be read; it may still be written: wait, or upload the file again"
+        )
         try:
             file = ReconcileFile(path, create=False)
-        except apsw.Error as error:
-            raise NotKept(
-                f"reconciliation {id_!r} cannot be read ({error}); upload the file again"
-            ) from error
+        except FileUnusable as error:
+            raise NotKept(lost) from error
         try:
-            if not file.summary():
-                raise NotKept(f"reconciliation {id_!r} is not finished; wait, or upload the file again")
+            try:
+                document = file.summary()
+            except FileUnusable as error:
+                raise NotKept(lost) from error
+            if not document:
+                raise NotKept(lost)
             yield file
-        except apsw.Error as error:
-            raise NotKept(
-                f"reconciliation {id_!r} cannot be read ({error}); upload the file again"
-            ) from error
         finally:
             file.close()
+
+    def drop_export(self, id_: str) -> None:
+        """The export itself, as soon as it was read."""
+        (self._folder / f"{id_}.csv").unlink(missing_ok=True)
 
     def drop(self, id_: str) -> None:
         """Throw one away, whole or not."""

@@ -18,18 +18,9 @@ from postbackd.core.money import MICROS, write_micros
 from postbackd.core.reconciling import SENTENCES, Bucket, Period, Shift
 from postbackd.reports.export_file import Survey
 from postbackd.reports.period import write_moment
-from postbackd.reports.reconcile_file import ReconcileFile
+from postbackd.store.reconcile_file import ReconcileFile
 
 _SHOWN_LINES = 20
-
-_MONEY = """
-sum(CASE WHEN {status} >= 3 THEN 0 ELSE {value} / 1000000 END),
-sum(CASE WHEN {status} >= 3 THEN 0 ELSE {value} % 1000000 END)
-"""
-# Statuses from 3 on are rejected and reversed.  Units and micros are added apart: large sums leave 64 bits.
-
-_THEIRS = _MONEY.format(status="coalesce(r.status, 0)", value="r.value_micros")
-_OURS = _MONEY.format(status="o.status", value="o.value_micros")
 
 
 class Outline(Struct, frozen=True, kw_only=True):
@@ -75,19 +66,9 @@ class _Sums:
 def summarise(file: ReconcileFile, outline: Outline) -> dict[str, Any]:
     """The document of a finished reconciliation."""
     theirs, ours = _Sums(), _Sums()
-    for row in file.ask(
-        f"SELECT f.bucket, r.currency, count(*), {_THEIRS} FROM found AS f "
-        "JOIN rows AS r ON r.line = f.line GROUP BY 1, 2"
-    ):
+    for row in file.sum_rows():
         theirs.add(*row)
-    for row in file.ask(
-        f"SELECT f.bucket, o.currency, count(*), {_OURS} FROM found AS f JOIN ours AS o ON o.n = f.n "
-        f"WHERE f.bucket <> {Bucket.DUPLICATE:d} GROUP BY 1, 2"
-    ):
-        ours.add(*row)
-    for row in file.ask(
-        f"SELECT l.bucket, o.currency, count(*), {_OURS} FROM left_over AS l JOIN ours AS o ON o.n = l.n GROUP BY 1, 2"
-    ):
+    for row in file.sum_ours():
         ours.add(*row)
     buckets = [
         {
@@ -169,21 +150,14 @@ def _clock_sentence(outline: Outline, found: Shift | None, given: int | None) ->
 def _describe_problems(file: ReconcileFile) -> list[dict[str, Any]]:
     """Rows that could not be used, by reason, each with its first lines."""
     described = []
-    counts = file.ask(
-        f"SELECT problem, count(*) FROM found WHERE bucket = {Bucket.UNUSABLE:d} GROUP BY 1 ORDER BY 2 DESC, 1"
-    )
-    for number, count in list(counts):
+    for number, count in file.count_problems():
         problem = Problem(number)
-        lines = file.ask(
-            f"SELECT line FROM found WHERE bucket = {Bucket.UNUSABLE:d} AND problem = ? ORDER BY line LIMIT ?",
-            number, _SHOWN_LINES,
-        )  # fmt: skip
         described.append(
             {
                 "reason": problem.word,
                 "sentence": problem.sentence,
                 "rows": count,
-                "lines": [line for (line,) in lines],
+                "lines": file.lines_of_problem(number, _SHOWN_LINES),
             }
         )
     return described
@@ -209,8 +183,7 @@ def _notes(outline: Outline, counts: Mapping[int, int], file: ReconcileFile) -> 
         notes.append(
             f"{reader.unread_times} times cannot be read, the first on line {reader.first_unread_time}"
         )
-    types = [word for (word,) in file.ask("SELECT DISTINCT type FROM rows WHERE type IS NOT NULL LIMIT 50")]
-    strange = sorted(word for word in types if word not in outline.types)
+    strange = sorted(file.their_types(50) - {*outline.types})
     if strange and outline.types:
         notes.append(
             f"types that are not counted here: {', '.join(map(repr, strange[:5]))} (here: "

@@ -2,7 +2,7 @@
 
 A request id has to be unique in the deployment, for ever.  On a server database a node number is leased for each page
 of rows and given back.  An embedded database does not lease: there imports have a number of their own, which no server
-of this directory uses, and a lock file lets one import at a time make ids and write what they are for.
+of this directory uses, and a lock file in the directory lets one import at a time make ids and write what they are for.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _PAUSE_S = 0.005
 class ImportTurns:
     """Turns of one import."""
 
-    def __init__(self, store: Store, directory: Path | None, server_node: int) -> None:
-        """``directory``: of an embedded database, else ``None``; ``server_node``: the number its server uses."""
+    def __init__(self, store: Store, directory: Path, server_node: int) -> None:
+        """``directory``: the data directory; ``server_node``: the number that its server uses."""
         self._store = store
         self._directory = directory
         self._node = MAX_NODE if server_node != MAX_NODE else MAX_NODE - 1
@@ -34,10 +34,6 @@ class ImportTurns:
     @asynccontextmanager
     async def take(self, now_ms: int) -> AsyncIterator[StampMint]:
         """A mint whose ids nobody else makes, while this lasts.  ``now_ms``: milliseconds since 1970."""
-        if self._directory is None:
-            async with self._lease(now_ms) as mint:
-                yield mint
-            return
         file = os.open(self._directory / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             await _lock(file)

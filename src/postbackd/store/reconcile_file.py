@@ -45,6 +45,15 @@ WHERE r.problem = 0 ORDER BY r.line
 
 _OURS = "SELECT n, click, type, transaction_id, value_micros, currency, status, time_ms, own_id FROM ours "
 
+_MONEY = """
+sum(CASE WHEN {status} >= 3 THEN 0 ELSE {value} / 1000000 END),
+sum(CASE WHEN {status} >= 3 THEN 0 ELSE {value} % 1000000 END)
+"""
+# Statuses from 3 on are rejected and reversed.  Units and micros are added apart: large sums leave 64 bits.
+
+_THEIRS = _MONEY.format(status="coalesce(r.status, 0)", value="r.value_micros")
+_OF_OURS = _MONEY.format(status="o.status", value="o.value_micros")
+
 _SHOWN = """
 SELECT f.line, coalesce(f.bucket, :bucket) AS bucket, f.problem, f.other,
        r.transaction_id, r.click, r.campaign, r.own_id, r.type, r.value_micros, r.currency, r.status, r.status_text,
@@ -56,16 +65,23 @@ SELECT f.line, coalesce(f.bucket, :bucket) AS bucket, f.problem, f.other,
 """
 
 
+class FileUnusable(Exception):
+    """The file cannot be read: damaged, or still being written."""
+
+
 class ReconcileFile:
     """The file, open."""
 
     def __init__(self, path: Path, *, create: bool) -> None:
-        """Raises ``OSError`` or ``apsw.Error`` when it cannot be used."""
+        """Raises ``OSError`` or ``FileUnusable`` when it cannot be used."""
         self.path = path
         flags = apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if create else 0)
         if create:
             path.touch(mode=0o600)
-        self._db = apsw.Connection(str(path), flags)
+        try:
+            self._db = apsw.Connection(str(path), flags)
+        except apsw.Error as error:
+            raise FileUnusable(str(error)) from error
         self._db.pragma("cache_size", -_CACHE_KIB)
         if create:
             for name, value in (
@@ -135,17 +151,142 @@ class ReconcileFile:
 
     # --- asking ------------------------------------------------------------------------------------------------
 
-    def one(self, sql: str, *values: Any) -> Any:
-        """The only row of a question that has one."""
+    def _one(self, sql: str, *values: Any) -> Any:
         return self._db.execute(sql, values).fetchone()
 
-    def ask(self, sql: str, *values: Any) -> Iterator[Any]:
-        """The rows of a question, read as they are wanted."""
+    def _ask(self, sql: str, *values: Any) -> Iterator[Any]:
+        """Rows are read as they are wanted."""
         return iter(self._db.execute(sql, values))
+
+    def span(self) -> tuple[int | None, int | None]:
+        """The first and the last time that usable rows show."""
+        first, last = self._one("SELECT min(time_ms), max(time_ms) FROM rows WHERE problem = 0")
+        return first, last
+
+    def span_shown(self) -> tuple[int | None, int | None, int | None]:
+        """The same by the clock of the file, and minutes ahead of UTC where rows name their zone."""
+        shown = "time_ms + coalesce(zone_min, 0) * 60000"
+        first, last, zone = self._one(
+            f"SELECT min({shown}), max({shown}), max(zone_min) FROM rows WHERE problem = 0 AND time_ms IS NOT NULL"
+        )
+        return first, last, zone
+
+    def span_matched(self) -> tuple[int | None, int | None]:
+        """The first and the last time of our conversions whose transaction id is in the file."""
+        first, last = self._one(
+            "SELECT min(o.time_ms), max(o.time_ms) FROM rows AS r JOIN ours AS o "
+            "ON o.transaction_id = r.transaction_id AND o.transaction_id <> '' WHERE r.problem = 0"
+        )
+        return first, last
+
+    def has_own_ids(self) -> bool:
+        """Whether any row names a click id that is not ours."""
+        return self._one("SELECT 1 FROM rows WHERE own_id IS NOT NULL LIMIT 1") is not None
+
+    def unresolved(self) -> Iterator[tuple[str, int | None]]:
+        """Transaction and click ids of rows whose transaction id is none of ours so far."""
+        return self._ask(
+            "SELECT transaction_id, click FROM rows AS r WHERE problem = 0 AND NOT EXISTS "
+            "(SELECT 1 FROM ours AS o WHERE o.transaction_id = r.transaction_id AND o.transaction_id <> '')"
+        )
+
+    def our_types(self) -> set[str]:
+        """Types of our conversions."""
+        return {word for (word,) in self._ask("SELECT DISTINCT type FROM ours")}
+
+    def their_types(self, limit: int) -> set[str]:
+        """Some of the types that the file names."""
+        rows = self._ask("SELECT DISTINCT type FROM rows WHERE type IS NOT NULL LIMIT ?", limit)
+        return {word for (word,) in rows}
+
+    def our_transactions(self) -> tuple[int, int]:
+        """How many of our conversions bear a transaction id of the network's, and how many none."""
+        none = "transaction_id = '' OR transaction_id LIKE '#%'"
+        named, unnamed = self._one(
+            f"SELECT count(*) FILTER (WHERE NOT ({none})), count(*) FILTER (WHERE {none}) FROM ours"
+        )
+        return named, unnamed
+
+    def count_ours(self) -> int:
+        """The largest number of a conversion."""
+        return int(self._one("SELECT coalesce(max(n), 0) FROM ours")[0])
+
+    def count_timed(self) -> int:
+        """How many usable rows have a time."""
+        return int(self._one("SELECT count(*) FROM rows WHERE problem = 0 AND time_ms IS NOT NULL")[0])
+
+    def pairs(self, by_click: bool, every: int, limit: int) -> list[tuple[int, int]]:
+        """(their time, our time) of rows that fit one conversion, of one line in so many."""
+        same = (
+            "o.click = r.click"
+            if by_click
+            else "o.transaction_id = r.transaction_id AND o.transaction_id <> ''"
+        )
+        return list(
+            self._ask(
+                f"SELECT r.time_ms, min(o.time_ms) FROM rows AS r JOIN ours AS o ON {same} "
+                "WHERE r.problem = 0 AND r.time_ms IS NOT NULL AND r.zone_min IS NULL AND r.line % ? = 0 "
+                "GROUP BY r.line HAVING count(*) = 1 LIMIT ?",
+                every,
+                limit,
+            )
+        )
+
+    def problems(self) -> Iterator[tuple[int, int]]:
+        """(line, problem) of the rows that cannot be used."""
+        return self._ask("SELECT line, problem FROM rows WHERE problem <> 0")
+
+    def our_times(self) -> Iterator[tuple[int, int]]:
+        """(number, time) of our conversions."""
+        return self._ask("SELECT n, time_ms FROM ours")
+
+    def sum_rows(self) -> list[Any]:
+        """(bucket, currency, rows, units, micros) of what the file says."""
+        return list(
+            self._ask(
+                f"SELECT f.bucket, r.currency, count(*), {_THEIRS} FROM found AS f "
+                "JOIN rows AS r ON r.line = f.line GROUP BY 1, 2"
+            )
+        )
+
+    def sum_ours(self) -> list[Any]:
+        """The same of what we say, each conversion once."""
+        matched = (
+            f"SELECT f.bucket, o.currency, count(*), {_OF_OURS} FROM found AS f JOIN ours AS o ON o.n = f.n "
+            f"WHERE f.bucket <> {Bucket.DUPLICATE:d} GROUP BY 1, 2"
+        )
+        alone = (
+            f"SELECT l.bucket, o.currency, count(*), {_OF_OURS} FROM left_over AS l JOIN ours AS o ON o.n = l.n "
+            "GROUP BY 1, 2"
+        )
+        return [*self._ask(matched), *self._ask(alone)]
+
+    def count_problems(self) -> list[tuple[int, int]]:
+        """(problem, rows) of what is unusable, most first."""
+        return list(
+            self._ask(
+                "SELECT problem, count(*) FROM found WHERE bucket = ? GROUP BY 1 ORDER BY 2 DESC, 1",
+                Bucket.UNUSABLE,
+            )
+        )
+
+    def lines_of_problem(self, problem: int, limit: int) -> list[int]:
+        """The first lines that have it."""
+        rows = self._ask(
+            "SELECT line FROM found WHERE bucket = ? AND problem = ? ORDER BY line LIMIT ?",
+            Bucket.UNUSABLE,
+            problem,
+            limit,
+        )
+        return [line for (line,) in rows]
+
+    def count(self, bucket: Bucket) -> int:
+        """Rows of the file in a bucket."""
+        return int(self._one("SELECT count(*) FROM found WHERE bucket = ?", bucket)[0])
 
     def paired(self) -> Iterator[Any]:
         """Every usable row with each conversion of ours that has its transaction id, in the order of the file."""
-        return self.ask(_PAIRED)
+        return self._ask(_PAIRED)
 
     def of_click(self, click: int) -> list[Any]:
         """Our conversions of a click."""
@@ -157,7 +298,10 @@ class ReconcileFile:
 
     def summary(self) -> dict[str, Any]:
         """The document; empty when the reconciliation was never finished."""
-        row = self.one("SELECT document FROM summary")
+        try:
+            row = self._one("SELECT document FROM summary")
+        except apsw.Error as error:
+            raise FileUnusable(str(error)) from error
         return msgspec.json.decode(row[0]) if row is not None else {}
 
     def page(self, bucket: Bucket, after: int, limit: int) -> list[dict[str, Any]]:
