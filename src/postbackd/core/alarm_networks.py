@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 
 from postbackd.core.alarm_counts import Counts
 from postbackd.core.alarm_rates import (
@@ -39,9 +40,9 @@ def check_networks(
         name = name_of(names, Scope.NETWORK, network)
         sent, visited, usual = counts.learned(network, now_ms)
         hours = counts.of(Scope.NETWORK, network)
-        present = attendance(visited, hours, now_ms)
+        presence = partial(attendance, visited, hours, now_ms)
         judged += sent.is_known
-        silence.append(check_silence(network, name, sent, counts.last_ms(network), present, now_ms))
+        silence.append(check_silence(network, name, sent, counts.last_ms(network), presence, now_ms))
         match = check_match_rate(Scope.NETWORK, network, name, hours, now_ms)
         if match.judgement is Judgement.BAD:
             low.add(network)

@@ -6,7 +6,7 @@ and a small one by its last week, and so that what was mended is seen as mended.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import erfc, exp, lgamma, log, sqrt
 from typing import NamedTuple
 
@@ -65,9 +65,9 @@ class Together(NamedTuple):
     duplicates: int
 
 
-def add_up(hours: Mapping[int, HourCount], begin: int, end: int) -> Together:
-    """From hour ``begin`` to before ``end``."""
-    postbacks = carried = matched = duplicates = 0
+def add_up(hours: Mapping[int, HourCount], begin: int, end: int, to: Together | None = None) -> Together:
+    """From hour ``begin`` to before ``end``, added to what is there already."""
+    postbacks, carried, matched, duplicates = to or (0, 0, 0, 0)
     for hour in range(begin, end):
         count = hours.get(hour)
         if count is not None:
@@ -82,13 +82,15 @@ def add_up(hours: Mapping[int, HourCount], begin: int, end: int) -> Together:
 
 
 def check_silence(
-    network: int, name: str, rhythm: Rhythm, last_ms: int, present: float, now_ms: int
+    network: int, name: str, rhythm: Rhythm, last_ms: int, presence: Callable[[], float], now_ms: int
 ) -> Sighting:
-    """``present``: the part of the usual visitors that came (``rhythm.attendance``); ``last_ms``: the last postback."""
+    """``presence``: the part of the usual visitors that came (``rhythm.attendance``)."""
     key = Key(Kind.SILENCE, Scope.NETWORK, network)
     if not rhythm.is_known or not last_ms:
         return Sighting(key, Judgement.UNCLEAR)
-    missing = rhythm.expected(last_ms, now_ms) * present
+    missing = rhythm.expected(last_ms, now_ms)
+    if missing >= rhythm.line:
+        missing *= presence()
     if missing < rhythm.line or now_ms - last_ms < SHORTEST_MS:
         # Visitors that stay away explain a silence, but do not end one.
         is_back = rhythm.expected(last_ms, now_ms) < rhythm.line / 2
@@ -98,9 +100,7 @@ def check_silence(
     return Sighting(
         key,
         Judgement.BAD,
-        seen=f"{name} has sent nothing for {span(now_ms - last_ms)}, although visitors were sent to it"
-        if present > 0
-        else f"{name} has sent nothing for {span(now_ms - last_ms)}",
+        seen=f"{name} has sent nothing for {span(now_ms - last_ms)}, and visitors were sent to it as usual",
         normal=f"by its own rhythm of hours and weekdays about {missing:,.0f} postbacks should have come "
         f"since; a day usually brings {usual:,.0f}"
         if usual >= 10
@@ -149,9 +149,10 @@ def check_match_rate(
     """Bad when it is surely below the line, good when it is above it."""
     key, hour = Key(Kind.MATCH_RATE, scope, subject), now_ms // HOUR_MS
     is_mended = doubt = False
-    before = 0
+    before, sums, end = 0, Together(0, 0, 0, 0), hour + 1
     for window in WINDOWS_H:
-        sums = add_up(hours, hour - window, hour + 1)
+        sums = add_up(hours, hour - window, end, sums)
+        end = hour - window
         if sums.carried == before:
             continue
         before = sums.carried

@@ -1,0 +1,21 @@
+"""What alarms find and what they invent in simulated months; the figures with looks every 15 minutes are in the docs."""
+
+from __future__ import annotations
+
+import pytest
+
+from postbackd.core.alarms import Kind
+from tests.core.alarm_months import NETWORKS, simulate, sum_up
+
+
+@pytest.mark.parametrize("first", [0, 10])
+def test_planted_faults_are_found_and_few_alarms_are_false(first: int) -> None:
+    """Ten months each, looked at every hour."""
+    figures = sum_up([simulate(seed, 1.0) for seed in range(first, first + 10)])
+    assert sum(figures.planted.values()) > 90
+    for kind, least in ((Kind.SILENCE, 0.97), (Kind.MATCH_RATE, 0.88), (Kind.DUPLICATES, 0.6)):
+        assert figures.found[kind] >= least * figures.planted[kind], figures.missed
+        assert figures.hours[kind] < 24
+    assert figures.false_a_month <= 0.5, figures.false
+    # At most one notice a day and alarm: what lasts for days is not told every hour.
+    assert figures.notices / figures.seeds < 5 * len(NETWORKS)
