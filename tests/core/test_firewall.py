@@ -131,5 +131,12 @@ def test_no_platform_asks_for_a_hash_that_would_have_to_be_stored() -> None:
     """What is told to a platform comes from the click's ids; facts have no place for a person's address."""
     from postbackd.core.deliveries import Facts
 
-    assert set(Facts.__struct_fields__) <= {"source_click_id", "own_id", "country", "subs", "refused", "trace"}
+    assert set(Facts.__struct_fields__) <= {
+        "source_click_id",
+        "own_id",
+        "country",
+        "subs",
+        "refused",
+        "trace",
+    }
     assert PLATFORMS
