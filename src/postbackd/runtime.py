@@ -105,6 +105,12 @@ async def _open_postgres(
     )
 
 
+def spare_syncs(store: Store) -> None:
+    """For data that can be made again: commit to an embedded database without waiting for the disk."""
+    assert isinstance(store, SqliteStore)
+    store.spare_syncs()
+
+
 async def tend_store(store: Store) -> None:
     """The regular work that a store needs beside a server or a long command, until cancelled."""
     if isinstance(store, SqliteStore):

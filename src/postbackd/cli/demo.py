@@ -37,7 +37,7 @@ from postbackd.market.records import Event
 from postbackd.market.simulation import Market
 from postbackd.reports.period import write_moment
 from postbackd.role import hear_signals
-from postbackd.runtime import DELIVER_LOCK_NAME
+from postbackd.runtime import DELIVER_LOCK_NAME, spare_syncs
 from postbackd.settings import Settings
 from postbackd.store.base import StoreRefused
 
@@ -126,6 +126,7 @@ def _begin(directory: Path, clicks: int | None, seed: int | None) -> Made:
 
 async def _play(session: Session, made: Made, directory: Path, *, live: bool) -> dict[str, Any]:
     began_s, store = monotonic(), session.store
+    spare_syncs(store)
     catalog = await session.load()
     if is_empty(catalog):
         await session.change(make_catalog(make_key))

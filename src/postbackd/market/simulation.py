@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Iterator, Mapping
 from functools import cache
 from heapq import heappop, heappush
-from itertools import count
+from itertools import accumulate, count
 from random import Random
 
 from postbackd.core.model import Channel, ClickKind
@@ -81,7 +82,7 @@ class Market:
     def _make_visit(self, draw: Random, at_ms: int, role: CampaignRole) -> Visit:
         source = _SOURCES[role.source]
         offer = _pick(draw, role.offers)
-        device = draw.choices(DEVICES, _DEVICE_WEIGHTS)[0]
+        device = DEVICES[bisect(_DEVICE_EDGES, draw.random() * _DEVICE_EDGES[-1])]
         place = int(source.places * draw.random() ** 2)
         kind = draw.choice(_PROGRAMS) if draw.random() < source.programs else ClickKind.COUNTED
         chance = _OFFERS[offer].rate * device.converts * _quality(source, place)
@@ -147,7 +148,7 @@ class Market:
 _SOURCES = {source.name: source for source in SOURCES}
 _NETWORKS = {network.name: network for network in NETWORKS}
 _OFFERS = {offer.name: offer for offer in OFFERS}
-_DEVICE_WEIGHTS = tuple(device.weight for device in DEVICES)
+_DEVICE_EDGES = tuple(accumulate(device.weight for device in DEVICES))
 _DEVICE_OF: dict[tuple[str, ...], Device] = {(device.name, device.browser): device for device in DEVICES}
 
 

@@ -6,7 +6,7 @@ sold, also where a fault keeps us from hearing of it (``lost_by``).
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from typing import Any
 
@@ -59,8 +59,8 @@ class Truth:
 
     def __init__(self, faults: Mapping[str, Fault]) -> None:
         self._faults = faults
-        self._campaigns: dict[str, _Figures] = {}
-        self._networks: dict[str, _Figures] = {}
+        self._campaigns: defaultdict[str, _Figures] = defaultdict(_Figures)
+        self._networks: defaultdict[str, _Figures] = defaultdict(_Figures)
         self._all = _Figures()
         self._refused: Counter[str] = Counter()
         self._sales: dict[int, Sale] = {}
@@ -107,10 +107,10 @@ class Truth:
         return self._all, self._campaign(sale.campaign), self._network(sale.network)
 
     def _campaign(self, name: str) -> _Figures:
-        return self._campaigns.setdefault(name, _Figures())
+        return self._campaigns[name]
 
     def _network(self, name: str) -> _Figures:
-        return self._networks.setdefault(name, _Figures())
+        return self._networks[name]
 
     def write(self) -> dict[str, Any]:
         """Everything so far, as a document."""

@@ -106,6 +106,10 @@ class SqliteStore(CatalogVerbs, SqliteUpkeep):
         self._in_loop = True
         self._db.set_busy_timeout(0)  # ``_begin`` waits
 
+    def spare_syncs(self) -> None:
+        """Sync with checkpoints only: what a power cut takes can be made again, and the file stays whole."""
+        self._db.pragma("synchronous", "NORMAL")
+
     def sync_beside(self) -> None:
         """From now on sync commits in a thread, while the event loop goes on.  Needs a running event loop.
 
