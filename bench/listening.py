@@ -16,7 +16,8 @@ from bench.openloop import percentile
 from postbackd.core.click_id import read_stamp, stamp_ms
 from postbackd.core.verdicts import Verdict
 from postbackd.reports.live import Feed, Filter, Kind
-from postbackd.store.sqlite import SqliteStore
+from postbackd.runtime import open_store
+from postbackd.settings import Settings
 
 
 def _now_ms() -> int:
@@ -43,7 +44,7 @@ async def _listen(feed: Feed, wanted: Filter, ends: float, heard: _Heard) -> Non
 
 
 async def _run(data: Path, seconds: float, listeners: int) -> dict[str, float]:
-    store = await SqliteStore.open(data, create=False)
+    store = await open_store(Settings(data=str(data)), create=False)
     feed, all_rows, others = Feed(store, _now_ms), _Heard(), _Heard()
     ends, began = time.monotonic() + seconds, time.process_time()
     wanted = [Filter(), *(Filter(verdict=Verdict.ACCEPTED) for _ in range(listeners - 1))]
