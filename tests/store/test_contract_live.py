@@ -6,11 +6,13 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import pytest
+
 from postbackd.core.click_id import write_stamp
 from postbackd.core.model import Postback
 from postbackd.reports.live import RATE, RESUMED, WAITING, Event, Feed, Filter, Kind, Listener
 from postbackd.reports.log import describe_row
-from postbackd.store.base import Batch
+from postbackd.store.base import Batch, StoreRefused
 from tests.store.contract import NOW_MS, World
 
 DEADLINE_S = 10.0
@@ -152,6 +154,37 @@ def test_the_share_of_a_busy_second_is_spread_over_it() -> None:
     assert sum(shown[:10]) == RATE
     assert sum(shown[10:20]) == sum(shown[20:]) == RATE
     assert max(shown[10:]) <= RATE // 10 + 1
+
+
+def test_what_ends_the_feed_ends_its_listeners_and_the_next_one_begins_anew(world: World) -> None:
+    class Broken:
+        """The store, once it refuses."""
+
+        refuses = True
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(world.store, name)
+
+        async def catalog_generation(self) -> int:
+            if self.refuses:
+                raise StoreRefused("the keys are gone")
+            return await world.store.catalog_generation()
+
+    async def listen() -> None:
+        store: Any = Broken()
+        feed = Feed(store, lambda: world.now_ms)
+        async with feed.listen(Kind.POSTBACKS, Filter()) as listener:
+            await written(world, [world.make("{cid}")])
+            with pytest.raises(StoreRefused, match="the keys are gone"):
+                await collect(listener, lambda told: bool(told))
+        store.refuses = False
+        async with feed.listen(Kind.POSTBACKS, Filter()) as listener:
+            new = [world.make("{cid}")]
+            await written(world, new)
+            assert rows(await collect(listener, lambda told: bool(told))) == ids(new)
+        await feed.rest()
+
+    world.run(listen())
 
 
 def test_nothing_is_read_while_nobody_listens(world: World) -> None:

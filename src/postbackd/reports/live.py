@@ -98,6 +98,7 @@ class Listener:
         self._rate = rate
         self._events: deque[Event] = deque()
         self._lost = 0
+        self._failure: Exception | None = None
         self._arrived = asyncio.Event()
         self._second = 0
         self._matched = self._shown = 0
@@ -152,12 +153,22 @@ class Listener:
         self._events.append(event)
         self._arrived.set()
 
+    def fail(self, error: Exception) -> None:
+        """Nothing more will come."""
+        self._failure = error
+        self._arrived.set()
+
     async def take(self, patience_s: float) -> list[Event]:
-        """What there is to tell, at the latest after this time; then it may be nothing."""
+        """What there is to tell, at the latest after this time; then it may be nothing.
+
+        Raises what ended the feed.
+        """
         try:
             await asyncio.wait_for(self._arrived.wait(), patience_s)
         except TimeoutError:
             return []
+        if self._failure is not None:
+            raise self._failure
         self._arrived.clear()
         events = list(self._events)
         self._events.clear()
@@ -238,6 +249,16 @@ class Feed:
         listener.push(Event("resumed", {"shown": len(found), "matched": matched, "complete": complete}))
 
     async def _poll(self) -> None:
+        """Read until nobody listens.  What ends it before its time ends every listener, too: none waits in vain."""
+        try:
+            await self._read_on()
+        except Exception as error:
+            for listeners in self._listeners.values():
+                for listener in listeners:
+                    listener.fail(error)
+            log.exception("the live log ended")
+
+    async def _read_on(self) -> None:
         loop = asyncio.get_running_loop()
         late_at, away = 0.0, False
         while any(self._listeners.values()):
