@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from postbackd.core.click_id import EPOCH_MS, MAX_STAMP
 from postbackd.store.invariants import INVARIANTS
 from postbackd.store.privacy_queries import PRIVACY_STATEMENTS
+from postbackd.store.rollup_queries import ROLLUP_STATEMENTS
 from postbackd.store.statement import ALL_TIME, CLICK_OF_POSTBACK, Statement
 
 _LOG_COLUMNS = """
@@ -439,5 +440,7 @@ def _rung(time_ms: str) -> str:
     return f"CASE WHEN d.state <> 2 THEN 0 {rungs} ELSE {len(DELIVERY_LADDER_MS)} END"
 
 
-STATEMENTS: Mapping[str, Statement] = {**_PIECES, **PRIVACY_STATEMENTS, **_report_statements(), **INVARIANTS}
+STATEMENTS: Mapping[str, Statement] = {
+    **_PIECES, **PRIVACY_STATEMENTS, **ROLLUP_STATEMENTS, **_report_statements(), **INVARIANTS,
+}  # fmt: skip
 """Name -> statement."""
