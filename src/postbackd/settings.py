@@ -17,6 +17,7 @@ from msgspec import Meta, Struct
 from postbackd.core.consent import Consent, make_consent
 from postbackd.core.privacy import mask_password
 from postbackd.core.retention import Class, Keep
+from postbackd.settings_dashboard import DashboardSettings
 from postbackd.settings_values import read_address, read_domains
 
 PREFIX = "POSTBACKD_"
@@ -29,7 +30,7 @@ ACME_DIRECTORIES: Mapping[str, str] = {
 """Words for ``acme_directory``."""
 
 
-class Settings(Struct, frozen=True, kw_only=True):
+class Settings(DashboardSettings, frozen=True, kw_only=True):
     """What one postbackd was told; made once by ``settings_sources.load_settings``."""
 
     data: Annotated[
@@ -414,9 +415,10 @@ def type_hints() -> dict[str, Any]:
 
 @cache
 def list_settings() -> tuple[Setting, ...]:
-    """The table of settings, in the order of ``Settings``."""
+    """The table of settings, in the order of ``Settings``, those of the dashboard last."""
     rows = []
-    for field in msgspec.structs.fields(Settings):
+    fields, inherited = msgspec.structs.fields(Settings), len(msgspec.structs.fields(DashboardSettings))
+    for field in (*fields[inherited:], *fields[:inherited]):
         type_, meta = get_args(type_hints()[field.name])
         marks = [bool((meta.extra or {}).get(mark)) for mark in ("secret", "list", "many")]
         words = _describe_type(type_, meta)

@@ -37,6 +37,8 @@ def _convert(setting: Setting, given: Given) -> Any:
 
 def _check(settings: Settings, origins: Mapping[str, str]) -> None:
     read_address(settings.listen, origins.get("listen", "listen"))
+    if settings.admin_listen != "off":
+        read_address(settings.admin_listen, origins.get("admin_listen", "admin_listen"))
     _check_tls(settings, origins)
     if settings.store is not None and not settings.store.startswith(("postgresql://", "postgres://")):
         origin = origins.get("store", "store")

@@ -26,8 +26,8 @@ _QUICK_DEATH_S = 2.0
 _MAX_QUICK_DEATHS = 5
 _PAUSE_S, _LONGEST_PAUSE_S = 0.1, 10.0
 
-BESIDE = ("deliver", "certificates")
-"""Roles that may run beside the ingest role."""
+BESIDE = ("deliver", "certificates", "admin")
+"""Roles that may run beside the ingest role; one that listens has the socket of its own name."""
 
 DELIVER = signal.SIGUSR1
 """Asks the supervisor for the deliver role: the ingest process has found a rule in the catalog."""
@@ -57,7 +57,12 @@ def listen_on(addresses: Mapping[str, str]) -> dict[str, socket.socket]:
     return sockets
 
 
-_OPTIONS = {"listen": "--listen", "https": "--https-listen", "http": "--http-listen"}
+_OPTIONS = {
+    "listen": "--listen",
+    "https": "--https-listen",
+    "http": "--http-listen",
+    "admin": "--admin-listen",
+}
 
 
 def _passed() -> dict[str, int]:
@@ -273,7 +278,9 @@ class Supervisor:
     def _start_ingest(self) -> bool:
         """Start the role and wait until it says that it is ready."""
         ready_read, ready_write = os.pipe()
-        sockets = {name: listening.fileno() for name, listening in self._sockets.items()}
+        sockets = {
+            name: listening.fileno() for name, listening in self._sockets.items() if name not in BESIDE
+        }
         ends = {"tray": self._tray, "ready": ready_write, "lifeline": self._lifeline_read}
         self._ingest.start({**sockets, **ends})
         os.close(ready_write)
@@ -285,7 +292,8 @@ class Supervisor:
 
     def _start_beside(self, role: _Role) -> None:
         role.start_again_at = 0.0
-        role.start({"lifeline": self._lifeline_read})
+        own = {role.name: self._sockets[role.name].fileno()} if role.name in self._sockets else {}
+        role.start({**own, "lifeline": self._lifeline_read})
 
     def _stop(self) -> int:
         """Let the roles finish what they have begun.  Returns the exit status of the ingest role."""

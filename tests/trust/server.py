@@ -55,6 +55,7 @@ def free_port() -> int:
 def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment for the program under test: no setting of the machine leaks in."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("POSTBACKD_")}
+    environment["POSTBACKD_ADMIN_LISTEN"] = "off"  # its port is one; tests of the dashboard ask for it
     source = str(_REPOSITORY / "src")
     environment["PYTHONPATH"] = (
         f"{source}:{environment['PYTHONPATH']}" if "PYTHONPATH" in environment else source

@@ -1,0 +1,69 @@
+"""What the endpoints work with: a store and what belongs to it.
+
+There is one desk for the real data, and one for simulated data where there are some (``postbackd demo``): they never
+share a database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+from postbackd.core.rulebook import Rulebook
+from postbackd.store.base import Store
+
+
+class DataSet(StrEnum):
+    """Which data a request looks at: the header ``Postbackd-Data``, or the parameter ``data``."""
+
+    REAL = "real"
+    DEMO = "demo"
+
+
+class SettingValue(Struct, frozen=True):
+    """One setting as this process was started with it; secrets are not shown."""
+
+    name: str
+    value: Any
+    default: Any
+    help: str
+    secret: bool
+
+
+class Desk:
+    """An open database, and what its endpoints need beside it."""
+
+    def __init__(
+        self,
+        store: Store,
+        now_ms: Callable[[], int],
+        *,
+        base_url: str,
+        data: Path,
+        settings: tuple[SettingValue, ...] = (),
+        tools: Mapping[str, Callable[..., Awaitable[Any]]] | None = None,
+        data_set: DataSet = DataSet.REAL,
+    ) -> None:
+        """``base_url``: under which visitors and networks reach the front door.  ``data``: the data directory.
+
+        ``tools``: what only a layer above can do (the runtime, the command line), by name.
+        """
+        self.store = store
+        self.now_ms = now_ms
+        self.base_url = base_url
+        self.data = data
+        self.settings = settings
+        self.tools = tools or {}
+        self.data_set = data_set
+        self._rulebook: Rulebook | None = None
+
+    async def rulebook(self) -> Rulebook:
+        """The catalog as it is now; read again only when it has changed."""
+        generation = await self.store.catalog_generation()
+        if self._rulebook is None or self._rulebook.catalog.generation != generation:
+            self._rulebook = Rulebook(await self.store.load_catalog())
+        return self._rulebook

@@ -1,0 +1,103 @@
+"""What an endpoint of the API is: one record holds the route, the description for OpenAPI, the rights, and the work.
+
+To add endpoints, write a module in ``admin/api`` with a tuple ``ENDPOINTS`` and name it in ``admin/api/__init__.py``:
+
+    class Asked_(Struct, frozen=True, forbid_unknown_fields=True): ...   # query parameters, each with a default or not
+    class Answer(Struct, frozen=True): ...                               # becomes a schema under its own name
+
+    async def show(asked: Asked[Query, None]) -> Answer: ...
+
+    ENDPOINTS = (
+        Endpoint("GET", "/things/{name}", Scope.READ, "Things", "Show one thing.", show, query=Query, answer=Thing),
+    )
+
+Errors are raised as ``Problem``.  A list answers a ``Page[Thing]``.  What is no JSON (CSV, events) is answered as a
+response of Starlette, with ``gives`` naming its media type; a body that is no JSON is taken with ``takes``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from enum import StrEnum
+from typing import Any, Generic, TypeVar
+
+from msgspec import Struct
+from starlette.requests import Request
+
+from postbackd.admin.desk import Desk
+
+PREFIX = "/api/v1"
+
+
+class Scope(StrEnum):
+    """What a token may do; a person's role is a set of these."""
+
+    READ = "read"
+    """Look at everything but secrets."""
+    CATALOG = "catalog"
+    """Change networks, sources, offers, campaigns, targets and rules."""
+    OPERATE = "operate"
+    """Replay, resend, import, quiet alarms, erase, back up."""
+    OWN = "own"
+    """Manage users and tokens.  Of people only: no token has it."""
+
+
+class Principal(Struct, frozen=True):
+    """Who asks."""
+
+    name: str
+    scopes: frozenset[Scope]
+    kind: str = "token"
+    """``token``, ``session``, or ``nobody``."""
+    id: int = 0
+    """Of the user or the token."""
+
+
+NOBODY = Principal("nobody", frozenset(), "nobody")
+
+Q = TypeVar("Q")
+B = TypeVar("B")
+
+
+class Asked(Generic[Q, B]):
+    """A request whose query and body are decoded and whose sender may ask it."""
+
+    def __init__(
+        self, request: Request, desk: Desk, who: Principal, path: Mapping[str, str], query: Q, body: B
+    ) -> None:
+        self.request = request
+        self.desk = desk
+        self.who = who
+        self.path = path
+        self.query = query
+        self.body = body
+
+
+class Endpoint(Struct, frozen=True):
+    """One method of one path."""
+
+    method: str
+    path: str
+    """Below ``PREFIX``; ``{name}`` is one segment."""
+    scope: Scope | None
+    """What the sender must be allowed; ``None``: anybody may ask."""
+    topic: str
+    does: str
+    """One sentence for the documentation."""
+    run: Callable[[Any], Awaitable[Any]]
+    query: type | None = None
+    """A ``Struct`` of the query parameters, with ``forbid_unknown_fields``."""
+    body: Any = None
+    """The type of the JSON body; ``bytes`` for one that is no JSON."""
+    answer: Any = None
+    """The type of the JSON answer; ``None``: 204 without a body, or ``gives``."""
+    status: int = 200
+    takes: str = "application/json"
+    """Media type of the body."""
+    gives: str = "application/json"
+    """Media type of the answer."""
+    max_body_bytes: int = 1_000_000
+    problems: tuple[int, ...] = ()
+    """Statuses of the problems it may answer beside 400, 401, 403 and 503."""
+    own_data_only: bool = False
+    """Of this installation, whichever data set is looked at: users, settings."""

@@ -1,0 +1,95 @@
+"""Requests of the API: what is decoded, refused and described, whatever the endpoint."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.admin.site import Site
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with Site(tmp_path_factory.mktemp("admin") / "data") as running:
+        yield running
+
+
+def test_a_report_is_answered(site: Site) -> None:
+    answer = site.get("/api/v1/report?since=7d&by=campaign")
+    assert answer.status == 200
+    assert answer.json["clicks"] == 0
+    assert answer.headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize(
+    ("path", "field", "words"),
+    [
+        ("/api/v1/report?sinse=7d", "sinse", "did you mean 'since'?"),
+        ("/api/v1/report?since=yesterday", "since", "write 2026-11-23"),
+        ("/api/v1/report?since=1d&since=2d", "since", "give it once"),
+        ("/api/v1/report?by=moon", "by", "write one of campaign"),
+        ("/api/v1/report?data=other", "data", "write real or demo"),
+    ],
+)
+def test_a_wrong_parameter_is_named_with_what_to_write(site: Site, path: str, field: str, words: str) -> None:
+    answer = site.get(path)
+    assert answer.status == 400
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json["field"] == field
+    assert words in answer.json["detail"]
+
+
+def test_whoever_names_nobody_is_told_how_to_sign_in(site: Site) -> None:
+    answer = site.get("/api/v1/report", {"Scopes": "nobody"})
+    assert answer.status == 401
+    assert answer.headers["www-authenticate"] == "Bearer"
+    assert "postbackd token add" in answer.json["detail"]
+
+
+def test_a_scope_that_is_missing_is_named(site: Site) -> None:
+    answer = site.get("/api/v1/report", {"Scopes": "catalog"})
+    assert answer.status == 403
+    assert "'read'" in answer.json["detail"]
+
+
+def test_simulated_data_that_are_not_there_are_no_error_of_the_server(site: Site) -> None:
+    answer = site.get("/api/v1/report?data=demo")
+    assert answer.status == 404
+    assert "postbackd demo" in answer.json["detail"]
+
+
+def test_what_is_nowhere_is_a_problem_too(site: Site) -> None:
+    assert site.get("/api/v1/nothing").json["status"] == 404
+    wrong = site.ask("DELETE", "/api/v1/report")
+    assert (wrong.status, wrong.headers["allow"]) == (405, "GET, HEAD")
+
+
+def test_every_answer_forbids_scripts_that_are_not_ours(site: Site) -> None:
+    for path in ("/api/v1/report", "/api/v1/nothing", "/api/openapi.json"):
+        policy = site.get(path).headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+
+
+def test_what_is_over_a_kilobyte_is_compressed_for_whoever_takes_it(site: Site) -> None:
+    plain = site.get("/api/openapi.json")
+    small = site.get("/api/openapi.json", {"Accept-Encoding": "gzip"})
+    assert gzip.decompress(small.body) == plain.body
+    assert len(small.body) < len(plain.body) / 2
+
+
+def test_the_description_names_every_endpoint_with_its_problems(site: Site) -> None:
+    document = site.get("/api/openapi.json").json
+    assert document["openapi"] == "3.1.0"
+    report = document["paths"]["/api/v1/report"]["get"]
+    assert {parameter["name"] for parameter in report["parameters"]} == {"since", "until", "by", "data"}
+    assert {"200", "400", "401", "403", "503"} <= set(report["responses"])
+
+
+def test_two_sites_have_stores_of_their_own(site: Site, tmp_path: Path) -> None:
+    with Site(tmp_path / "data") as other:
+        assert other.port != site.port
+        assert other.get("/api/v1/about").json["data"] == "real"
