@@ -17,10 +17,12 @@ CHECKED_KEYS: Mapping[str, tuple[str, ...]] = {
     "pixel_conversions": ("click_id", "type"),
     "deliveries": ("number",),
     "attempts": ("delivery", "attempt"),
+    "conversion_facts": ("conversion_id",),
+    "sub_rollups": ("level", "sub", "slot", "campaign", "value", "other"),
 }
 """Table -> the columns by which its rows are read in order."""
 
-_TEXT_KEYS = frozenset({"own_id", "type", "transaction_id", "click_ref"})
+_TEXT_KEYS = frozenset({"own_id", "type", "transaction_id", "click_ref", "value"})
 
 
 def _check_statements() -> Mapping[str, Statement]:
