@@ -221,6 +221,13 @@ def _shared_database(version: int) -> str:
 
 
 _TABLES = (
+    "click_rollups",
+    "postback_rollups",
+    "sub_rollups",
+    "conversion_facts",
+    "minute_rollups",
+    "rollup_marks",
+    "rollup_state",
     "outbox",
     "attempts",
     "deliveries",

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import msgspec
 
 from postbackd.core.addresses import read_allowed
 from postbackd.core.client_address import read_ranges
 from postbackd.core.consent import make_consent
+from postbackd.core.money import CURRENCIES
 from postbackd.core.webhooks import read_secret
 from postbackd.settings import ACME_DIRECTORIES, Given, Setting, Settings, find_setting, type_hints
 from postbackd.settings_values import SettingsError, is_loopback, read_address, read_domains
@@ -36,10 +38,27 @@ def _convert(setting: Setting, given: Given) -> Any:
         ) from error
 
 
+def _check_reports(settings: Settings, origins: Mapping[str, str]) -> None:
+    if settings.cost_currency not in CURRENCIES:
+        raise SettingsError(
+            f"{origins['cost_currency']} is no currency; write a code of ISO 4217 such as EUR"
+        )
+    if settings.report_zone == "UTC":
+        return
+    try:
+        ZoneInfo(settings.report_zone)
+    except (LookupError, ValueError, OSError) as error:
+        raise SettingsError(
+            f"{origins['report_zone']} is no time zone that this system knows; write a name such as Europe/Berlin "
+            "(where there are none at all, install the package tzdata)"
+        ) from error
+
+
 def _check(settings: Settings, origins: Mapping[str, str]) -> None:
     read_address(settings.listen, origins.get("listen", "listen"))
     _check_admin(settings, origins)
     _check_tls(settings, origins)
+    _check_reports(settings, origins)
     if settings.store is not None and not settings.store.startswith(("postgresql://", "postgres://")):
         origin = origins.get("store", "store")
         raise SettingsError(f"{origin} is not usable; write it like postgresql://user@host/database")

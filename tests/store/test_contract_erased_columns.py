@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC
 from typing import Any
 
 import msgspec
@@ -11,6 +12,7 @@ import pytest
 from postbackd.core.kept import KEPT, After
 from postbackd.core.model import Click
 from postbackd.store import erasure
+from postbackd.upkeep.rollups import RollupKeeper
 from tests.store.contract import PIXEL, World
 from tests.store.test_contract_erasure import deliver, erase, with_rule
 
@@ -66,6 +68,7 @@ def filled(world: World) -> Click:
     traced = world.make(click, "txid=T-2&value=7&status=pending")
     world.settle(msgspec.structs.replace(traced, trace="0af7651916cd43dd8448eb211c80319c-01"))
     world.send(click, "txid=T-2&value=7&status=approved")
+    world.run(RollupKeeper(world.store, UTC, lambda: world.now_ms).catch_up())
     return click
 
 

@@ -143,6 +143,32 @@ KEPT: Sequence[Kept] = (
         "erased_clicks", Class.CONVERSIONS,
         ("click_id bucket", "what postbacks still bring for it is kept without its data", _OURS, _STAYS),
     ),
+    *_of(
+        "conversion_facts", Class.CONVERSIONS,
+        ("conversion_id click_id network campaign offer", "for reports", _OURS, _STAYS),
+        ("type", "the kind of conversion", _SCREENED, _STAYS),
+        ("status value_micros currency channels rung", "what was earned, and how long it took", _NUMBER, _STAYS),
+        ("country", "the country that the source names", _NUMBER, _GONE),
+        (_SUBS, "what the operator maps: placement, keyword, creative", _SCREENED, _GONE),
+    ),
+    *_of(
+        "click_rollups", Class.CONVERSIONS,
+        ("level slot campaign offer country clicks costed cost_units cost_micros", "reports", Form.COUNTED, _STAYS),
+    ),
+    *_of(
+        "postback_rollups", Class.CONVERSIONS,
+        ("level slot network campaign postbacks carried matched duplicates", "reports", Form.COUNTED, _STAYS),
+    ),
+    *_of(
+        "sub_rollups", Class.CONVERSIONS,
+        ("level slot campaign sub other clicks costed cost_units cost_micros", "reports", Form.COUNTED, _STAYS),
+        ("value", "sub ids that many clicks of a day share, with how many; computed again without an erased click",
+         _SCREENED, _STAYS),
+    ),
+    *_of(
+        "minute_rollups", Class.COUNTS,
+        ("minute kind network word count units micros", "live charts of the last two days", Form.COUNTED, _STAYS),
+    ),
     *_of("refusals", Class.COUNTS, ("minute kind count", "requests refused at the door", Form.COUNTED, _STAYS)),
     *_of(
         "response_times", Class.COUNTS,
@@ -185,6 +211,8 @@ FOR_EVER: Mapping[str, str] = {
     "certificate_documents": "certificates and their keys, sealed",
     "certificate_holder": "which node looks after the certificate",
     "target_states": "which targets are not served, and why",
+    "rollup_marks": "which quarters of an hour have to be added up again",
+    "rollup_state": "how far the roll-ups have come",
     "nodes": "which process makes ids",
     "users": "who may use the dashboard: name, hash of the password, sealed seed of codes, networks (/24, /64) they "
     "signed in from",

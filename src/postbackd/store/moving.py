@@ -50,6 +50,10 @@ _DELIVERY_COLUMNS = (
     "settled_ms reason"
 )
 _ATTEMPT_COLUMNS = "click_id delivery attempt at_ms took_ms http_status excerpt error"
+_FACT_COLUMNS = (
+    "conversion_id click_id network campaign offer type status value_micros currency channels rung country "
+    "sub1 sub2 sub3 sub4 sub5 sub6 sub7 sub8 sub9 sub10"
+)
 _EVENT_COLUMNS = (
     "click_id event request_id conversion_id status_from status value_micros_from value_micros currency trace"
 )
@@ -117,6 +121,13 @@ WHOLE = (
     _table("erased_clicks", "click_id"),
     _table("purges", "at_ms class rows", "class"),
     _table("finds", "minute network field kind count", "field kind"),
+    _hashed("click_rollups", "level slot campaign offer country clicks costed cost_units cost_micros"),
+    _hashed("postback_rollups", "level slot network campaign postbacks carried matched duplicates"),
+    _hashed("sub_rollups", "level slot campaign sub value other clicks costed cost_units cost_micros"),
+    _hashed("conversion_facts", _FACT_COLUMNS),
+    _hashed("minute_rollups", "minute kind network word count units micros"),
+    _hashed("rollup_marks", "id kind slot"),
+    _hashed("rollup_state", "name value"),
     _table("refusals", "minute kind count", "kind"),
     _table("response_times", "minute bucket count total_us"),
     _hashed(
@@ -167,7 +178,8 @@ SERVED = "SELECT EXISTS (SELECT 1 FROM nodes)"
 
 SET_NUMBERS = """
 SELECT setval('delivery_numbers', (SELECT coalesce(max(number), 0) + 1 FROM deliveries)),
-       setval(pg_get_serial_sequence('outbox', 'event'), (SELECT coalesce(max(event), 0) + 1 FROM outbox))
+       setval(pg_get_serial_sequence('outbox', 'event'), (SELECT coalesce(max(event), 0) + 1 FROM outbox)),
+       setval(pg_get_serial_sequence('rollup_marks', 'id'), (SELECT coalesce(max(id), 0) + 1 FROM rollup_marks))
 """
 """Go on counting after what was copied."""
 
@@ -385,7 +397,10 @@ def _md5_number(*texts: Any) -> int:
     return int.from_bytes(md5(text.encode(), usedforsecurity=False).digest()[:4], "big")
 
 
-_WITHOUT_BUCKET = ("refusals", "response_times", "target_states", "purges", "finds")
+_WITHOUT_BUCKET = (
+    "refusals", "response_times", "target_states", "purges", "finds", "click_rollups", "postback_rollups",
+    "sub_rollups", "conversion_facts", "minute_rollups", "rollup_marks", "rollup_state",
+)  # fmt: skip
 
 
 def _extra_columns(table: Table) -> tuple[str, ...]:

@@ -17,11 +17,13 @@ CHECKED_KEYS: Mapping[str, tuple[str, ...]] = {
     "pixel_conversions": ("click_id", "type"),
     "deliveries": ("number",),
     "attempts": ("delivery", "attempt"),
+    "conversion_facts": ("conversion_id",),
+    "sub_rollups": ("level", "sub", "slot", "campaign", "value", "other"),
     "alarm_words": ("kind", "network", "word"),
 }
 """Table -> the columns by which its rows are read in order."""
 
-_TEXT_KEYS = frozenset({"own_id", "type", "transaction_id", "click_ref", "kind", "word"})
+_TEXT_KEYS = frozenset({"own_id", "type", "transaction_id", "click_ref", "value", "kind", "word"})
 
 
 def _check_statements() -> Mapping[str, Statement]:

@@ -18,6 +18,7 @@ from postbackd.store.live_queries import LIVE_STATEMENTS
 from postbackd.store.metric_queries import METRIC_STATEMENTS
 from postbackd.store.privacy_queries import PRIVACY_STATEMENTS
 from postbackd.store.reconcile_queries import RECONCILE_STATEMENTS
+from postbackd.store.rollup_queries import ROLLUP_STATEMENTS
 from postbackd.store.statement import ALL_TIME, CLICK_OF_POSTBACK, LOG_COLUMNS, LOG_NAMES, Statement
 from postbackd.store.unmatched_queries import UNMATCHED_STATEMENTS
 
@@ -441,6 +442,7 @@ STATEMENTS: Mapping[str, Statement] = {
     **PRIVACY_STATEMENTS,
     **METRIC_STATEMENTS,
     **RECONCILE_STATEMENTS,
+    **ROLLUP_STATEMENTS,
     **ALARM_STATEMENTS,
     **UNMATCHED_STATEMENTS,
     **LIVE_STATEMENTS,

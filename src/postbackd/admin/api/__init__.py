@@ -16,6 +16,7 @@ from postbackd.admin.api import (
     presets,
     privacy,
     reconcile,
+    reports,
     rules,
     sources,
     targets,
@@ -27,6 +28,7 @@ from postbackd.admin.endpoints import Endpoint
 
 ENDPOINTS: tuple[Endpoint, ...] = (
     *health.ENDPOINTS,
+    *reports.ENDPOINTS,
     *log.ENDPOINTS,
     *unmatched.ENDPOINTS,
     *networks.ENDPOINTS,
