@@ -28,6 +28,22 @@ class DashboardSettings(Struct, frozen=True, kw_only=True):
             "(http://127.0.0.1:8081)."
         ),
     ] = None
+    report_zone: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            max_length=64,
+            description="Time zone of reports, such as Europe/Berlin, unless a viewer asks for another one. Its days "
+            "are kept added up; a change has them added up anew, in the background.",
+        ),
+    ] = "UTC"
+    cost_currency: Annotated[
+        str,
+        Meta(
+            pattern="^[A-Z]{3}$",
+            description="Currency of what clicks cost: sources name none. Profit and ROI are told in it.",
+        ),
+    ] = "USD"
     alarm_webhook: Annotated[
         str | None,
         Meta(

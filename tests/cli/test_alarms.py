@@ -13,7 +13,7 @@ from postbackd.core.alarm_notices import make_notices
 from postbackd.core.alarms import Change, Said
 from postbackd.core.webhooks import write_secret
 from postbackd.settings import Settings
-from postbackd.store.base import AlarmStep
+from postbackd.store.base_upkeep import AlarmStep
 from postbackd.store.sqlite import SqliteStore
 from tests.cli.conftest import Run
 from tests.core.test_alarms import NOW, an_alarm

@@ -1,4 +1,4 @@
-"""What alarms find and what they invent in simulated months; the figures with looks every 15 minutes are in the docs."""
+"""What alarms find and what they invent in simulated months; figures of looks every 15 minutes are in the docs."""
 
 from __future__ import annotations
 

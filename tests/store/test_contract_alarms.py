@@ -15,7 +15,7 @@ from postbackd.core.alarm_words import Word
 from postbackd.core.alarms import Alarm, Change, Key, Kind, Quiet, Said, Scope
 from postbackd.core.rhythm import HourCount
 from postbackd.reports.alarms import read_alarm, read_notice
-from postbackd.store.base import AlarmStep
+from postbackd.store.base_upkeep import AlarmStep
 from postbackd.store.database import ConstraintViolated
 from tests.store.contract import World
 

@@ -24,7 +24,8 @@ from postbackd.core.diagnosis import Reason
 from postbackd.core.model import Catalog
 from postbackd.core.rhythm import HOUR_MS, HourCount
 from postbackd.reports.alarms import Names, load_names, load_quiets, read_alarm
-from postbackd.store.base import AlarmStep, Store
+from postbackd.store.base import Store
+from postbackd.store.base_upkeep import AlarmStep
 
 LAG_MS = 15_000
 """A batch is stored within milliseconds, and clocks of nodes differ by less than this."""

@@ -259,3 +259,16 @@ def moves_status(current: Conversion, postback: Postback) -> bool:
         Status(current.status), current.status_time_ms, Status(postback.terms.status), postback.time_ms
     )
     return status != current.status
+
+
+def is_another(current: Conversion, transaction_id: str, postback: Postback) -> bool:
+    """In ``add`` mode: whether a repeat without transaction id is one more conversion.
+
+    ``transaction_id``: under which the one there is was counted.  The repeat is none more when it moves the status of
+    that one, or is another channel's view of it, or was imported: an import can be repeated.
+    """
+    if postback.request.channel == Channel.IMPORT:
+        return False
+    if postback.transaction_id or transaction_id or not current.channels & postback.request.channel:
+        return False
+    return not moves_status(current, postback)

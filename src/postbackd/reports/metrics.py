@@ -27,10 +27,10 @@ from postbackd.core.click_id import stamp_ms
 from postbackd.core.deliveries import BROKEN, PAUSED, SLOWED, DeliveryState
 from postbackd.core.diagnosis import Reason
 from postbackd.core.model import Catalog, ClickKind
+from postbackd.core.rollups import WITHOUT_CLICK_ID
 from postbackd.core.verdicts import FINAL, Verdict
 from postbackd.reports import metric_names as names
 from postbackd.reports.period import Period
-from postbackd.reports.report import WITHOUT_CLICK_ID
 from postbackd.store.base import Store, StoreRefused, StoreUnavailable
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST

@@ -11,7 +11,7 @@ from msgspec.structs import astuple, replace
 from postbackd.core.alarm_notices import Notice
 from postbackd.core.alarms import Alarm, Key, Quiet
 from postbackd.core.rhythm import HourCount
-from postbackd.store.base import AlarmStep
+from postbackd.store.base_upkeep import AlarmStep
 from postbackd.store.database import Database
 
 HOLD = """

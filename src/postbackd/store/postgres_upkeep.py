@@ -15,7 +15,8 @@ from postbackd.core.privacy import Masker
 from postbackd.core.retention import Class
 from postbackd.core.rollups import Kind, Mark, Put
 from postbackd.store import alarm_rows, erasure, grouping, postgres_purge, rollups
-from postbackd.store.base import AlarmStep, Erased, Erasing, Purgeable
+from postbackd.store.base import Erased, Erasing, Purgeable
+from postbackd.store.base_upkeep import AlarmStep
 from postbackd.store.postgres_connection import PostgresDatabase
 from postbackd.store.postgres_scrub import scrub
 from postbackd.store.postgres_write import PostgresTransaction

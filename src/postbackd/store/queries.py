@@ -445,8 +445,6 @@ STATEMENTS: Mapping[str, Statement] = {
     **ROLLUP_STATEMENTS,
     **ALARM_STATEMENTS,
     **UNMATCHED_STATEMENTS,
-    **LIVE_STATEMENTS,
-    **_report_statements(),
-    **INVARIANTS,
-}
+    **LIVE_STATEMENTS, **_report_statements(), **INVARIANTS,
+}  # fmt: skip
 """Name -> statement."""

@@ -17,7 +17,8 @@ from postbackd.core.privacy import Masker
 from postbackd.core.retention import Class
 from postbackd.core.rollups import Kind, Mark, Put
 from postbackd.store import alarm_rows, erasure, grouping, rollups, sqlite_purge
-from postbackd.store.base import AlarmStep, Erased, Erasing, Purgeable, StoreUnavailable
+from postbackd.store.base import Erased, Erasing, Purgeable, StoreUnavailable
+from postbackd.store.base_upkeep import AlarmStep
 from postbackd.store.checkpoint import Checkpoint
 from postbackd.store.sqlite_database import SqliteDatabase, ask
 from postbackd.store.sqlite_scrub import scrub, unsafe_erasure

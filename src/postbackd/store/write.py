@@ -16,7 +16,7 @@ from postbackd.core.diagnosis import Reason
 from postbackd.core.model import ERASED_BIT, Channel, Click, ClickRef, Dedup, Postback, Request, Terms
 from postbackd.core.rollups import Kind, slot_of
 from postbackd.core.rulebook import Rulebook
-from postbackd.core.rules import Conversion, check_window, moves_status, repeat
+from postbackd.core.rules import Conversion, check_window, is_another, repeat
 from postbackd.core.verdicts import Verdict
 from postbackd.store.base import Batch, Outcome, Written
 from postbackd.store.failpoints import pass_failpoint
@@ -266,7 +266,7 @@ class _Settlement:
                 self._refuse(index, otherwise)
                 continue
             dedup = self.rulebook.dedup.get(postback.request.network, Dedup.IGNORE)
-            if dedup is Dedup.ADD and otherwise is None and _is_another(current, key, postback):
+            if dedup is Dedup.ADD and otherwise is None and is_another(current, key[2], postback):
                 more.append(self._another(index, key, postback))
                 continue
             decided = repeat(current, postback, dedup)
@@ -408,19 +408,6 @@ ERASED_TEXT = "erased"
 """``click_text`` of a log row whose data was erased, or never kept because its click's was: not to be judged again."""
 
 _UNDECIDED = Outcome(Verdict.REJECTED)
-
-
-def _is_another(current: Conversion, key: Key, postback: Postback) -> bool:
-    """In ``add`` mode: whether a repeat without transaction id is one more conversion.
-
-    It is not when it moves the status of the one there is, or is another channel's view of it, or was imported: an
-    import can be repeated.
-    """
-    if postback.request.channel == Channel.IMPORT:
-        return False
-    if postback.transaction_id or key[2] or not current.channels & postback.request.channel:
-        return False
-    return not moves_status(current, postback)
 
 
 def _warning(postback: Postback) -> int:
