@@ -14,6 +14,7 @@ from bench.load import closed_loop, open_loop
 from bench.machine import LOAD_CORE, NotRun, pinned_to
 from bench.parts_backup import measure_backup
 from bench.parts_deliveries import measure_deliveries, measure_deliveries_postgres
+from bench.parts_live import measure_live
 from bench.parts_nodes import measure_nodes
 from bench.parts_postgres import measure_postbackd_postgres, measure_postgres_levels
 from bench.purge import Purge
@@ -188,6 +189,7 @@ PARTS: dict[str, Callable[[Run], None]] = {
     "deliveries": measure_deliveries,
     "deliveries-postgres": measure_deliveries_postgres,
     "backup": measure_backup,
+    "live": measure_live,
     "footprint": measure_footprint,
 }
 """Name on the command line -> part, in their order."""

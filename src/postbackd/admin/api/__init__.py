@@ -8,16 +8,20 @@ from postbackd.admin.api import (
     deliveries,
     health,
     jobs,
+    log,
     networks,
     offers,
     people,
     presets,
     privacy,
+    replays,
     rules,
     sources,
     targets,
     tokens,
+    unmatched,
     upkeep,
+    views,
 )
 from postbackd.admin.endpoints import Endpoint
 
@@ -31,11 +35,15 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *rules.ENDPOINTS,
     *presets.ENDPOINTS,
     *catalog_file.ENDPOINTS,
+    *log.ENDPOINTS,
+    *unmatched.ENDPOINTS,
+    *replays.ENDPOINTS,
     *deliveries.ENDPOINTS,
     *upkeep.ENDPOINTS,
     *privacy.ENDPOINTS,
     *jobs.ENDPOINTS,
     *people.ENDPOINTS,
     *tokens.ENDPOINTS,
+    *views.ENDPOINTS,
 )
 """All of them, in the order of the documentation."""
