@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
 from postbackd.admin.desk import Desk
@@ -54,6 +55,19 @@ def start(desk: Desk, kind: str, arguments: Sequence[str], given: str = "") -> A
     """Answer that it has begun, and where to look."""
     job = jobs_of(desk).start(kind, arguments, given)
     return Answered(show(job), {"Location": f"/api/v1/jobs/{job.id}"})
+
+
+async def run_once(desk: Desk, arguments: Sequence[str]) -> Any:
+    """What a command prints that takes well under a second.  Raises ``Problem`` with what it complains of."""
+    if "run" not in desk.tools:
+        raise Problem(503, "commands cannot be started here; use the command line")
+    process = await desk.tools["run"](arguments)
+    printed, complaint = await process.communicate(b"")
+    if process.returncode:
+        lines = complaint.decode(errors="replace").strip().splitlines()
+        said = lines[-1].removeprefix("postbackd: ") if lines else "it failed"
+        raise Problem(422, said)
+    return msgspec.json.decode(printed)
 
 
 def starts(
