@@ -40,7 +40,7 @@ def _running(settings: Settings) -> Run:
     chosen = [find_setting(name) for name in _OF_COMMANDS]
     values = {one.variable: getattr(settings, one.name) for one in chosen}
     environment = {variable: "" if value is None else str(value) for variable, value in values.items()}
-    environment |= {one.file_variable: "" for one in chosen}  # not from two places
+    environment |= {one.file_variable: "" for one in chosen if one.secret}  # not from two places
 
     async def run(arguments: Sequence[str]) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
+from msgspec.structs import replace
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -67,14 +68,18 @@ class Site:
         endpoints: Sequence[Endpoint] = ENDPOINTS,
         now: Callable[[], int] = now_ms,
         address: str | None = None,
+        settings: Settings | None = None,
     ) -> None:
-        """``address``: of the PostgreSQL database that ``open_store`` opens, for the commands that are started."""
+        """``address``: of the PostgreSQL database that ``open_store`` opens, for the commands that are started.
+
+        ``settings``: beside where the data are.
+        """
         self.directory = directory
         self.doorkeeper = Letting()
         self._open_store = open_store
         self._endpoints = endpoints
         self._now = now
-        self._address = address
+        self._settings = replace(settings or Settings(), data=str(directory), store=address)
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listening.getsockname()[1]
         self.base = f"http://127.0.0.1:{self.port}"
@@ -132,8 +137,7 @@ class Site:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         store = await self._open_store(self.directory)
         reception = Reception(store.people, self._now, url=self.base)
-        settings = Settings(data=str(self.directory), store=self._address)
-        desk = make_desk(settings, store, reception, self._now)
+        desk = make_desk(self._settings, store, reception, self._now)
 
         async def find_desk(data_set: DataSet) -> Desk | None:
             return desk if data_set is DataSet.REAL else None

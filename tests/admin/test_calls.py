@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -93,3 +94,22 @@ def test_two_sites_have_stores_of_their_own(site: Site, tmp_path: Path) -> None:
     with Site(tmp_path / "data") as other:
         assert other.port != site.port
         assert other.get("/api/v1/about").json["data"] == "real"
+
+
+def test_the_page_of_the_api_needs_no_script_and_names_every_endpoint(site: Site) -> None:
+    page = site.get("/api/docs")
+    text = page.body.decode()
+    assert page.headers["content-type"].startswith("text/html")
+    assert "<script" not in text
+    assert " style=" not in text
+    assert not re.search(r'(?:src|href)="(?:https?:)?//', text)
+    for path, operations in site.get("/api/openapi.json").json["paths"].items():
+        for method in operations:
+            assert f"<b>{method.upper()}</b> {path}<" in text
+    anchors = set(re.findall(r'href="#([^"]+)"', text))
+    assert anchors <= set(re.findall(r'id="([^"]+)"', text))
+    assert site.get("/api/docs.css").headers["content-type"].startswith("text/css")
+
+
+def test_a_wrong_method_is_told_which_there_are(site: Site) -> None:
+    assert site.ask("PUT", "/api/v1/networks/x").headers["allow"] == "GET, PATCH, DELETE, HEAD"

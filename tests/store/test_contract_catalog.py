@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from msgspec.structs import replace
 
 from postbackd.core.click_id import EPOCH_MS, KeyRing, first_stamp_at
 from postbackd.core.model import (
@@ -20,7 +21,7 @@ from postbackd.core.model import (
     Source,
     WeightedOffer,
 )
-from postbackd.store.base import CatalogConflict
+from postbackd.store.base import CatalogConflict, CatalogMoved
 from tests.store.contract import Kind
 
 T = TypeVar("T")
@@ -50,9 +51,13 @@ class Desk:
         self.change((), [entry], removed_ms)
 
     def change(
-        self, saves: Sequence[CatalogEntry], removals: Sequence[CatalogEntry] = (), removed_ms: int = 1
+        self,
+        saves: Sequence[CatalogEntry],
+        removals: Sequence[CatalogEntry] = (),
+        removed_ms: int = 1,
+        if_generation: int | None = None,
     ) -> Sequence[CatalogEntry]:
-        return self._run(self.store.change_catalog(saves, removals, removed_ms))
+        return self._run(self.store.change_catalog(saves, removals, removed_ms, if_generation=if_generation))
 
     def load(self, *, removed: bool = False) -> Catalog:
         return self._run(self.store.load_catalog(removed=removed))
@@ -109,6 +114,15 @@ def test_every_change_raises_the_generation_and_a_refused_one_does_not(desk: Des
     with pytest.raises(CatalogConflict):
         desk.save(NETWORK)
     assert desk.generation() == before + 1
+
+
+def test_a_change_of_a_catalog_that_has_moved_on_is_refused_whole(desk: Desk) -> None:
+    seen = desk.generation()
+    desk.change([NETWORK], if_generation=seen)
+    with pytest.raises(CatalogMoved, match="look at it again"):
+        desk.change([replace(NETWORK, name="another", key="another-key-of-16")], if_generation=seen)
+    assert [network.name for network in desk.load().networks] == [NETWORK.name]
+    assert desk.generation() == seen + 1
 
 
 def test_first_keys_are_given_once(desk: Desk) -> None:

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from postbackd import __version__
 from postbackd.admin.calls import Desks, serve
+from postbackd.admin.docs_page import STYLE, render
 from postbackd.admin.endpoints import PREFIX, Endpoint
 from postbackd.admin.identity import Doorkeeper
 from postbackd.admin.openapi import describe
@@ -75,16 +76,14 @@ def build_app(
     headers: Sequence[tuple[str, str]] = (),
 ) -> Starlette:
     """``routes``: beside the API and the dashboard's files.  ``headers``: on every answer, beside ``HEADERS``."""
-    document = msgspec.json.encode(describe(endpoints, __version__))
-
-    async def openapi(_: Request) -> Response:
-        return Response(document, media_type="application/json")
-
+    described = describe(endpoints, __version__)
     api = _route(endpoints, desks, doorkeeper)
     return Starlette(
         routes=[
             *api,
-            Route("/api/openapi.json", openapi),
+            _fixed("/api/openapi.json", msgspec.json.encode(described), "application/json"),
+            _fixed("/api/docs", render(endpoints, described).encode(), "text/html"),
+            _fixed("/api/docs.css", STYLE.encode(), "text/css"),
             *routes,
             Mount("/", StaticFiles(directory=STATIC, html=True)),
         ],
@@ -94,6 +93,15 @@ def build_app(
         ],
         exception_handlers={HTTPException: _name_problem, Exception: _name_surprise},
     )
+
+
+def _fixed(path: str, body: bytes, media_type: str) -> Route:
+    """What is the same for everybody until the program changes; nothing of it is secret."""
+
+    async def answer(_: Request) -> Response:
+        return Response(body, media_type=media_type)
+
+    return Route(path, answer)
 
 
 def _route(endpoints: Sequence[Endpoint], desks: Desks, doorkeeper: Doorkeeper) -> list[BaseRoute]:

@@ -56,15 +56,15 @@ class Principal(Struct, frozen=True):
 
 NOBODY = Principal("nobody", frozenset(), "nobody")
 
-Q = TypeVar("Q", covariant=True)  # noqa: PLC0105  one letter, as everywhere here
-B = TypeVar("B", covariant=True)  # noqa: PLC0105
+Q_co = TypeVar("Q_co", covariant=True)
+B_co = TypeVar("B_co", covariant=True)
 
 
-class Asked(Generic[Q, B]):
+class Asked(Generic[Q_co, B_co]):
     """A request whose query and body are decoded and whose sender may ask it."""
 
     def __init__(
-        self, request: Request, desk: Desk, who: Principal, path: Mapping[str, str], query: Q, body: B
+        self, request: Request, desk: Desk, who: Principal, path: Mapping[str, str], query: Q_co, body: B_co
     ) -> None:
         self.request = request
         self.desk = desk

@@ -42,7 +42,7 @@ def describe(endpoints: Iterable[Endpoint], version: str) -> dict[str, Any]:
         "tags": [{"name": topic} for topic in dict.fromkeys(one.topic for one in endpoints)],
         "paths": paths,
         "components": {
-            "schemas": _without_parameters(components, endpoints),
+            "schemas": _without_parameters(components, endpoints, paths),
             "securitySchemes": {
                 "token": {
                     "type": "http",
@@ -59,9 +59,15 @@ def _is_json(type_: Any) -> bool:
     return type_ is not None and type_ is not bytes
 
 
-def _without_parameters(components: Mapping[str, Any], endpoints: Iterable[Endpoint]) -> dict[str, Any]:
+def _without_parameters(
+    components: Mapping[str, Any], endpoints: Iterable[Endpoint], paths: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The schemas without those of queries, which stand as parameters already, unless a body is one too."""
     queries = {one.query.__name__ for one in endpoints if one.query is not None}
-    return {name: schema for name, schema in components.items() if name not in queries}
+    others = {name: schema for name, schema in components.items() if name not in queries}
+    used = msgspec.json.encode([paths, others]).decode()
+    kept = {name for name in queries if f'"{_REF.format(name=name)}"' in used}
+    return {name: schema for name, schema in components.items() if name not in queries - kept}
 
 
 def _operation(one: Endpoint, known: Mapping[str, Any], components: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,9 +8,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
+from postbackd.admin.api import ENDPOINTS
+from postbackd.admin.curl import curl_of
+from postbackd.admin.endpoints import PREFIX, Endpoint
+from postbackd.admin.openapi import describe
 from postbackd.cli.main import root
 from postbackd.core.diagnosis import Reason
 from postbackd.core.kept import FOR_EVER, NEVER, POLICY
@@ -36,6 +41,7 @@ def make_pages() -> dict[str, str]:
     return {
         "settings.md": _settings_page(),
         "cli.md": _cli_page(),
+        "api.md": _api_page(),
         "reasons.md": _reasons_page(),
         "presets.md": _presets_page(),
         "privacy.md": _privacy_page(),
@@ -121,6 +127,62 @@ def _command(command: click.Command, context: click.Context, level: int) -> str:
 
 def _help_of(command: click.Command) -> str:
     return "\n".join(line.strip() for line in (command.help or "").strip().splitlines())
+
+
+# --- endpoints ---------------------------------------------------------------------------------------------------
+
+
+def _api_page() -> str:
+    intro = (
+        "JSON under `/api/v1` of the dashboard's address. The server that runs describes the same at `/api/docs`, for "
+        "programs at `/api/openapi.json`; [the guide](../how-to/api.md) says how to begin. Problems that any endpoint "
+        "may answer are left out: 400 (cannot be read), 401, 403, 413, 415, 503."
+    )
+    return _page("The API", intro, _endpoints())
+
+
+_ANY_PROBLEM = {"400", "401", "403", "413", "415", "503"}
+
+
+def _endpoints() -> Iterator[str]:
+    document = describe(ENDPOINTS, "")
+    for topic in dict.fromkeys(one.topic for one in ENDPOINTS):
+        yield f"## {topic}\n"
+        for one in ENDPOINTS:
+            if one.topic == topic:
+                yield _endpoint(one, document)
+
+
+def _endpoint(one: Endpoint, document: Mapping[str, Any]) -> str:
+    operation = document["paths"][PREFIX + one.path][one.method.lower()]
+    scope = "anybody" if one.scope is None else f"scope `{one.scope.value}`"
+    says = operation.get("description", "")
+    parts = [f"### {one.method} {one.path}\n", f"{one.does} {says}\n" if says else f"{one.does}\n"]
+    fields = [
+        *((name, "query", its) for name, its in _query_of(operation)),
+        *((name, "body", its) for name, its in _body_of(operation, document)),
+    ]
+    if fields:
+        rows = ((f"`{name}`", where, its.get("description", "")) for name, where, its in fields)
+        parts.append(_table(("name", "in", "meaning"), rows))
+    problems = sorted(set(operation["responses"]) - _ANY_PROBLEM)
+    parts.append(f"For: {scope}. Answers: {', '.join(problems)}.\n")
+    parts.append(f"    {curl_of(one)}\n")
+    return "\n".join(parts)
+
+
+def _query_of(operation: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for parameter in operation["parameters"]:
+        if parameter["in"] == "query" and parameter["name"] != "data":
+            yield parameter["name"], parameter
+
+
+def _body_of(
+    operation: Mapping[str, Any], document: Mapping[str, Any]
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for content in operation.get("requestBody", {}).get("content", {}).values():
+        name = content["schema"].get("$ref", "").rpartition("/")[2]
+        yield from document["components"]["schemas"].get(name, {}).get("properties", {}).items()
 
 
 # --- reasons -----------------------------------------------------------------------------------------------------

@@ -15,12 +15,11 @@ import click
 import msgspec
 from msgspec import Struct
 
-from postbackd.catalog.documents import find_network_ever
 from postbackd.cli.options import as_json, since_option, takes_data
 from postbackd.cli.session import Session, print_json, visit
 from postbackd.core.diagnosis import Reason
-from postbackd.core.model import Catalog
 from postbackd.core.rulebook import Rulebook
+from postbackd.operations.replays import find_replayable
 from postbackd.reports.period import Period
 from postbackd.reports.replaying import PAGE, Replayed, replay_page
 from postbackd.reports.table import format_table
@@ -75,7 +74,7 @@ async def _replay(session: Session, network: str | None, asked: dict[str, Any], 
     catalog = await session.load()
     rulebook = Rulebook(catalog)
     if network is not None:
-        asked = {**asked, "network": await _find_network(session, catalog, network)}
+        asked = {**asked, "network": await find_replayable(session.store, catalog, network)}
     (expected,) = await session.store.query("replayable_count", **asked)
     changed: list[Replayed] = []
     tried, after = 0, -1
@@ -87,13 +86,3 @@ async def _replay(session: Session, network: str | None, asked: dict[str, Any], 
             tried += len(rows)
             bar.update(len(rows))
     return Summary(tried=tried, changed=tuple(changed))
-
-
-async def _find_network(session: Session, catalog: Catalog, name: str) -> int:
-    """The id of a network whose postbacks can be judged again: a removed one has no settings to judge by."""
-    network = find_network_ever(catalog, await session.load(removed=True), name)
-    if network not in catalog.networks:
-        raise click.ClickException(
-            f"network {name!r} was removed; its postbacks stay in the log but cannot be replayed"
-        )
-    return network.id

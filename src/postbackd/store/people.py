@@ -62,6 +62,7 @@ from postbackd.store.people_queries import (
     USERS,
 )
 from postbackd.store.sealed import TOTP_SEED
+from postbackd.store.views import Views
 
 _T = TypeVar("_T")
 Work = Callable[[Database], Coroutine[Any, Any, _T]]
@@ -83,6 +84,7 @@ class People:
     def __init__(self, read: Asking, change: Asking) -> None:
         self._read = read
         self._change = change
+        self.views = Views(read, change)
 
     # --- users -----------------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from postbackd.admin.api import (
     presets,
     privacy,
     reconcile,
+    replays,
     reports,
     rules,
     sources,
@@ -23,6 +24,7 @@ from postbackd.admin.api import (
     tokens,
     unmatched,
     upkeep,
+    views,
 )
 from postbackd.admin.endpoints import Endpoint
 
@@ -45,7 +47,9 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *upkeep.ENDPOINTS,
     *privacy.ENDPOINTS,
     *jobs.ENDPOINTS,
+    *views.ENDPOINTS,
     *people.ENDPOINTS,
     *tokens.ENDPOINTS,
+    *replays.ENDPOINTS,
 )
 """All of them, in the order of the documentation."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
-from msgspec import Struct
+import msgspec
+from msgspec import Meta, Struct
 
 from postbackd.admin.desk import Desk
 from postbackd.admin.endpoints import Answered, Asked, Endpoint, Scope
@@ -34,6 +35,12 @@ class ShownJob(Struct, frozen=True, kw_only=True):
     """Why it failed, or what it found that needs somebody."""
 
 
+class JobQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    """How long to wait for its end."""
+
+    wait: Annotated[int, Meta(ge=0, le=30, description="Seconds; the answer comes sooner when it ends.")] = 0
+
+
 def show(job: Job) -> ShownJob:
     """As an answer."""
     fields = {field: getattr(job, field) for field in ("id", "kind", "state", "done", "expected", "step")}
@@ -56,6 +63,19 @@ def start(desk: Desk, kind: str, arguments: Sequence[str], given: str = "") -> A
     return Answered(show(job), {"Location": f"/api/v1/jobs/{job.id}"})
 
 
+async def run_once(desk: Desk, arguments: Sequence[str]) -> Any:
+    """What a command prints that takes well under a second.  Raises ``Problem`` with what it complains of."""
+    if "run" not in desk.tools:
+        raise Problem(503, "commands cannot be started here; use the command line")
+    process = await desk.tools["run"](arguments)
+    printed, complaint = await process.communicate(b"")
+    if process.returncode:
+        lines = complaint.decode(errors="replace").strip().splitlines()
+        said = lines[-1].removeprefix("postbackd: ") if lines else "it failed"
+        raise Problem(422, said)
+    return msgspec.json.decode(printed)
+
+
 def starts(
     path: str, topic: str, does: str, run: Any, *, body: Any = None, example: Any = None, problems: Any = ()
 ) -> Endpoint:
@@ -71,18 +91,20 @@ async def list_jobs(asked: Asked[None, None]) -> list[ShownJob]:
     return [show(job) for job in jobs_of(asked.desk).list()]
 
 
-async def show_job(asked: Asked[None, None]) -> ShownJob:
+async def show_job(asked: Asked[JobQuery, None]) -> ShownJob:
     """How far it is, or what came of it."""
-    job = jobs_of(asked.desk).find(asked.path["id"])
+    jobs = jobs_of(asked.desk)
+    job = jobs.find(asked.path["id"])
     if job is None:
         raise not_found("job", asked.path["id"], "it is forgotten when the server is started again")
-    return show(job)
+    return show(await jobs.wait(job.id, asked.query.wait) if asked.query.wait else job)
 
 
 ENDPOINTS = (
     Endpoint("GET", "/jobs", Scope.READ, "Jobs", "List long work.", list_jobs, answer=list[ShownJob]),
     Endpoint(
-        "GET", "/jobs/{id}", Scope.READ, "Jobs", "Show one piece of long work.", show_job, answer=ShownJob,
+        "GET", "/jobs/{id}", Scope.READ, "Jobs", "Show one piece of long work.", show_job,
+        query=JobQuery, answer=ShownJob,
         problems=(404,),
     ),
 )  # fmt: skip

@@ -8,8 +8,10 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from postbackd.admin.api import entries
+from postbackd.admin.api.jobs import run_once
 from postbackd.admin.endpoints import Answered, Asked, Endpoint, Scope
 from postbackd.admin.pages import Page
+from postbackd.admin.problems import Problem
 from postbackd.catalog import senders
 from postbackd.catalog.changes import Name, NetworkChange, change_network
 from postbackd.catalog.documents import Describer
@@ -74,6 +76,25 @@ class Rotated(Struct, frozen=True, kw_only=True):
     postback_url: str
     token: str | UnsetType = UNSET
     signing_secret: str | UnsetType = UNSET
+
+
+class Signing(Struct, frozen=True, forbid_unknown_fields=True):
+    """A postback to try a network's steps out with."""
+
+    parameters: Annotated[dict[str, Annotated[str, Meta(max_length=500)]], Meta(max_length=32)] = (
+        msgspec.field(default_factory=dict)
+    )
+    body: Annotated[str, Meta(max_length=10_000, description="Makes it a POST.")] = ""
+    as_parameters: Annotated[
+        bool, Meta(description="Put an hmac signature into the URL instead of a header.")
+    ] = False
+
+
+class Signed(Struct, frozen=True):
+    """A signed postback."""
+
+    curl: str
+    """For a shell; the token is not in it, because nobody knows it any more."""
 
 
 def show(asked: Asked[Any, Any], network: Network, made: Made | None = None) -> ShownNetwork:
@@ -142,6 +163,19 @@ async def rotate(asked: Asked[None, Rotation]) -> Answered:
     return entries.answer(answer, catalog.generation)
 
 
+async def sign(asked: Asked[None, Signing]) -> Signed:
+    """It is only made, not sent."""
+    body = asked.body
+    network = entries.find((await asked.desk.store.load_catalog()).networks, asked.path["name"], "network")
+    if any("=" in name or not name.strip() for name in body.parameters):
+        raise Problem(422, "a parameter has a name without =", field="parameters")
+    arguments = [f"--param={name}={text}" for name, text in body.parameters.items()]
+    arguments += [f"--body={body.body}"] if body.body else []
+    arguments += ["--as-parameters"] if body.as_parameters else []
+    result = await run_once(asked.desk, ["network", "sign", "--json", *arguments, "--", network.name])
+    return msgspec.convert(result, Signed)
+
+
 ENDPOINTS = (
     *entries.endpoints_of(
         "network", "Networks", ShownNetwork, NewNetwork, NetworkChange,
@@ -152,5 +186,10 @@ ENDPOINTS = (
         "POST", "/networks/{name}/rotate", Scope.CATALOG, "Networks",
         "Replace a network's key, token or signing secret.", rotate, body=Rotation, answer=Rotated,
         conditional=True, problems=(404, 409, 422), example={"what": "key", "overlap": "7d"},
+    ),
+    Endpoint(
+        "POST", "/networks/{name}/sign", Scope.CATALOG, "Networks",
+        "Sign a postback, to try a network's steps out.", sign, body=Signing, answer=Signed, problems=(404, 422),
+        example={"parameters": {"click_id": "CLICK_ID", "value": "2.50"}},
     ),
 )  # fmt: skip
