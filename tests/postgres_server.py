@@ -231,6 +231,7 @@ _TABLES = (
     *("refusals", "response_times", "campaigns", "offers", "sources", "networks"),
     *("signing_keys", "secrets", "settings", "nodes"),
     *("erased_clicks", "erasures", "purges", "finds"),
+    *("views", "tokens", "sessions", "sign_in_codes", "audit", "users"),
 )
 
 _EMPTY = ";".join(

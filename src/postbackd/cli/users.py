@@ -39,7 +39,8 @@ def list_users(settings: Settings, json_wanted: bool) -> None:
     found = visit(settings, work)
     if json_wanted:
         print_json([
-            {"name": one.name, "role": one.role, "totp": one.totp_on, "made": write_moment(one.made_ms)} for one in found
+            {"name": one.name, "role": one.role, "totp": one.totp_on, "made": write_moment(one.made_ms)}
+            for one in found
         ])  # fmt: skip
     elif not found:
         click.echo("nobody yet; 'postbackd user invite' makes a link for the first owner", err=True)
