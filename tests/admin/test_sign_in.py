@@ -235,27 +235,30 @@ def test_the_audit_log_says_who_and_which_fields_and_no_secret(server: Installat
 def test_guesses_are_slowed_alike_for_every_name_and_the_owner_comes_in(server: Installation) -> None:
     assert server.sign_in(at="198.51.100.1").status == 200  # a network that is known from here on
     for name in ("anna", "nobody-of-this-name"):
-        answers = [server.sign_in(name, "wrong", at=f"10.{n}.0.1") for n in range(12)]
-        assert {answer.status for answer in answers[:5]} == {401}, name
-        assert answers[-1].status == 429
-        assert int(answers[-1].headers["retry-after"]) > 0
+        with ThreadPoolExecutor(4) as threads:
+            answers = list(threads.map(lambda n: server.sign_in(name, "wrong", at=f"10.{n}.0.1"), range(14)))  # noqa: B023
+        assert {answer.status for answer in answers} == {401, 429}, name
+        refused = [answer for answer in answers if answer.status == 429]
+        assert len(refused) >= 3
+        assert all(int(answer.headers["retry-after"]) > 0 for answer in refused)
     assert server.sign_in(at="10.99.0.1").status == 429
     assert server.sign_in(at="198.51.100.7").status == 200
 
 
 def test_the_time_tells_no_user_from_nobody() -> None:
-    """Control: an answer without a hash, where there is no user."""
-    stored, rng = hash_password(PASSWORD), random.Random(7)
-    times: tuple[list[int], list[int]] = ([], [])
-    for _ in range(24):
+    """By hashes that are cheaper than the real ones, to see many.  Control: no hash where there is no user."""
+    stored = hash_password(PASSWORD)
+    assert stored.split("$")[:4] == NOBODYS.split("$")[:4]
+    cheap = [f"scrypt$9${text.split('$', 2)[2]}" for text in (stored, NOBODYS)]
+    rng, times = random.Random(7), ([], [])  # type: random.Random, tuple[list[int], list[int]]
+    for _ in range(300):
         for kind in rng.sample((0, 1), 2):
             began = time.thread_time_ns()
-            assert not matches("a wrong password", (stored, NOBODYS)[kind])
+            assert not matches("a wrong password", cheap[kind])
             times[kind].append(time.thread_time_ns() - began)
-    kept = [sorted(one)[:20] for one in times]
+    kept = [sorted(one)[:270] for one in times]
     assert abs(welch(*kept)) < LIMIT
-    leak = [one // 1000 for one in kept[1]]
-    assert abs(welch(kept[0], leak)) > LIMIT
+    assert abs(welch(kept[0], [one // 1000 for one in kept[1]])) > LIMIT
 
 
 def test_a_killed_role_is_started_again_and_sessions_survive(server: Installation) -> None:
