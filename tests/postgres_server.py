@@ -239,6 +239,7 @@ _TABLES = (
     *("signing_keys", "secrets", "settings", "nodes"),
     *("erased_clicks", "erasures", "purges", "finds"),
     *("alarm_keeper", "alarm_hours", "alarm_words", "alarms", "alarm_quiets", "alarm_notices"),
+    *("views", "tokens", "sessions", "sign_in_codes", "audit", "users"),
 )
 
 _EMPTY = ";".join(
