@@ -67,10 +67,10 @@ def test_the_reports_say_what_the_market_knows_and_everything_found_wrong_was_pl
     report = run("report", "--json", "--data", str(home)).json
     assert report["response_ms"]["count"] == truth["all"]["postbacks"]
     targets = {row["target"]: row for row in report["deliveries"]["by_target"]}
-    down = targets.pop("Newsletter postback")
-    assert down["by_state"]["waiting"] > 0
-    assert all(row["success_rate"] > 0.9 for row in targets.values())
+    targets.pop("Newsletter postback")
+    assert all(row["success_rate"] > 0.8 for row in targets.values())
     assert sum(row["by_state"]["waiting"] for row in targets.values()) <= 2
+    assert "target Newsletter postback: broken" in run("doctor", "--data", str(home), code=1).out
 
 
 def test_it_is_apart_from_real_data_and_goes_with_one_command(run: Run, data: Path, home: Path) -> None:
