@@ -107,7 +107,7 @@ def repair_unmatched(
     if json_wanted:
         print_json({**msgspec.to_builtins(done), "done": yes})
         return
-    for line in format_repairs(done.found[:_SHOWN]):
+    for line in format_repairs(done.found[:_SHOWN], "is now" if yes else "would be"):
         click.echo(line)
     if done.count > _SHOWN:
         click.echo(f"... and {done.count - _SHOWN:,} more")

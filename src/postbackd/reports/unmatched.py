@@ -250,7 +250,7 @@ def _headline(group: Mapping[str, Any]) -> str:
     )
 
 
-def format_repairs(found: Sequence[Mapping[str, Any]]) -> list[str]:
+def format_repairs(found: Sequence[Mapping[str, Any]], verb: str = "would be") -> list[str]:
     """Each repair as three lines: what arrived, and which click it is."""
     lines = []
     for one in found:
@@ -258,6 +258,6 @@ def format_repairs(found: Sequence[Mapping[str, Any]]) -> list[str]:
         lines += [
             f"{one['request']}  {one['network']}  {one['reason']}: {one['damage']}",
             f"    received {one['received']!r} in {one['field']}, is {one['click_id']}",
-            f"    the click of {click['time']}, campaign {click['campaign']}; would be {one['would_be']}",
+            f"    the click of {click['time']}, campaign {click['campaign']}; {verb} {one['would_be']}",
         ]
     return lines
