@@ -26,13 +26,8 @@ def raise_alarm(data: Path) -> int:
         store = await SqliteStore.open(data, create=True)
         await store.hold_alarms("t", NOW, NOW)
         notices = make_notices(["webhook"], 0, Said.RAISED, '{"data":{}}', NOW)
-        step = AlarmStep(
-            holder="t",
-            now_ms=NOW,
-            counted_ms=NOW,
-            changes=[Change(replace(an_alarm("nothing came for 4 hours"), id=0))],
-            notices={0: notices},
-        )
+        changes = [Change(replace(an_alarm("nothing came for 4 hours"), id=0))]
+        step = AlarmStep(holder="t", now_ms=NOW, counted_ms=NOW, changes=changes, notices={0: notices})
         ids = await store.write_alarms(step)
         await store.close()
         assert ids is not None
