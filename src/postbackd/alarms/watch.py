@@ -1,6 +1,6 @@
 """Looks at the store once: counts what is new in the log, asks every check, stores what follows in one transaction.
 
-The log is followed, not read again: each look counts what has come since the last one, in slices that are quick to read.
+The log is followed, not read again: each look counts what has come since the last one, in slices that are quickly read.
 Stamps are a few seconds behind the clock when they are committed, so a look ends ``LAG_MS`` before now.  What comes
 later than that (the spool of a node, drained after an outage) is not counted.
 """
