@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -98,6 +98,17 @@ async def _look_at_shelf(settings: Settings) -> Certificate | None:
     if held is None and not said:
         return None
     return Certificate(None if held is None else held.pair.term, ours=True, trouble=said)
+
+
+def make_test_tool(
+    settings: Settings, client: Client, now_ms: Callable[[], int]
+) -> Callable[[], Awaitable[Sequence[dict[str, Any]]]]:
+    """The tool of the API's desk (``admin.api.alarms.TEST_TOOL``)."""
+
+    async def test() -> Sequence[dict[str, Any]]:
+        return await send_test(settings, build_places(settings, client, now_ms), now_ms())
+
+    return test
 
 
 async def send_test(settings: Settings, places: Places, now_ms: int) -> Sequence[dict[str, Any]]:

@@ -10,7 +10,8 @@ import pytest
 from msgspec.structs import replace
 
 from postbackd.core.alarm_notices import make_notices
-from postbackd.core.alarms import Change, Said
+from postbackd.core.alarm_words import Word
+from postbackd.core.alarms import Change, Kind, Said
 from postbackd.core.webhooks import write_secret
 from postbackd.settings import Settings
 from postbackd.store.base_upkeep import AlarmStep
@@ -26,13 +27,8 @@ def raise_alarm(data: Path) -> int:
         store = await SqliteStore.open(data, create=True)
         await store.hold_alarms("t", NOW, NOW)
         notices = make_notices(["webhook"], 0, Said.RAISED, '{"data":{}}', NOW)
-        step = AlarmStep(
-            holder="t",
-            now_ms=NOW,
-            counted_ms=NOW,
-            changes=[Change(replace(an_alarm("nothing came for 4 hours"), id=0))],
-            notices={0: notices},
-        )
+        changes = [Change(replace(an_alarm("nothing came for 4 hours"), id=0))]
+        step = AlarmStep(holder="t", now_ms=NOW, counted_ms=NOW, changes=changes, notices={0: notices})
         ids = await store.write_alarms(step)
         await store.close()
         assert ids is not None
@@ -98,6 +94,24 @@ def test_settings_that_cannot_be_used_are_refused(run: Run, options: tuple[str, 
     ran = run("alarm", "test", *options, code=2)
     assert words in ran.err
     assert "hunter2" not in ran.err
+
+
+def test_a_truncated_sender_is_no_find_of_the_privacy_check_and_a_whole_address_is(
+    run: Run, data: Path
+) -> None:
+    run("network", "add", "TUNE")
+
+    async def keep(*words: str) -> None:
+        store = await SqliteStore.open(data, create=True)
+        await store.hold_alarms("t", NOW, NOW)
+        made = [Word(kind=Kind.SENDER, network=1, word=w, first_ms=NOW, last_ms=NOW, count=1) for w in words]
+        await store.write_alarms(AlarmStep(holder="t", now_ms=NOW, counted_ms=NOW, words=made))
+        await store.close()
+
+    asyncio.run(keep("203.0.113.0/24", "2001:db8:1::/48", "7", "click id {clickid}"))
+    run("privacy", "check")
+    asyncio.run(keep("203.0.113.7/24"))
+    assert "alarm_words.word: IP address" in run("privacy", "check", code=1).out
 
 
 def test_recipients_are_each_named_once() -> None:

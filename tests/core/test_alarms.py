@@ -100,7 +100,9 @@ def test_bad_has_to_persist_and_good_has_to_last() -> None:
 
 def test_what_changes_every_minute_is_told_once_and_then_once_a_day() -> None:
     played = Played()
-    told = [played.see(BAD if minute % 3 else GOOD) for minute in range(4 * 24 * 60)]
+    assert not any(played.see(BAD if minute % 3 else GOOD) for minute in range(600))
+    told = [played.see(BAD) for _ in range(15)]
+    told += [played.see(BAD if minute % 3 else GOOD) for minute in range(3 * 24 * 60)]
     assert [one for one in told if one] == ["raised", "reminder", "reminder", "reminder"]
 
 
@@ -181,7 +183,7 @@ def test_batches_draw_their_own_line() -> None:
         for week in range(1, 8)
     ]  # fmt: skip
     rhythm = learn_with_gaps(hours, MONDAY - 168 * 8, MONDAY)
-    assert rhythm.line >= 1.5 * 390
+    assert rhythm.line > 1.3 * 400
     assert rhythm.expected((MONDAY - 168) * HOUR_MS, MONDAY * HOUR_MS) < rhythm.line
 
 

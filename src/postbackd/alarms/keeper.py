@@ -72,7 +72,7 @@ class AlarmKeeper:
         sending: asyncio.Task[None] | None = None
         try:
             while True:
-                kept = await self.look()
+                kept = await self._look_whatever_comes()
                 if kept and sending is None:
                     sending = asyncio.create_task(self._postman.run())
                 elif not kept and sending is not None:
@@ -84,6 +84,15 @@ class AlarmKeeper:
                 sending.cancel()
                 await asyncio.wait([sending])
             await self._give_back()
+
+    async def _look_whatever_comes(self) -> bool:
+        """One look; whoever is to find what is wrong must not end because something is."""
+        try:
+            return await self.look()
+        except Exception:
+            log.exception("a look for alarms failed; the next one is in a minute")
+            self._watch = None
+            return True
 
     async def look(self) -> bool:
         """One look, if the alarms are ours to keep; whether they are.  Raises nothing that a later look may mend."""

@@ -1,12 +1,13 @@
 """Looks at the store once: counts what is new in the log, asks every check, stores what follows in one transaction.
 
-The log is followed, not read again: each look counts what has come since the last one, an hour at most at a time.
+The log is followed, not read again: each look counts what has come since the last one, in slices that are quickly read.
 Stamps are a few seconds behind the clock when they are committed, so a look ends ``LAG_MS`` before now.  What comes
 later than that (the spool of a node, drained after an outage) is not counted.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import Any
@@ -33,6 +34,11 @@ LAG_MS = 15_000
 _CATCH_UP_S = 20.0
 """The longest a look reads an old log; the next one goes on."""
 
+_MINUTE_MS = 60_000
+
+_QUICK_S, _SLOW_S = 0.05, 0.2
+"""An embedded database answers on the event loop of its process: nothing may take long at once."""
+
 _RECENT_MS = 86_400_000
 """What is asked about deliveries."""
 
@@ -56,6 +62,8 @@ class Watch:
         self._memory = Memory()
         self._board = Board()
         self._counted_ms = 0
+        self._slice_ms = _MINUTE_MS
+        """How much of the log is read at once."""
 
     @classmethod
     async def load(cls, store: Store, holder: str, places: Sequence[str], server: str) -> Watch:
@@ -107,16 +115,25 @@ class Watch:
     async def _follow(self, now_ms: int) -> int:
         """Count what is new; returns up to when."""
         # Whole minutes, so that each is counted once and the time between two of them is known.
-        end_ms = (now_ms - LAG_MS) // 60_000 * 60_000
+        end_ms = (now_ms - LAG_MS) // _MINUTE_MS * _MINUTE_MS
         begin_ms = self._counted_ms or look_back_ms(now_ms)
         if not self._counted_ms:
             begin_ms = max(begin_ms, await self._first_ms(end_ms))
         stop = monotonic() + _CATCH_UP_S
         while begin_ms < end_ms and monotonic() < stop:
-            until_ms = min(end_ms, (begin_ms // HOUR_MS + 1) * HOUR_MS)
+            until_ms = min(end_ms, (begin_ms // HOUR_MS + 1) * HOUR_MS, begin_ms + self._slice_ms)
+            began = monotonic()
             await self._count(begin_ms, until_ms)
+            self._fit_slice(monotonic() - began)
             begin_ms = until_ms
+            await asyncio.sleep(0)  # requests of the dashboard come in between
         return begin_ms
+
+    def _fit_slice(self, took_s: float) -> None:
+        if took_s < _QUICK_S:
+            self._slice_ms = min(HOUR_MS, self._slice_ms * 2)
+        elif took_s > _SLOW_S:
+            self._slice_ms = max(_MINUTE_MS, self._slice_ms // 2 // _MINUTE_MS * _MINUTE_MS)
 
     async def _first_ms(self, end_ms: int) -> int:
         """Where the log begins, so that an empty year before it is not asked for hour by hour."""

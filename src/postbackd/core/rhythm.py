@@ -134,8 +134,13 @@ def learn(counts: Mapping[int, int], first_hour: int, now_hour: int) -> Rhythm:
             weighted += count * _WEIGHTS[now_hour - hour]
     if not days or not total:
         return Rhythm([0.0] * _WEEK, 0.0, total, days)
-    level = weighted / _weight_of_days(days)
-    day_shares = _shares_of_days(by_day, total, days, begin, now_hour)
+    lasted, weighing = [0.0] * 7, [0.0] * 7
+    for hour in range(begin, now_hour, _STEP):
+        lasted[hour // 24 % 7] += min(_STEP, now_hour - hour)
+        weighing[hour // 24 % 7] += min(_STEP, now_hour - hour) * _WEIGHTS[now_hour - hour]
+    day_shares = _shares_of_days(by_day, total, lasted)
+    # Each day counts as much of a mean day as its weekday: the level of a Monday is not that of the weekend before.
+    level = weighted / sum(share * hours / 24 for share, hours in zip(day_shares, weighing, strict=True))
     hour_shares = _shares_of_hours(by_hour, total)
     rates = [level * day_shares[hour // 24 % 7] * hour_shares[hour % 24] for hour in range(_WEEK)]
     return Rhythm(rates, level, total, days)
@@ -166,19 +171,14 @@ _WEIGHTS = tuple(_weight(hours / 24) for hours in range(WEEKS * _WEEK + 1))
 """By age in hours."""
 
 
-def _weight_of_days(days: float) -> float:
-    """The integral of ``_weight`` over so many days."""
-    return (1 - _weight(days)) * HALF_LIFE_DAYS / log(2)
+_STEP = 6
+"""Hours by which weekdays are measured: fine enough, and six times cheaper."""
 
 
-def _shares_of_days(
-    by_day: Sequence[float], total: float, days: float, begin: int, now_hour: int
-) -> Sequence[float]:
-    """Weekday -> times the mean of all days."""
-    hours_of = [0] * 7
-    for hour in range(begin, now_hour):
-        hours_of[hour // 24 % 7] += 1
-    expected = [total * hours / (days * 24) for hours in hours_of]
+def _shares_of_days(by_day: Sequence[float], total: float, lasted: Sequence[float]) -> Sequence[float]:
+    """Weekday -> times the mean of all days.  ``lasted``: hours of each weekday."""
+    whole = sum(lasted)
+    expected = [total * hours / whole for hours in lasted]
     return [
         (count + _DAY_PRIOR) / (usual + _DAY_PRIOR) for count, usual in zip(by_day, expected, strict=True)
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping
+from ipaddress import ip_network
 from typing import Any
 
 import msgspec
@@ -66,6 +67,8 @@ def _is_safe(key: Any) -> bool:
 def _kind(column: Kept, text: str, masker: Masker) -> str | None:
     if column.form is Form.TRUNCATED:
         return None if text.endswith(("/24", "/48")) else "full IP address"
+    if column.table == "alarm_words" and _is_truncated(text):
+        return None
     if column.column == "facts":
         return _kind_of_facts(text, masker)
     if column.column == "click_ref":
@@ -75,6 +78,14 @@ def _kind(column: Kept, text: str, masker: Masker) -> str | None:
     if column.column in ("excerpt", "error", "reason"):
         return masker.find(text) if masker.mask_words(text) != text else None
     return masker.find(text)
+
+
+def _is_truncated(text: str) -> bool:
+    """Whether it is a network of which no host is named."""
+    try:
+        return ip_network(text).prefixlen in (24, 48)
+    except ValueError:
+        return False
 
 
 def _kind_of_facts(text: str, masker: Masker) -> str | None:
