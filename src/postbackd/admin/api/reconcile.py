@@ -39,8 +39,7 @@ from postbackd.upkeep.import_turns import ImportTurns
 MAX_BYTES = 512 << 20
 """Of an upload: five million rows are some 400 MB."""
 
-Word = Annotated[str, Meta(max_length=200)]
-Header = Annotated[
+Header = Annotated[str | None, Meta(description="Header of the column, or #3; empty: there is none.")]
     str | None, Meta(description="Header of the column, or #3; empty: there is none.", max_length=500)
 ]
 
