@@ -40,8 +40,6 @@ MAX_BYTES = 512 << 20
 """Of an upload: five million rows are some 400 MB."""
 
 Header = Annotated[str | None, Meta(description="Header of the column, or #3; empty: there is none.")]
-    str | None, Meta(description="Header of the column, or #3; empty: there is none.", max_length=500)
-]
 
 
 class ReconcileQuery(Struct, frozen=True, forbid_unknown_fields=True):
