@@ -202,6 +202,9 @@ def repeat(current: Conversion, postback: Postback, dedup: Dedup) -> Repeat:
     seen = msgspec.structs.replace(current, channels=current.channels | channel)
     if current.channels & _BY_THE_NETWORK and channel == Channel.PIXEL:
         return Repeat(Verdict.DUPLICATE, seen)
+    if current.channels == Channel.IMPORT:
+        # An export says when the conversion happened, not since when it has its status.
+        seen = msgspec.structs.replace(seen, status_time_ms=0)
     if current.channels == Channel.PIXEL and channel == Channel.S2S:
         after = _confirm(seen, postback)
     else:

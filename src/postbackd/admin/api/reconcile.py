@@ -39,10 +39,7 @@ from postbackd.upkeep.import_turns import ImportTurns
 MAX_BYTES = 512 << 20
 """Of an upload: five million rows are some 400 MB."""
 
-Word = Annotated[str, Meta(max_length=200)]
-Header = Annotated[
-    str | None, Meta(description="Header of the column, or #3; empty: there is none.", max_length=500)
-]
+Header = Annotated[str | None, Meta(description="Header of the column, or #3; empty: there is none.")]
 
 
 class ReconcileQuery(Struct, frozen=True, forbid_unknown_fields=True):
