@@ -149,6 +149,10 @@ def rank(sums: Sums, applies: Applies, measure_name: str) -> tuple[Any, ...]:
     """By what groups are sorted, the largest last; without an answer first."""
     if measure_name == "value":
         return 1, sums.micros[applies.cost_currency], sums.micros.total()
+    if measure_name == "conversions":
+        return 1, sums.conversions
+    if measure_name == "clicks" and applies.clicks:
+        return 1, sums.clicks[0]
     shown = getattr(measure(sums, applies), measure_name)
     if isinstance(shown, Mapping):
         return (

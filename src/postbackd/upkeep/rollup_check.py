@@ -89,7 +89,7 @@ class RollupCheck:
         (raw,) = await self._store.query_apart("rollup_oldest")
         (converted,) = await self._store.query_apart("rollup_oldest_conversion")
         slots = [slot_of(stamp) for stamp in (*raw.values(), *converted.values()) if stamp is not None]
-        return min([*slots, *([] if rolled["first"] is None else [rolled["first"]])], default=1 << 40)
+        return min([*slots, *([] if rolled["first"] is None else [rolled["first"]])], default=0)
 
     async def _check_day(self, day: int, following: int, end: int) -> AsyncIterator[Difference]:
         span = {"since": day, "until": following}
