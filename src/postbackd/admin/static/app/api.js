@@ -28,10 +28,12 @@ export class Problem extends Error {
 }
 
 // call("GET", "/report", { query: { since: "24h" } }) -> the decoded answer.  `raw`: the Response itself.
-export async function call(method, path, { query, body, type, signal: stop, raw } = {}) {
+// `match`: the tag of the answer that a change is based on; if somebody changed it meanwhile, the Problem has status 412.
+export async function call(method, path, { query, body, type, match, signal: stop, raw } = {}) {
   const headers = { Accept: "application/json" };
   if (dataSet.value === "demo") headers["Postbackd-Data"] = "demo";
   if (!SAFE.has(method) && csrf.value) headers["Postbackd-CSRF"] = csrf.value;
+  if (match) headers["If-Match"] = match;
   if (body !== undefined) headers["Content-Type"] = type ?? "application/json";
   let response;
   try {
@@ -61,12 +63,13 @@ async function readProblem(response, path) {
 }
 
 // Ask once, again every `every` seconds while the page is visible, and again when `path`, `query` or the data set changes.
-// Gives signals: { data, problem, loading, again }.  Old data stay on the page while newer ones are asked for.
+// Gives signals data, problem, loading; a function again; and tag.current, the ETag of the answer.  Old data stay on the page while newer ones are asked for.
 export function useAsk(path, query = {}, { every = 0 } = {}) {
   const data = useSignal(null);
   const problem = useSignal(null);
   const loading = useSignal(true);
   const again = useRef(() => {});
+  const tag = useRef(null);
   const asked = path === null ? null : address(path, query);
   const of = dataSet.value;
   useEffect(() => {
@@ -81,7 +84,9 @@ export function useAsk(path, query = {}, { every = 0 } = {}) {
       busy = true;
       loading.value = true;
       try {
-        const answer = await call("GET", path, { query, signal: stop.signal });
+        const response = await call("GET", path, { query, signal: stop.signal, raw: true });
+        const answer = await response.json();
+        tag.current = response.headers.get("ETag");
         data.value = answer;
         problem.value = null;
       } catch (error) {
@@ -98,5 +103,5 @@ export function useAsk(path, query = {}, { every = 0 } = {}) {
     run();
     return () => { stop.abort(); clearTimeout(timer); };
   }, [asked, of, every]);
-  return { data, problem, loading, again: () => again.current() };
+  return { data, problem, loading, tag, again: () => again.current() };
 }

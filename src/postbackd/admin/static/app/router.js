@@ -27,6 +27,11 @@ export function go(...parts) {
   location.hash = link(...parts);
 }
 
+// The same, and the page that was left is not in the history: nobody comes back to it.
+export function goInstead(...parts) {
+  location.replace(link(...parts));
+}
+
 // Change the query parameters of the page that is shown, without a step in the history.
 export function ask(query) {
   const { page, rest, query: old } = route.value;

@@ -1,0 +1,1 @@
+export function Lint() { return null; }
