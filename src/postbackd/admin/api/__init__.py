@@ -2,8 +2,30 @@
 
 from __future__ import annotations
 
-from postbackd.admin.api import health, reasons
+from postbackd.admin.api import (
+    campaigns,
+    health,
+    networks,
+    offers,
+    presets,
+    reasons,
+    rules,
+    sources,
+    targets,
+    trial,
+)
 from postbackd.admin.endpoints import Endpoint
 
-ENDPOINTS: tuple[Endpoint, ...] = (*health.ENDPOINTS, *reasons.ENDPOINTS)
+ENDPOINTS: tuple[Endpoint, ...] = (
+    *health.ENDPOINTS,
+    *reasons.ENDPOINTS,
+    *networks.ENDPOINTS,
+    *trial.ENDPOINTS,
+    *sources.ENDPOINTS,
+    *offers.ENDPOINTS,
+    *campaigns.ENDPOINTS,
+    *targets.ENDPOINTS,
+    *rules.ENDPOINTS,
+    *presets.ENDPOINTS,
+)
 """All of them, in the order of the documentation."""

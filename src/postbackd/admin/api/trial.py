@@ -112,13 +112,17 @@ def _judge(url: str, reply: _Reply, network: Network) -> Trial:
     is_test = answer.get("reason", Reason.TEST_EVENT.word) == Reason.TEST_EVENT.word
     arrived = verdict is not None and is_test
     if arrived:
-        says = f"It arrived and was answered in {reply.milliseconds:g} ms. It is in the log and counts nothing."
+        says = (
+            f"It arrived and was answered in {reply.milliseconds:g} ms. It is in the log and counts nothing."
+        )
     elif reply.status == 404:
         says = _say_unknown(network)
     elif verdict is not None:
         says = f"It arrived, and was judged {verdict}: {answer.get('reason')}."
     else:
-        says = f"Something answered {reply.status} that is not our front door: look at the proxy in front of it."
+        says = (
+            f"Something answered {reply.status} that is not our front door: look at the proxy in front of it."
+        )
     return Trial(
         url=url, arrived=arrived, says=says, status=reply.status, verdict=verdict, body=reply.body,
         request=reply.headers.get("x-request-id"), milliseconds=reply.milliseconds,
