@@ -1,7 +1,7 @@
 """A test postback: sent to our own front door as a network would, so that everything on the way is tried.
 
-Its click id is a word for tests (``Reason.TEST_EVENT``): it is in the log, is no conversion, moves no money and no match
-rate.
+Its click id is a word for tests (``Reason.TEST_EVENT``): it is in the log, is no conversion, moves no money and no
+match rate.
 """
 
 from __future__ import annotations
