@@ -19,8 +19,9 @@ from postbackd.admin.api import ENDPOINTS
 from postbackd.admin.app import build_app
 from postbackd.admin.desk import DataSet, Desk
 from postbackd.admin.endpoints import NOBODY, Endpoint, Principal, Scope
-from postbackd.administration import serve_app
+from postbackd.administration import make_desk, serve_app
 from postbackd.ingest.batcher import now_ms
+from postbackd.settings import Settings
 from postbackd.store.base import Store
 from tests.store.contract import KINDS
 
@@ -64,12 +65,15 @@ class Site:
         open_store: Callable[[Path], Awaitable[Store]] = KINDS[0].open,
         endpoints: Sequence[Endpoint] = ENDPOINTS,
         now: Callable[[], int] = now_ms,
+        address: str | None = None,
     ) -> None:
+        """``address``: of the PostgreSQL database that ``open_store`` opens, for the commands that are started."""
         self.directory = directory
         self.doorkeeper = Letting()
         self._open_store = open_store
         self._endpoints = endpoints
         self._now = now
+        self._address = address
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listening.getsockname()[1]
         self.base = f"http://127.0.0.1:{self.port}"
@@ -126,7 +130,7 @@ class Site:
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         store = await self._open_store(self.directory)
-        desk = Desk(store, self._now, base_url="http://127.0.0.1:8080", data=self.directory)
+        desk = make_desk(Settings(data=str(self.directory), store=self._address), store, self._now)
 
         async def find_desk(data_set: DataSet) -> Desk | None:
             return desk if data_set is DataSet.REAL else None
@@ -135,4 +139,6 @@ class Site:
             app = build_app(self._endpoints, find_desk, self.doorkeeper)
             await serve_app(app, self._listening, self._stop, self._ready.set)
         finally:
+            if desk.jobs is not None:
+                await desk.jobs.close()
             await store.close()

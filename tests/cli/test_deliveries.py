@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from postbackd.cli.chosen_deliveries import Wanted
 from postbackd.cli.log_deliveries import DeliveryReader
 from postbackd.cli.options import now_ms
 from postbackd.cli.session import Session
 from postbackd.core.deliveries import Attempt, Delivery, DeliveryState, Settled, TargetState
 from postbackd.core.model import Rule
+from postbackd.operations.deliveries import Wanted
 from postbackd.reports.deliveries import format_logged
 from postbackd.settings import Settings
 from postbackd.store.base import Turn
@@ -181,7 +181,7 @@ def test_a_filter_says_how_many_and_sends_them_with_yes(desk: Desk, run: Run) ->
 
 
 def test_all_that_is_dead_is_sent_in_chunks(desk: Desk, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("postbackd.cli.chosen_deliveries.CHUNK", 2)
+    monkeypatch.setattr("postbackd.operations.deliveries.CHUNK", 2)
     kill(desk, 5)
     assert run("delivery", "retry", "--all-dead", "--yes", "--json").json["sent"] == 5
     assert len(desk.claim(now_ms=now_ms())) == 5

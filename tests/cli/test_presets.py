@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from postbackd.cli.entries import check_entry
-from postbackd.cli.urls import click_url, postback_url
+from postbackd.catalog.entries import check_entry
+from postbackd.catalog.urls import click_url, postback_url
 from postbackd.core.deliveries import Answer
 from postbackd.core.model import Campaign, How, Network, Source, WeightedOffer
 from postbackd.core.outgoing import convert_preset_url, placeholders_left

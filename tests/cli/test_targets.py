@@ -15,8 +15,8 @@ import apsw
 import msgspec
 import pytest
 
+from postbackd.catalog.target_rows import TargetRow, read_target, write_target
 from postbackd.cli.account_values import seal_values
-from postbackd.cli.target_rows import TargetRow, read_target, write_target
 from postbackd.core.webhooks import read_secret
 from postbackd.presets import load_presets
 from postbackd.sealing import KEY_NAME, find_sealer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -80,9 +80,7 @@ def build_app(
     async def openapi(_: Request) -> Response:
         return Response(document, media_type="application/json")
 
-    api: list[BaseRoute] = [
-        Route(PREFIX + one.path, serve(one, desks, doorkeeper), methods=[one.method]) for one in endpoints
-    ]
+    api = _route(endpoints, desks, doorkeeper)
     return Starlette(
         routes=[
             *api,
@@ -96,6 +94,26 @@ def build_app(
         ],
         exception_handlers={HTTPException: _name_problem, Exception: _name_surprise},
     )
+
+
+def _route(endpoints: Sequence[Endpoint], desks: Desks, doorkeeper: Doorkeeper) -> list[BaseRoute]:
+    """One route a path, so that whoever uses a wrong method is told all that there are."""
+    paths: dict[str, dict[str, Callable[[Request], Awaitable[Response]]]] = {}
+    for one in endpoints:
+        paths.setdefault(one.path, {})[one.method] = serve(one, desks, doorkeeper)
+    # What has no parameter in it is looked for first: /rules/test is no rule.
+    order = sorted(paths, key=lambda path: path.count("{"))
+    return [Route(PREFIX + path, _choose(paths[path]), methods=[*paths[path]]) for path in order]
+
+
+def _choose(
+    by_method: Mapping[str, Callable[[Request], Awaitable[Response]]],
+) -> Callable[[Request], Awaitable[Response]]:
+    async def call(request: Request) -> Response:
+        method = "GET" if request.method == "HEAD" and "HEAD" not in by_method else request.method
+        return await by_method[method](request)
+
+    return call
 
 
 async def _name_problem(request: Request, error: Exception) -> Response:

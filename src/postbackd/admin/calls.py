@@ -12,10 +12,12 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from postbackd.admin.desk import DataSet, Desk
-from postbackd.admin.endpoints import Asked, Endpoint, Scope
+from postbackd.admin.endpoints import Answered, Asked, Endpoint, Scope
 from postbackd.admin.identity import Doorkeeper
 from postbackd.admin.problems import Problem
-from postbackd.store.base import CatalogConflict, StoreRefused, StoreUnavailable
+from postbackd.catalog.changes import Unknown
+from postbackd.catalog.errors import EntryError, NoEntry, NotNow
+from postbackd.store.base import CatalogConflict, CatalogMoved, StoreRefused, StoreUnavailable
 
 log = logging.getLogger("postbackd.admin")
 
@@ -69,7 +71,13 @@ async def _work(endpoint: Endpoint, desks: Desks, who: Any, request: Request) ->
         query = _read_query(endpoint, request)
         body = await _read_body(endpoint, request)
         answer = await endpoint.run(Asked(request, desk, who, request.path_params, query, body))
-    except CatalogConflict as error:
+    except (EntryError, Unknown) as error:
+        raise Problem(422, str(error), field=error.field) from error
+    except NoEntry as error:
+        raise Problem(404, str(error)) from error
+    except CatalogMoved as error:
+        raise Problem(412, str(error)) from error
+    except (CatalogConflict, NotNow) as error:
         raise Problem(409, str(error)) from error
     except StoreRefused as error:
         raise Problem(503, str(error), headers={"Retry-After": "10"}) from error
@@ -81,9 +89,13 @@ async def _work(endpoint: Endpoint, desks: Desks, who: Any, request: Request) ->
         raise Problem(400, "the request ended too early") from error
     if isinstance(answer, Response):
         return answer
+    headers: Mapping[str, str] = {}
+    status = endpoint.status
+    if isinstance(answer, Answered):
+        headers, status, answer = answer.headers, answer.status or status, answer.value
     if endpoint.answer is None:
-        return Response(status_code=204)
-    return Response(msgspec.json.encode(answer), endpoint.status, media_type="application/json")
+        return Response(status_code=204, headers=dict(headers))
+    return Response(msgspec.json.encode(answer), status, headers=dict(headers), media_type="application/json")
 
 
 def _which_data(request: Request) -> DataSet:

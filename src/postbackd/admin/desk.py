@@ -6,13 +6,14 @@ share a database.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
 
+from postbackd.admin.jobs import Jobs
 from postbackd.core.rulebook import Rulebook
 from postbackd.store.base import Store
 
@@ -45,12 +46,13 @@ class Desk:
         base_url: str,
         data: Path,
         settings: tuple[SettingValue, ...] = (),
-        tools: Mapping[str, Callable[..., Awaitable[Any]]] | None = None,
+        tools: Mapping[str, Callable[..., Any]] | None = None,
         data_set: DataSet = DataSet.REAL,
     ) -> None:
         """``base_url``: under which visitors and networks reach the front door.  ``data``: the data directory.
 
-        ``tools``: what only a layer above can do (the runtime, the command line), by name.
+        ``tools``: what only a layer above can do (the runtime, the command line), by name: ``seal`` (see
+        ``catalog.accounts.Seal``), ``run`` (see ``admin.jobs.Run``).
         """
         self.store = store
         self.now_ms = now_ms
@@ -59,6 +61,7 @@ class Desk:
         self.settings = settings
         self.tools = tools or {}
         self.data_set = data_set
+        self.jobs = Jobs(self.tools["run"], now_ms) if "run" in self.tools else None
         self._rulebook: Rulebook | None = None
 
     async def rulebook(self) -> Rulebook:

@@ -11,8 +11,9 @@ To add endpoints, write a module in ``admin/api`` with a tuple ``ENDPOINTS`` and
         Endpoint("GET", "/things/{name}", Scope.READ, "Things", "Show one thing.", show, query=Query, answer=Thing),
     )
 
-Errors are raised as ``Problem``.  A list answers a ``Page[Thing]``.  What is no JSON (CSV, events) is answered as a
-response of Starlette, with ``gives`` naming its media type; a body that is no JSON is taken with ``takes``.
+Errors are raised as ``Problem``; those of ``catalog.errors`` and of the store are answered as problems, too.  A list
+answers a ``Page[Thing]``.  What is no JSON (CSV, events) is answered as a response of Starlette, with ``gives`` naming
+its media type; a body that is no JSON is taken with ``takes``.
 """
 
 from __future__ import annotations
@@ -73,6 +74,14 @@ class Asked(Generic[Q, B]):
         self.body = body
 
 
+class Answered(Struct, frozen=True):
+    """An answer with headers or a status of its own; an endpoint may return it instead of the bare answer."""
+
+    value: Any
+    headers: Mapping[str, str] = {}
+    status: int | None = None
+
+
 class Endpoint(Struct, frozen=True):
     """One method of one path."""
 
@@ -99,5 +108,9 @@ class Endpoint(Struct, frozen=True):
     max_body_bytes: int = 1_000_000
     problems: tuple[int, ...] = ()
     """Statuses of the problems it may answer beside 400, 401, 403 and 503."""
+    conditional: bool = False
+    """Takes ``If-Match`` with the ``ETag`` of an earlier answer, so that nobody's change is lost: 412."""
+    example: Mapping[str, Any] | None = None
+    """Of the body, for the documentation."""
     own_data_only: bool = False
     """Of this installation, whichever data set is looked at: users, settings."""

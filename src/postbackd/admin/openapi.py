@@ -69,7 +69,11 @@ def _operation(one: Endpoint, known: Mapping[str, Any], components: Mapping[str,
         "operationId": _operation_id(one),
         "tags": [one.topic],
         "summary": one.does,
-        "parameters": [*_path_parameters(one.path), *_query_parameters(one, known, components)],
+        "parameters": [
+            *_path_parameters(one.path),
+            *_query_parameters(one, known, components),
+            *_condition(one),
+        ],
         "responses": _responses(one, known),
     }
     description = inspect.getdoc(one.run)
@@ -81,7 +85,8 @@ def _operation(one: Endpoint, known: Mapping[str, Any], components: Mapping[str,
         operation["x-scope"] = Scope(one.scope).value
     if one.body is not None:
         schema = {"type": "string"} if one.body is bytes else known[repr(one.body)]
-        operation["requestBody"] = {"required": True, "content": {one.takes: {"schema": schema}}}
+        content = {"schema": schema, **({} if one.example is None else {"example": one.example})}
+        operation["requestBody"] = {"required": True, "content": {one.takes: content}}
     return operation
 
 
@@ -92,8 +97,22 @@ def _operation_id(one: Endpoint) -> str:
 
 def _path_parameters(path: str) -> list[dict[str, Any]]:
     return [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "pattern": "^[^/]+$"}}
         for name in re.findall(r"{(\w+)}", path)
+    ]
+
+
+def _condition(one: Endpoint) -> list[dict[str, Any]]:
+    if not one.conditional:
+        return []
+    return [
+        {
+            "name": "If-Match",
+            "in": "header",
+            "required": False,
+            "schema": {"type": "string", "pattern": r'^(\*|"[0-9]{1,18}")$'},
+            "description": "The ETag of an earlier answer: change it only if the catalog is still the same.",
+        }
     ]
 
 
@@ -126,9 +145,13 @@ def _responses(one: Endpoint, known: Mapping[str, Any]) -> dict[str, Any]:
         success = {"content": {"application/json": {"schema": known[repr(one.answer)]}}}
     else:
         success = {}
+    if one.conditional:
+        success = {**success, "headers": {"ETag": {"schema": {"type": "string"}}}}
     status = 204 if one.answer is None and one.gives == "application/json" else one.status
     responses = {str(status): {"description": one.does, **success}}
     problems = {*_ALWAYS, *one.problems, *(_GUARDED if one.scope is not None else ())}
+    if one.conditional:
+        problems |= {412}
     if not one.own_data_only or "{" in one.path:
         problems.add(404)
     if one.body is not None:

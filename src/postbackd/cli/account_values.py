@@ -8,18 +8,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from secrets import token_bytes
 
 import click
 
-from postbackd.core.shipping import WEBHOOK
-from postbackd.core.webhooks import OLD_SECRET, SECRET, read_secret, write_secret
+from postbackd.catalog.accounts import Seal
 from postbackd.sealing import KEY_NAME, SealError, find_sealer
 from postbackd.settings import Settings
 from postbackd.store.sealed import TARGET
-
-_LONGEST_VALUE = 8192
-_SECRET_BYTES = 32
 
 
 def split_values(texts: Sequence[str], option: str = "--account", form: str = "NAME=VALUE") -> dict[str, str]:
@@ -59,25 +54,6 @@ def ask_values(needed: Iterable[str], option: str, *, hidden: bool) -> dict[str,
     raise click.UsageError(f"{', '.join(missing)} must be given: add {given}")
 
 
-def make_signing_secret() -> str:
-    """A new secret for a webhook target."""
-    return write_secret(token_bytes(_SECRET_BYTES))
-
-
-def check_values(values: Mapping[str, str], kind: str) -> None:
-    """Raise a usage error for a value that cannot be one.  ``kind``: of the target."""
-    for name, value in values.items():
-        if not value or len(value) > _LONGEST_VALUE or not value.isprintable():
-            raise click.UsageError(
-                f"--account {name}: a value is 1 to {_LONGEST_VALUE} printable characters (it is not shown here)"
-            )
-        if kind == WEBHOOK and name in (SECRET, OLD_SECRET):
-            try:
-                read_secret(value)
-            except ValueError as error:
-                raise click.UsageError(f"--account {name}: {error}") from error
-
-
 def seal_values(values: Mapping[str, str], settings: Settings, purpose: str = TARGET) -> dict[str, str]:
     """The values as they are stored.  The key is made when there is none.  Raises ``ClickException``."""
     if not values:
@@ -94,3 +70,8 @@ def seal_values(values: Mapping[str, str], settings: Settings, purpose: str = TA
             err=True,
         )
     return sealed
+
+
+def sealing(settings: Settings) -> Seal:
+    """What seals with the key of these settings."""
+    return lambda values, purpose: seal_values(values, settings, purpose)

@@ -7,13 +7,22 @@ from pathlib import Path
 
 import click
 
-from postbackd.cli.account_values import check_values, seal_values, split_values
+from postbackd.catalog.accounts import check_values
+from postbackd.catalog.entries import STAND_IN
+from postbackd.catalog.file import CatalogFile, FileError, read_file
+from postbackd.catalog.plan import (
+    Accounts,
+    Plan,
+    Secrets,
+    describe_plan,
+    find_warnings,
+    format_plan,
+    make_plan,
+)
+from postbackd.catalog.senders import seal_sender_secret
+from postbackd.cli.account_values import seal_values, sealing, split_values
 from postbackd.cli.catalog import print_warnings
-from postbackd.cli.catalog_file import CatalogFile, FileError, read_file
-from postbackd.cli.entries import STAND_IN
 from postbackd.cli.options import as_json, takes_data
-from postbackd.cli.plan import Accounts, Plan, Secrets, describe_plan, find_warnings, format_plan, make_plan
-from postbackd.cli.sender_options import seal_secret
 from postbackd.cli.session import Session, print_json, visit
 from postbackd.settings import Settings
 
@@ -103,7 +112,7 @@ def _seal_secrets(file: CatalogFile, given: Mapping[str, str], settings: Setting
             )
     if settings is None:
         return dict.fromkeys(given, STAND_IN)
-    return {name: seal_secret(secret, settings) for name, secret in given.items()}
+    return {name: seal_sender_secret(secret, sealing(settings)) for name, secret in given.items()}
 
 
 async def _apply(

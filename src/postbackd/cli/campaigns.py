@@ -5,22 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import click
-from msgspec.structs import replace
+from msgspec import UNSET
 
-from postbackd.cli.catalog import (
-    Describer,
-    check_arguments,
-    find_entry,
-    list_entries,
-    print_entry,
-    remove_entry,
-    show_entry,
-)
-from postbackd.cli.entries import make_slug
+from postbackd.catalog.changes import CampaignChange, Share, change_campaign
+from postbackd.catalog.documents import Describer, find_entry
+from postbackd.cli.catalog import list_entries, print_entry, remove_entry, show_entry
 from postbackd.cli.main import Family
 from postbackd.cli.options import as_json, takes_data, takes_urls
 from postbackd.cli.session import Session, base_url, print_json, visit
-from postbackd.core.model import Campaign, Catalog, WeightedOffer
+from postbackd.core.model import Campaign, Catalog
 from postbackd.settings import Settings
 
 _offer_help = "An offer and its share of the visitors; name the option once an offer.  [weight: 1]"
@@ -49,16 +42,15 @@ def add_campaign(
     """Add a campaign and print the click URL to paste into the source."""
 
     async def work(session: Session) -> tuple[Catalog, Campaign]:
-        catalog = await session.load(removed=False)
+        catalog = await session.load()
         taken = {entry.slug for entry in (await session.load(removed=True)).campaigns}
-        entry = Campaign(
-            id=0,
-            name=name.strip(),
-            slug=slug if slug is not None else make_slug(name, taken),
-            source=find_entry(catalog.sources, source, "source").id,
+        change = CampaignChange(
+            name=name,
+            slug=UNSET if slug is None else slug,
+            source=source,
             offers=read_offers(catalog, offers),
         )
-        check_arguments(entry)
+        entry = change_campaign(catalog, Campaign(id=0, name="", slug="", source=0, offers=()), change, taken)
         await session.change([entry])
         return catalog, entry
 
@@ -112,14 +104,12 @@ def set_campaign(
     async def work(session: Session) -> tuple[Catalog, Campaign]:
         catalog = await session.load()
         entry = find_entry(catalog.campaigns, name, "campaign")
-        entry = replace(
-            entry,
-            name=entry.name if new_name is None else new_name.strip(),
-            slug=entry.slug if slug is None else slug,
-            source=entry.source if source is None else find_entry(catalog.sources, source, "source").id,
-            offers=read_offers(catalog, offers) if offers else entry.offers,
+        given = {"name": new_name, "slug": slug, "source": source}
+        change = CampaignChange(
+            **{field: text for field, text in given.items() if text is not None},
+            offers=read_offers(catalog, offers) if offers else UNSET,
         )
-        check_arguments(entry)
+        entry = change_campaign(catalog, entry, change, ())
         await session.change([entry])
         return catalog, entry
 
@@ -136,18 +126,18 @@ def remove_campaign(name: str, settings: Settings, json_wanted: bool) -> None:
     remove_entry(settings, "campaign", name, json_wanted)
 
 
-def read_offers(catalog: Catalog, texts: Sequence[str]) -> tuple[WeightedOffer, ...]:
+def read_offers(catalog: Catalog, texts: Sequence[str]) -> list[Share]:
     """``OFFER`` or ``OFFER:WEIGHT`` arguments; an offer whose own name ends like a weight is found first."""
     names = {entry.name for entry in catalog.offers}
-    weighted = []
+    shares = []
     for text in texts:
         name, colon, weight = text.rpartition(":")
         if text in names or not colon or (name not in names and not _is_number(weight)):
             name, weight = text, "1"
         elif not _is_number(weight):
             raise click.UsageError(f"--offer {text!r}: the weight {weight!r} is not a whole number from 1 on")
-        weighted.append(WeightedOffer(find_entry(catalog.offers, name, "offer").id, int(weight[:9])))
-    return tuple(weighted)
+        shares.append(Share(offer=name, weight=int(weight[:9])))
+    return shares
 
 
 def _is_number(text: str) -> bool:

@@ -7,7 +7,12 @@ from typing import Any
 
 import click
 
-from postbackd.cli.chosen_deliveries import (
+from postbackd.cli.chosen_deliveries import showing, takes_filter
+from postbackd.cli.main import Family
+from postbackd.cli.options import as_json, now_ms, takes_data, takes_period
+from postbackd.cli.session import Session, print_json, visit
+from postbackd.core.deliveries import DeliveryState
+from postbackd.operations.deliveries import (
     Chosen,
     Wanted,
     ask_for,
@@ -19,12 +24,7 @@ from postbackd.cli.chosen_deliveries import (
     open_describer,
     resend,
     send_these,
-    takes_filter,
 )
-from postbackd.cli.main import Family
-from postbackd.cli.options import as_json, takes_data, takes_period
-from postbackd.cli.session import Session, print_json, visit
-from postbackd.core.deliveries import DeliveryState
 from postbackd.reports.deliveries import LIST_HEADER, SENDING, format_attempt, list_row, said, sum_up
 from postbackd.reports.period import Period
 from postbackd.reports.table import format_table
@@ -65,8 +65,8 @@ def list_deliveries(
     wanted = Wanted(state, target, rule, period)
 
     async def work(session: Session) -> list[dict[str, Any]]:
-        describer = await open_describer(session)
-        rows = await session.store.query("deliveries", **await ask_for(session, wanted), limit=limit)
+        describer = await open_describer(session.store, now_ms())
+        rows = await session.store.query("deliveries", **await ask_for(session.store, wanted), limit=limit)
         return [describer.describe(row) for row in rows]
 
     documents = visit(settings, work)
@@ -86,8 +86,8 @@ def show_delivery(id_: str, settings: Settings, json_wanted: bool) -> None:
     """One delivery with each of its attempts; ID is its id, or the number after the dash alone."""
 
     async def work(session: Session) -> dict[str, Any]:
-        (row,) = await find_all(session, [id_])
-        return await (await open_describer(session)).tell(session.store, row)
+        (row,) = await find_all(session.store, [id_])
+        return await (await open_describer(session.store, now_ms())).tell(session.store, row)
 
     document = visit(settings, work)
     if json_wanted:
@@ -142,14 +142,17 @@ def retry_deliveries(
     wanted = Wanted(state, target, rule, period)
     _check_choice(ids, wanted, "--all-dead", everything=all_dead)
     if ids:
-        _report_sent(visit(settings, lambda session: send_these(session, ids)), json_wanted)
+        _report_sent(visit(settings, lambda session: send_these(session.store, ids, now_ms)), json_wanted)
         return
     state = state or DeliveryState.DEAD.word
     wanted = Wanted(state, target, rule, period)
 
     async def work(session: Session) -> tuple[Chosen, int]:
-        chosen = await choose_resendable(session, wanted)
-        return chosen, await resend(session, chosen) if yes else 0
+        chosen = await choose_resendable(session.store, wanted)
+        if not yes:
+            return chosen, 0
+        with showing(chosen.count, "sending") as watch:
+            return chosen, await resend(session.store, chosen, now_ms, watch)
 
     chosen, sent = visit(settings, work)
     if json_wanted:
@@ -233,12 +236,17 @@ def cancel_deliveries(
     if not reason.strip() or len(reason) > _LONGEST_REASON:
         raise click.UsageError(f"--reason needs a few words, at most {_LONGEST_REASON} characters")
     if ids:
-        _report_cancelled(visit(settings, lambda session: cancel_these(session, ids, reason)), json_wanted)
+        _report_cancelled(
+            visit(settings, lambda session: cancel_these(session.store, ids, reason, now_ms)), json_wanted
+        )
         return
 
     async def work(session: Session) -> tuple[Chosen, int]:
-        chosen = await choose_waiting(session, wanted)
-        return chosen, await cancel(session, chosen, reason) if yes else 0
+        chosen = await choose_waiting(session.store, wanted)
+        if not yes:
+            return chosen, 0
+        with showing(chosen.count, "cancelling") as watch:
+            return chosen, await cancel(session.store, chosen, reason, now_ms, watch)
 
     chosen, cancelled = visit(settings, work)
     if json_wanted:

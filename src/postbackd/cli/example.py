@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from postbackd.cli.entries import make_key
-from postbackd.cli.urls import click_url, postback_url
+from postbackd.catalog.entries import make_key
+from postbackd.catalog.urls import click_url, postback_url
 from postbackd.core.deliveries import Message
 from postbackd.core.model import (
     Campaign,

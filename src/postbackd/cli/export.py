@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from postbackd.cli.catalog_file import write_document, write_file
+from postbackd.catalog.file import write_document, write_file
 from postbackd.cli.options import as_json, takes_data
 from postbackd.cli.session import print_json, visit
 from postbackd.settings import Settings

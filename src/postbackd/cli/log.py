@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
-from postbackd.cli.catalog import find_network_ever
-from postbackd.cli.chosen_deliveries import Wanted, takes_filter
+from postbackd.catalog.documents import find_network_ever
+from postbackd.cli.chosen_deliveries import takes_filter
 from postbackd.cli.log_deliveries import DeliveryReader
 from postbackd.cli.options import as_json, takes_data, takes_period
 from postbackd.cli.session import Session, visit
@@ -21,6 +21,7 @@ from postbackd.core.model import Catalog
 from postbackd.core.privacy import Masker
 from postbackd.core.sender_rules import OBSERVABLE, write_observed
 from postbackd.core.verdicts import FINAL, Verdict
+from postbackd.operations.deliveries import Wanted
 from postbackd.reports.deliveries import format_logged
 from postbackd.reports.log import describe_row, format_row
 from postbackd.reports.period import Period

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any
 
-from postbackd.cli.chosen_deliveries import Wanted, ask_for, open_describer
 from postbackd.cli.options import now_ms
 from postbackd.cli.session import Session
 from postbackd.core.deliveries import DeliveryState
+from postbackd.operations.deliveries import Wanted, ask_for, open_describer
 from postbackd.reports.deliveries import Row, describe_attempt, log_entry
 
 POLL_S = 0.5
@@ -33,7 +33,6 @@ class DeliveryReader:
 
     def __init__(self, session: Session, asked: dict[str, Any], click_id: int | None) -> None:
         """``asked``: parameters of the statement ``deliveries``; ``click_id``: the stamp of the only click."""
-        self._session = session
         self._store = session.store
         self._asked = asked
         self._click_id = click_id
@@ -43,7 +42,7 @@ class DeliveryReader:
     @classmethod
     async def open(cls, session: Session, wanted: Wanted, click_id: int | None) -> DeliveryReader:
         """Raises ``ClickException`` for a name that is not known."""
-        return cls(session, await ask_for(session, wanted), click_id)
+        return cls(session, await ask_for(session.store, wanted), click_id)
 
     async def newest(self, limit: int) -> list[Entry]:
         """The newest deliveries, each with its last attempt."""
@@ -52,7 +51,7 @@ class DeliveryReader:
         else:
             of_click = await self._store.query("deliveries_of_click", click_id=self._click_id)
             rows = [row for row in reversed(of_click) if self._fits(row)][:limit]
-        describer = await open_describer(self._session)
+        describer = await open_describer(self._store, now_ms())
         entries = []
         for row in rows:
             attempts = (
@@ -81,7 +80,7 @@ class DeliveryReader:
 
     async def look(self, from_ms: int) -> list[Entry]:
         """What has happened since and was not returned before, in order."""
-        describer = await open_describer(self._session)
+        describer = await open_describer(self._store, now_ms())
         found: list[tuple[int, Entry]] = []
         for attempt in await self._all_since("attempts_from", from_ms, "at_ms"):
             row = await self._row_of_new(attempt)

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from typing import Any
 from urllib.parse import quote, urlencode
 
 import click
-from msgspec.structs import replace
 
-from postbackd.cli.catalog import check_arguments, find_entry, read_pairs
-from postbackd.cli.entries import make_key
+from postbackd.catalog import senders
+from postbackd.catalog.documents import find_entry
+from postbackd.catalog.entries import check_entry
+from postbackd.catalog.senders import Made
+from postbackd.cli.account_values import sealing
+from postbackd.cli.catalog import read_pairs
 from postbackd.cli.options import as_duration, as_json, now_ms, takes_settings
-from postbackd.cli.sender_options import Made, make_secret, make_token, seal_secret
+from postbackd.cli.sender_options import print_made, read_secret
 from postbackd.cli.session import Session, base_url, print_json, visit
 from postbackd.core.model import Network
-from postbackd.core.sender_rules import hash_token
-from postbackd.core.senders import FormerKey, Secret, Senders, Token
 from postbackd.core.signature import HEADER, Signed, sign
 from postbackd.reports.period import write_moment
 from postbackd.runtime import open_secrets
@@ -47,7 +47,7 @@ WHAT = ("key", "token", "secret")
 @takes_settings("data", "store", "public_url", "secret_key")
 def rotate(
     name: str,
-    what: str,
+    what: senders.What,
     overlap_s: int,
     end_former: bool,
     secret: str | None,
@@ -62,10 +62,12 @@ def rotate(
     async def work(session: Session) -> tuple[Network, Made]:
         entry = find_entry((await session.load()).networks, name, "network")
         if end_former:
-            entry, made = replace(entry, senders=_end_former(entry.senders, what)), Made()
+            entry, made = senders.end_former(entry, what), Made()
         else:
-            entry, made = _rotate(entry, what, now, now + overlap_s * 1000, secret, settings)
-        check_arguments(entry)
+            given = None if secret is None else read_secret(secret)
+            until = now + overlap_s * 1000
+            entry, made = senders.rotate(entry, what, now, until, given, sealing(settings))
+        check_entry(entry)
         (saved,) = await session.change([entry])
         assert isinstance(saved, Network)
         return saved, made
@@ -79,66 +81,12 @@ def rotate(
     if json_wanted:
         print_json({**document, "former_until": former[0] if former else None})
         return
-    made.print()
+    print_made(made)
     if what == "key" and not end_former:
         click.echo(f"its postback URLs now begin with:\n\n  {document['postback_url']}\n")
     click.echo(
         f"the former {what} is good until {former[0]}" if former else f"only the current {what} is good now"
     )
-
-
-def _end_former(senders: Senders, what: str) -> Senders:
-    if what == "key":
-        return replace(senders, former_keys=())
-    if what == "token":
-        return replace(senders, tokens=tuple(one for one in senders.tokens if not one.until_ms))
-    return replace(senders, secrets=tuple(one for one in senders.secrets if not one.until_ms))
-
-
-def _rotate(
-    entry: Network, what: str, now: int, until_ms: int, given: str | None, settings: Settings
-) -> tuple[Network, Made]:
-    senders = entry.senders
-    if what == "key":
-        _refuse_third(senders.former_keys, what, entry.name, now)
-        former = (FormerKey(entry.key, until_ms),)
-        return replace(entry, key=make_key(), senders=replace(senders, former_keys=former)), Made()
-    if what == "token":
-        _refuse_third(senders.tokens, what, entry.name, now)
-        current = [one for one in senders.tokens if not one.until_ms]
-        if not current:
-            raise click.ClickException(
-                f"network {entry.name!r} has no token; make one: {_set(entry, '--token')}"
-            )
-        made = make_token()
-        tokens = (Token(hash_token(made)), *(replace(one, until_ms=until_ms) for one in current))
-        return replace(entry, senders=replace(senders, tokens=tokens)), Made(token=made)
-    _refuse_third(senders.secrets, what, entry.name, now)
-    if senders.scheme is None:
-        raise click.ClickException(
-            f"network {entry.name!r} does not sign; begin with: {_set(entry, '--signature hmac')}"
-        )
-    if given is None and senders.scheme.kind != "request":
-        raise click.UsageError("the network makes this secret; give it with --secret -")
-    made = make_secret() if given is None else ""
-    sealed = Secret(seal_secret(given or made, settings))
-    old = (replace(one, until_ms=until_ms) for one in senders.secrets if not one.until_ms)
-    return replace(entry, senders=replace(senders, secrets=(sealed, *old))), Made(secret=made)
-
-
-def _refuse_third(entries: Sequence[Any], what: str, name: str, now: int) -> None:
-    """Whoever still uses the former one must not be cut off by accident."""
-    for one in entries:
-        if one.until_ms > now:
-            end = shlex.join(["postbackd", "network", "rotate", name, what, "--end-former"])
-            raise click.ClickException(
-                f"the former {what} is good until {write_moment(one.until_ms)}, and two at a time are enough; "
-                f"end it first: {end}"
-            )
-
-
-def _set(entry: Network, option: str) -> str:
-    return f"postbackd network set {shlex.quote(entry.name)} {option}"
 
 
 # --- trying it out -----------------------------------------------------------------------------------------------

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import click
 from msgspec.structs import replace
 
+from postbackd.catalog.changes import NetworkChange, change_network
+from postbackd.catalog.documents import Describer, find_entry
+from postbackd.catalog.entries import ANSWERS, DEDUPS, PERSONAL_DATA, make_key
+from postbackd.catalog.senders import Made
+from postbackd.cli.account_values import sealing
 from postbackd.cli.catalog import (
-    Describer,
     change_fields,
-    check_arguments,
-    find_entry,
     list_entries,
     print_entry,
     read_pairs,
     remove_entry,
     show_entry,
 )
-from postbackd.cli.entries import ANSWERS, DEDUPS, PERSONAL_DATA, EntryError, make_key, need_preset
 from postbackd.cli.main import Family
 from postbackd.cli.network_senders import rotate, sign_postback
 from postbackd.cli.options import as_json, takes_data, takes_settings, takes_urls
-from postbackd.cli.sender_options import NAMES, Made, change_senders, sender_options
+from postbackd.cli.sender_options import NAMES, print_made, read_senders, sender_options
 from postbackd.cli.session import Session, base_url, print_json, visit
 from postbackd.core.model import Catalog, Network
 from postbackd.settings import Settings
@@ -107,7 +108,7 @@ def _options(command: Any) -> Any:
 @_takes_secrets
 def add_network(name: str, settings: Settings, json_wanted: bool, **options: Any) -> None:
     """Add a network and print the postback URL to paste into it."""
-    entry, made = _change_all(Network(id=0, name=name.strip(), key=make_key()), settings, options)
+    entry, made = _change(Network(id=0, name="", key=make_key()), name, settings, options)
 
     async def work(session: Session) -> Network:
         (saved,) = await session.change([entry])
@@ -123,7 +124,7 @@ def add_network(name: str, settings: Settings, json_wanted: bool, **options: Any
     click.echo(
         f"network {saved.name!r} added; paste this postback URL into it:\n\n  {shown['postback_url']}\n"
     )
-    made.print()
+    print_made(made)
     if saved.preset is None:
         click.echo(
             "Replace {click_id}, {value} and {txid} by the network's own macros; add &status= if it has one."
@@ -171,11 +172,10 @@ def set_network(
         entry = find_entry((await session.load()).networks, name, "network")
         entry = replace(
             entry,
-            name=entry.name if new_name is None else new_name.strip(),
             key=make_key() if new_key else entry.key,
             types=() if any_type else entry.types,
         )
-        entry, made = _change_all(entry, settings, options)
+        entry, made = _change(entry, new_name, settings, options)
         (saved,) = await session.change([entry])
         assert isinstance(saved, Network)
         return saved, made
@@ -184,7 +184,7 @@ def set_network(
     document = Describer(Catalog(generation=0), base_url(settings)).describe(saved)
     print_entry(document | made.document() if json_wanted else document, json_wanted)
     if not json_wanted:
-        made.print()
+        print_made(made)
 
 
 @network.command("remove")
@@ -196,58 +196,25 @@ def remove_network(name: str, settings: Settings, json_wanted: bool) -> None:
     remove_entry(settings, "network", name, json_wanted)
 
 
-def _change_all(entry: Network, settings: Settings, options: dict[str, Any]) -> tuple[Network, Made]:
-    """The network with all given options applied, checked, and what was made for it."""
-    of_senders = {name: options.pop(name) for name in NAMES}
-    entry = _change(entry, **options)
-    senders, made = change_senders(entry, of_senders, settings, base_url(settings))
-    entry = replace(entry, senders=senders)
-    check_arguments(entry)
-    return entry, made
-
-
 def _change(
-    entry: Network,
-    *,
-    preset: str | None,
-    currency: str | None,
-    dedup: str | None,
-    strict: bool | None,
-    answer: str | None,
-    personal_data: str | None,
-    fields: Sequence[str],
-    types: Sequence[str],
-    statuses: Sequence[str],
-) -> Network:
-    """The network with the given options applied, checked."""
-    entry = apply_preset(entry, preset) if preset is not None else entry
-    words = {**entry.statuses, **read_pairs(statuses, "--status-word", "WORD=STATUS")}
-    entry = replace(
-        entry,
-        currency=entry.currency if currency is None else currency.strip().upper(),
-        dedup=dedup or entry.dedup,
-        strict=entry.strict if strict is None else strict,
-        answer=answer or entry.answer,
-        personal_data=personal_data or entry.personal_data,
-        fields=change_fields(entry.fields, fields),
-        types=tuple(dict.fromkeys(type_.strip().casefold() for type_ in types)) or entry.types,
-        statuses={word: meaning.lower() for word, meaning in words.items() if meaning},
-    )
-    check_arguments(entry)
-    return entry
+    entry: Network, name: str | None, settings: Settings, options: Mapping[str, Any]
+) -> tuple[Network, Made]:
+    """The network with all given options applied, checked, and what was made for it."""
+    senders = read_senders(entry.senders, {option: options[option] for option in NAMES})
+    plain = {"name": name} | {option: options[option] for option in _PLAIN}
+    change = NetworkChange(**{field: value for field, value in plain.items() if value is not None})
+    entry, _ = change_network(entry, change, sealing(settings), base_url(settings))
+    given: dict[str, Any] = {"senders": senders}
+    if options["fields"]:
+        names = change_fields(entry.fields, options["fields"])
+        given["fields"] = {field: list(its) for field, its in names.items()}
+    if options["types"]:
+        given["types"] = list(options["types"])
+    if options["statuses"]:
+        words = {**entry.statuses, **read_pairs(options["statuses"], "--status-word", "WORD=STATUS")}
+        given["statuses"] = {word: meaning.lower() for word, meaning in words.items() if meaning}
+    return change_network(entry, NetworkChange(**given), sealing(settings), base_url(settings))
 
 
-def apply_preset(entry: Network, text: str) -> Network:
-    """The network with a preset, its status words and the answer it wants; ``none`` takes the preset away."""
-    if text.casefold() == "none":
-        return replace(entry, preset=None)
-    try:
-        preset = need_preset("network", text)
-    except EntryError as error:
-        raise click.UsageError(str(error)) from error
-    return replace(
-        entry,
-        preset=preset.id,
-        answer=preset.answer or entry.answer,
-        statuses={**preset.statuses, **entry.statuses},
-    )
+_PLAIN = ("preset", "currency", "dedup", "strict", "answer", "personal_data")
+"""Options that are fields of a change as they are."""

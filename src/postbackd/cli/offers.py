@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import click
-from msgspec.structs import replace
+from typing import Any
 
-from postbackd.cli.catalog import (
-    Describer,
-    check_arguments,
-    find_entry,
-    list_entries,
-    print_entry,
-    remove_entry,
-    show_entry,
-)
+import click
+
+from postbackd.catalog.changes import OfferChange, change_offer
+from postbackd.catalog.documents import Describer, find_entry
+from postbackd.cli.catalog import list_entries, print_entry, remove_entry, show_entry
 from postbackd.cli.main import Family
 from postbackd.cli.options import as_duration, as_json, takes_data
 from postbackd.cli.session import Session, visit
@@ -45,18 +40,17 @@ def add_offer(
     name: str,
     network: str,
     url: str,
-    window_max: int | None,
-    window_min: int | None,
     settings: Settings,
     json_wanted: bool,
+    **windows: int | None,
 ) -> None:
     """Add an offer."""
-    entry = _change(Offer(id=0, name=name.strip(), network=0, url=url), None, None, window_max, window_min)
 
     async def work(session: Session) -> tuple[Catalog, Offer]:
         catalog = await session.load()
-        paying = find_entry(catalog.networks, network, "network")
-        new = replace(entry, network=paying.id)
+        new = _change(
+            catalog, Offer(id=0, name="", network=0, url=""), name=name, url=url, network=network, **windows
+        )
         await session.change([new])
         return catalog, new
 
@@ -97,19 +91,16 @@ def set_offer(
     new_name: str | None,
     network: str | None,
     url: str | None,
-    window_max: int | None,
-    window_min: int | None,
     settings: Settings,
     json_wanted: bool,
+    **windows: int | None,
 ) -> None:
     """Change an offer; what is not named stays."""
 
     async def work(session: Session) -> tuple[Catalog, Offer]:
         catalog = await session.load()
         entry = find_entry(catalog.offers, name, "offer")
-        if network is not None:
-            entry = replace(entry, network=find_entry(catalog.networks, network, "network").id)
-        entry = _change(entry, new_name, url, window_max, window_min)
+        entry = _change(catalog, entry, name=new_name, url=url, network=network, **windows)
         await session.change([entry])
         return catalog, entry
 
@@ -126,16 +117,10 @@ def remove_offer(name: str, settings: Settings, json_wanted: bool) -> None:
     remove_entry(settings, "offer", name, json_wanted)
 
 
-def _change(
-    entry: Offer, name: str | None, url: str | None, window_max: int | None, window_min: int | None
-) -> Offer:
-    """The offer with the given options applied, checked."""
-    entry = replace(
-        entry,
-        name=entry.name if name is None else name.strip(),
-        url=entry.url if url is None else url.strip(),
-        window_max_s=entry.window_max_s if window_max is None else window_max,
-        window_min_s=entry.window_min_s if window_min is None else window_min,
-    )
-    check_arguments(entry)
-    return entry
+def _change(catalog: Catalog, entry: Offer, **options: Any) -> Offer:
+    """The offer with the given options applied, checked; ``None`` is not given."""
+    given = {field: value for field, value in options.items() if value is not None}
+    for window in ("window_min", "window_max"):
+        if window in given:
+            given[window] = f"{given[window]}s"
+    return change_offer(catalog, entry, OfferChange(**given))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any, TypeVar
 
 import click
 from click.core import ParameterSource
 
+from postbackd.catalog.errors import EntryError, NoEntry, NotNow
 from postbackd.reports.period import Period, read_duration, read_moment
 from postbackd.settings import Setting, find_setting
 from postbackd.settings_sources import CONFIG_NAME, CONFIG_VARIABLE, Loaded, load
@@ -43,7 +45,8 @@ def _taking(names: tuple[str, ...], hand_over: Callable[[Loaded], dict[str, Any]
                 raise click.UsageError(str(error)) from error
             for warning in loaded.warnings:
                 click.echo(f"postbackd: {warning}", err=True)
-            return command(*arguments, **hand_over(loaded), **options)
+            with _saying():
+                return command(*arguments, **hand_over(loaded), **options)
 
         decorated: Any = _config_option(loading)
         for name in reversed(names):
@@ -51,6 +54,17 @@ def _taking(names: tuple[str, ...], hand_over: Callable[[Loaded], dict[str, Any]
         return decorated  # type: ignore[no-any-return]  # click's decorators return what they are given
 
     return decorate
+
+
+@contextmanager
+def _saying() -> Iterator[None]:
+    """What is wrong with what was asked of the catalog, as a command says it."""
+    try:
+        yield
+    except EntryError as error:
+        raise click.UsageError(str(error)) from error
+    except (NoEntry, NotNow) as error:
+        raise click.ClickException(str(error)) from error
 
 
 _config_option = click.option(

@@ -16,7 +16,7 @@ import click
 import msgspec
 from msgspec import Struct
 
-from postbackd.cli.catalog import find_network_ever
+from postbackd.catalog.documents import find_network_ever
 from postbackd.cli.options import as_json, since_option, takes_data
 from postbackd.cli.session import Session, print_json, visit
 from postbackd.core.click_id import write_stamp

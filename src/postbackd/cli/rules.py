@@ -6,19 +6,17 @@ from collections.abc import Mapping
 from typing import Any
 
 import click
-from msgspec.structs import replace
 
+from postbackd.catalog.changes import RuleChange, change_rule, new_rule
+from postbackd.catalog.documents import Describer, find_entry
+from postbackd.catalog.entries import ON_CHANGE, ON_REVERSAL, doubts
 from postbackd.cli.catalog import (
-    Describer,
-    check_arguments,
-    find_entry,
     list_entries,
     print_entry,
     print_warnings,
     remove_entry,
     show_entry,
 )
-from postbackd.cli.entries import ON_CHANGE, ON_REVERSAL, EntryError, check_reactions, doubts, usual_reactions
 from postbackd.cli.main import Family
 from postbackd.cli.options import as_duration, as_json, takes_data
 from postbackd.cli.rule_test import test_rules
@@ -97,10 +95,7 @@ def add_rule(name: str, settings: Settings, json_wanted: bool, **options: Any) -
         catalog = await session.load()
         if (options["source"] is None) == (options["campaign"] is None):
             raise click.UsageError("name one: --source S for all its campaigns, or --campaign C")
-        told = find_entry(catalog.targets, options["target"], "target")
-        on_change, on_reversal = usual_reactions(told.how)
-        entry = Rule(id=0, name=name.strip(), target=told.id, on_change=on_change, on_reversal=on_reversal)
-        entry = _change(catalog, entry, options)
+        entry = new_rule(catalog, _read(name, options))
         await session.change([entry])
         return catalog, entry
 
@@ -137,10 +132,7 @@ def set_rule(name: str, new_name: str | None, settings: Settings, json_wanted: b
     async def work(session: Session) -> tuple[Catalog, Rule]:
         catalog = await session.load()
         entry = find_entry(catalog.rules, name, "rule")
-        entry = replace(entry, name=entry.name if new_name is None else new_name.strip())
-        if options["source"] is not None and options["campaign"] is not None:
-            raise click.UsageError("a rule is of a source or of a campaign; name one of the two")
-        entry = _change(catalog, entry, options)
+        entry = change_rule(catalog, entry, _read(new_name, options))
         await session.change([entry])
         return catalog, entry
 
@@ -156,31 +148,15 @@ def remove_rule(name: str, settings: Settings, json_wanted: bool) -> None:
     remove_entry(settings, "rule", name, json_wanted)
 
 
-def _change(catalog: Catalog, entry: Rule, options: Mapping[str, Any]) -> Rule:
-    """The rule with the given options applied, checked."""
-    if options["source"] is not None:
-        source = find_entry(catalog.sources, options["source"], "source")
-        entry = replace(entry, source=source.id, campaign=None)
-    if options["campaign"] is not None:
-        campaign = find_entry(catalog.campaigns, options["campaign"], "campaign")
-        entry = replace(entry, campaign=campaign.id, source=None)
-    if options["target"] is not None:
-        entry = replace(entry, target=find_entry(catalog.targets, options["target"], "target").id)
-    plain = {"when": "condition", "payout": "payout", "delay_s": "delay_s"}
-    plain |= {"on_change": "on_change", "on_reversal": "on_reversal"}
-    changes = {field: options[name] for name, field in plain.items() if options[name] is not None}
-    entry = replace(entry, **{name: _tidy(value) for name, value in changes.items()})
-    check_arguments(entry)
-    told = next(target for target in catalog.targets if target.id == entry.target)
-    try:
-        check_reactions(entry, told)
-    except EntryError as error:
-        raise click.UsageError(str(error)) from error
-    return entry
-
-
-def _tidy(value: Any) -> Any:
-    return value.strip() if isinstance(value, str) else value
+def _read(name: str | None, options: Mapping[str, Any]) -> RuleChange:
+    """The options as a change; ``None`` is not given."""
+    given = {
+        "name": name,
+        **options,
+        "delay": None if options["delay_s"] is None else f"{options['delay_s']}s",
+    }
+    del given["delay_s"]
+    return RuleChange(**{field: value for field, value in given.items() if value is not None})
 
 
 def _print_saved(catalog: Catalog, entry: Rule, json_wanted: bool) -> None:

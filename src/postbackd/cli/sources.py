@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import click
-from msgspec.structs import replace
 
+from postbackd.catalog.changes import SourceChange, change_source
+from postbackd.catalog.documents import Describer, find_entry
 from postbackd.cli.catalog import (
-    Describer,
     change_fields,
-    check_arguments,
-    find_entry,
     list_entries,
     print_entry,
     remove_entry,
     show_entry,
 )
-from postbackd.cli.entries import EntryError, need_preset
 from postbackd.cli.main import Family
 from postbackd.cli.options import as_json, takes_data
 from postbackd.cli.session import Session, visit
@@ -51,7 +49,7 @@ def add_source(
     name: str, preset: str | None, fields: Sequence[str], settings: Settings, json_wanted: bool
 ) -> None:
     """Add a traffic source."""
-    entry = _change(Source(id=0, name=name.strip()), preset, fields)
+    entry = _change(Source(id=0, name=""), name, preset, fields)
     _save(settings, entry, json_wanted)
 
 
@@ -91,8 +89,7 @@ def set_source(
 
     async def work(session: Session) -> Source:
         entry = find_entry((await session.load()).sources, name, "source")
-        entry = replace(entry, name=entry.name if new_name is None else new_name.strip())
-        (saved,) = await session.change([_change(entry, preset, fields)])
+        (saved,) = await session.change([_change(entry, new_name, preset, fields)])
         assert isinstance(saved, Source)
         return saved
 
@@ -116,20 +113,11 @@ def _save(settings: Settings, entry: Source, json_wanted: bool) -> None:
     print_entry(Describer(Catalog(generation=0), "").describe(entry), json_wanted)
 
 
-def _change(entry: Source, preset: str | None, fields: Sequence[str]) -> Source:
+def _change(entry: Source, name: str | None, preset: str | None, fields: Sequence[str]) -> Source:
     """The source with the given options applied, checked."""
-    entry = apply_preset(entry, preset) if preset is not None else entry
-    entry = replace(entry, fields=change_fields(entry.fields, fields))
-    check_arguments(entry)
-    return entry
-
-
-def apply_preset(entry: Source, text: str) -> Source:
-    """The source with a preset and its words for sub1 to sub10; ``none`` takes the preset away."""
-    if text.casefold() == "none":
-        return replace(entry, preset=None)
-    try:
-        preset = need_preset("source", text)
-    except EntryError as error:
-        raise click.UsageError(str(error)) from error
-    return replace(entry, preset=preset.id, fields=preset.click_names())
+    given: dict[str, Any] = {"name": name, "preset": preset}
+    entry = change_source(
+        entry, SourceChange(**{field: text for field, text in given.items() if text is not None})
+    )
+    names = {field: [*names] for field, names in change_fields(entry.fields, fields).items()}
+    return change_source(entry, SourceChange(fields=names)) if fields else entry

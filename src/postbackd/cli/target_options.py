@@ -8,13 +8,12 @@ from typing import Any
 import click
 from msgspec.structs import replace
 
+from postbackd.catalog.entries import FRESH_FROM, need_preset
+from postbackd.catalog.target_rows import TargetRow
+from postbackd.catalog.targets import fill_url, placeholders
 from postbackd.cli.account_values import ask_values
 from postbackd.cli.catalog import read_pairs
-from postbackd.cli.entries import FRESH_FROM, EntryError, need_preset
-from postbackd.cli.target_rows import TargetRow, needed_accounts, read_target
-from postbackd.core.model import Target
-from postbackd.core.outgoing import METHODS, ON_EMPTY, convert_preset_url, placeholders_left
-from postbackd.core.templates import TemplateError
+from postbackd.core.outgoing import METHODS, ON_EMPTY
 
 _ACCOUNT_HELP = (
     "A secret for {account.NAME} in the URL, body or headers, or one that a platform asks for; sealed at once and "
@@ -124,14 +123,6 @@ def target_options(command: Any) -> Any:
 # --- from options to a target ------------------------------------------------------------------------------------
 
 
-def read_row(row: TargetRow, id_: int, secrets: Mapping[str, str]) -> Target:
-    """The target of a row; what is wrong with it is a usage error."""
-    try:
-        return read_target(row, id_, secrets)
-    except EntryError as error:
-        raise click.UsageError(str(error)) from error
-
-
 _PLAIN = (
     *("url", "method", "body", "body_type", "on_empty", "adjust_url", "retract_url"),
     *("fresh", "fresh_from", "connect_timeout", "timeout", "concurrency"),
@@ -169,10 +160,7 @@ def _words_of(row: TargetRow, field: str) -> Mapping[str, str]:
     stored: Mapping[str, str] | None = getattr(row, field)
     if stored is not None:
         return stored
-    try:
-        return need_preset("target", row.preset).target.statuses if row.preset else {}
-    except EntryError as error:
-        raise click.UsageError(str(error)) from error
+    return need_preset("target", row.preset).target.statuses if row.preset else {}
 
 
 def _change_pairs(stored: Mapping[str, str], texts: Sequence[str], option: str, form: str) -> dict[str, str]:
@@ -199,37 +187,8 @@ def _read_status(text: str) -> int:
     return int(text)
 
 
-def fill_url(row: TargetRow, fills: Sequence[str]) -> TargetRow:
+def ask_fill(row: TargetRow, fills: Sequence[str]) -> TargetRow:
     """The row with the URL of its preset, filled; what is still missing is asked for."""
     given = read_pairs(fills, "--fill", "NAME=TEXT")
-    try:
-        pattern = row.url or (need_preset("target", row.preset).target_url if row.preset else None) or ""
-    except EntryError as error:
-        raise click.UsageError(str(error)) from error
-    if not placeholders_left(pattern) and not given:
-        return row
-    try:
-        names = placeholders_left(convert_preset_url(pattern))
-        unknown = [name for name in given if name not in names]
-        if unknown:
-            raise click.UsageError(
-                f"--fill {unknown[0]}: the URL asks for no <{unknown[0]}>, but for {_list(names)}"
-            )
-        left = [name for name in names if not given.get(name)]
-        given |= ask_values(left, "--fill", hidden=False)
-        return replace(row, url=convert_preset_url(pattern, given))
-    except TemplateError as error:
-        raise click.UsageError(str(error)) from error
-
-
-def _list(names: Sequence[str]) -> str:
-    return ", ".join(f"<{name}>" for name in names) or "nothing"
-
-
-def ask_accounts(entry: Target, given: Mapping[str, str]) -> dict[str, str]:
-    """The account values that its requests name and that are not given, from the terminal."""
-    try:
-        missing = [name for name in needed_accounts(entry) if name not in given]
-    except EntryError as error:
-        raise click.UsageError(str(error)) from error
-    return ask_values(missing, "--account", hidden=True)
+    left = [name for name in placeholders(row) if not given.get(name)]
+    return fill_url(row, given | ask_values(left, "--fill", hidden=False))

@@ -3,44 +3,29 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import click
-import msgspec
 from msgspec.structs import replace
 
-from postbackd.cli.account_values import (
-    check_values,
-    make_signing_secret,
-    seal_values,
-    split_values,
-)
-from postbackd.cli.catalog import (
-    Describer,
-    check_arguments,
-    find_entry,
-    is_fresh,
-    print_entries,
-    print_entry,
-    remove_entry,
-)
-from postbackd.cli.entries import STAND_IN, EntryError, check_reactions
+from postbackd.catalog.documents import Describer, find_entry
+from postbackd.catalog.target_rows import TargetRow
+from postbackd.catalog.targets import change_target, missing_accounts, new_target, read_stored
+from postbackd.cli.account_values import ask_values, sealing, split_values
+from postbackd.cli.catalog import is_fresh, print_entries, print_entry, remove_entry
 from postbackd.cli.main import Family
 from postbackd.cli.options import as_json, now_ms, takes_data
 from postbackd.cli.session import Session, print_json, visit
-from postbackd.cli.target_options import ask_accounts, change_row, fill_url, read_row, target_options
-from postbackd.cli.target_rows import TargetRow, write_target
-from postbackd.core.deliveries import DeliveryState, TargetState
+from postbackd.cli.target_options import ask_fill, change_row, target_options
+from postbackd.core.deliveries import DeliveryState
 from postbackd.core.model import Catalog, Target
-from postbackd.core.shipping import KINDS, WEBHOOK
-from postbackd.core.webhooks import OLD_SECRET, SECRET
+from postbackd.core.shipping import KINDS
+from postbackd.operations.target_states import turn
 from postbackd.reports.period import write_moment
 from postbackd.settings import Settings
-from postbackd.store.base import Turn
 
 COLUMNS = ("name", "kind", "preset", "state", "reason", "url")
-_HOLDER = "cli"
 
 
 @click.group(cls=Family)
@@ -78,16 +63,10 @@ def add_target(
 
     A webhook signs with an account value SECRET; one is made, and shown this once, unless it is given.
     """
-    row = fill_url(change_row(TargetRow(name=name.strip(), preset=preset, kind=kind), options), fills)
-    entry = read_row(row, 0, {})
+    row = ask_fill(change_row(TargetRow(name=name.strip(), preset=preset, kind=kind), options), fills)
     values = split_values(accounts)
-    values |= ask_accounts(entry, values)
-    made = ""
-    if entry.how.kind == WEBHOOK and not values.get(SECRET):
-        made = values[SECRET] = make_signing_secret()
-    check_values(values, entry.how.kind)
-    check_arguments(replace(entry, secrets=dict.fromkeys(values, STAND_IN)))
-    entry = replace(entry, secrets=seal_values(values, settings))
+    values |= ask_values(missing_accounts(row, values), "--account", hidden=True)
+    entry, made = new_target(row, values, sealing(settings))
 
     async def work(session: Session) -> None:
         await session.change([entry])
@@ -154,12 +133,10 @@ def set_target(
     async def work(session: Session) -> tuple[Target, str]:
         catalog = await session.load()
         stored = find_entry(catalog.targets, name, "target")
-        row = msgspec.convert(write_target(stored), TargetRow)
+        row = read_stored(stored)
         row = replace(row, name=row.name if new_name is None else new_name.strip())
-        entry, made = _change_secrets(stored, values, new_secret, settings)
-        entry = read_row(change_row(row, options), stored.id, entry.secrets)
-        check_arguments(entry)
-        _check_rules(catalog, entry)
+        row = change_row(row, options)
+        entry, made = change_target(catalog, stored, row, values, sealing(settings), new_secret=new_secret)
         await session.change([entry])
         return entry, made
 
@@ -207,44 +184,10 @@ def resume_target(name: str, settings: Settings, json_wanted: bool) -> None:
 def _turn(settings: Settings, name: str, state: str, reason: str) -> Target:
     async def work(session: Session) -> Target:
         entry = find_entry((await session.load()).targets, name, "target")
-        at_ms = now_ms()
-        change = TargetState(entry.id, state, since_ms=at_ms, until_ms=0, reason=reason)
-        await session.store.take_turn(Turn(holder=_HOLDER, now_ms=at_ms, states=[change]))
+        await turn(session.store, entry, state, reason, now_ms())
         return entry
 
     return visit(settings, work)
-
-
-# --- secrets and rules -------------------------------------------------------------------------------------------
-
-
-def _change_secrets(
-    stored: Target, values: Mapping[str, str], new_secret: bool, settings: Settings
-) -> tuple[Target, str]:
-    """The target with other account values, and the secret that was made, which nobody can ask for later."""
-    given = {name: value for name, value in values.items() if value}
-    secrets = {name: sealed for name, sealed in stored.secrets.items() if values.get(name) != ""}
-    made = ""
-    if new_secret:
-        if stored.how.kind != WEBHOOK:
-            raise click.UsageError(
-                "--new-secret is for webhooks; give the target a value with --account NAME=-"
-            )
-        made = given[SECRET] = make_signing_secret()
-        if SECRET in secrets:
-            secrets[OLD_SECRET] = secrets[SECRET]
-    check_values(given, stored.how.kind)
-    return replace(stored, secrets={**secrets, **seal_values(given, settings)}), made
-
-
-def _check_rules(catalog: Catalog, entry: Target) -> None:
-    """What rules want of the target must stay possible."""
-    for rule in catalog.rules:
-        if rule.target == entry.id:
-            try:
-                check_reactions(rule, entry)
-            except EntryError as error:
-                raise click.UsageError(f"rule {rule.name!r} needs it: {error}") from error
 
 
 # --- printing ----------------------------------------------------------------------------------------------------

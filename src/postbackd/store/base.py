@@ -41,6 +41,10 @@ class CatalogConflict(Exception):
     """A catalog change contradicts what is stored (name taken, still referenced); says what to do."""
 
 
+class CatalogMoved(CatalogConflict):
+    """Somebody else has changed the catalog since it was looked at."""
+
+
 class NodeLost(Exception):
     """A node number that was leased is another process's now."""
 
@@ -222,9 +226,16 @@ class Store(Protocol):
         ...
 
     async def change_catalog(
-        self, saves: Sequence[CatalogEntry], removals: Sequence[CatalogEntry], now_ms: int
+        self,
+        saves: Sequence[CatalogEntry],
+        removals: Sequence[CatalogEntry],
+        now_ms: int,
+        *,
+        if_generation: int | None = None,
     ) -> Sequence[CatalogEntry]:
         """Save and remove entries, all or none; returns the saved ones with their ids.
+
+        ``if_generation``: only if the catalog is still this one, otherwise raises ``CatalogMoved``.
 
         A new entry has the id 0, or a negative one by which others of the same call refer to it.  A removed entry's row
         stays, so that reports keep its name.  Raises ``CatalogConflict``.

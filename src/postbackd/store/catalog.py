@@ -24,7 +24,7 @@ from postbackd.core.model import (
     Target,
     WeightedOffer,
 )
-from postbackd.store.base import CatalogConflict
+from postbackd.store.base import CatalogConflict, CatalogMoved
 from postbackd.store.database import ConstraintViolated, Database, changing, generation
 from postbackd.store.keys import load_privacy_key, load_signing_keys
 from postbackd.store.sealed import open_row, seal_row
@@ -170,7 +170,11 @@ def _from_row(columns: Sequence[str], row: Sequence[Any]) -> dict[str, Any]:
 
 
 async def change_catalog(
-    db: Database, saves: Sequence[CatalogEntry], removals: Sequence[CatalogEntry], removed_ms: int
+    db: Database,
+    saves: Sequence[CatalogEntry],
+    removals: Sequence[CatalogEntry],
+    removed_ms: int,
+    if_generation: int | None = None,
 ) -> tuple[CatalogEntry, ...]:
     """Save and remove many entries, all or none; returns the saved ones with their ids.
 
@@ -181,6 +185,9 @@ async def change_catalog(
     order = list(_TABLES)
     try:
         async with changing(db):
+            # Inside the transaction, which has raised it by one: whoever comes second sees that.
+            if if_generation is not None and await generation(db) != if_generation + 1:
+                raise CatalogMoved("the catalog has changed since; look at it again, then change it")
             new_ids: dict[tuple[type, int], int] = {}
             saved: dict[int, CatalogEntry] = {}
             for index, entry in sorted(enumerate(saves), key=lambda item: order.index(type(item[1]))):

@@ -41,9 +41,16 @@ class CatalogVerbs:
         return saved
 
     async def change_catalog(
-        self, saves: Sequence[CatalogEntry], removals: Sequence[CatalogEntry], now_ms: int
+        self,
+        saves: Sequence[CatalogEntry],
+        removals: Sequence[CatalogEntry],
+        now_ms: int,
+        *,
+        if_generation: int | None = None,
     ) -> Sequence[CatalogEntry]:
-        return await self._change_catalog(lambda db: catalog.change_catalog(db, saves, removals, now_ms))
+        return await self._change_catalog(
+            lambda db: catalog.change_catalog(db, saves, removals, now_ms, if_generation)
+        )
 
     async def rotate_signing_key(
         self, secret: bytes, *, now_ms: int, active_from_ms: int, keep: int

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
-from postbackd.admin.api import health
+from postbackd.admin.api import campaigns, health, networks, offers, presets, rules, sources, targets
 from postbackd.admin.endpoints import Endpoint
 
-ENDPOINTS: tuple[Endpoint, ...] = (*health.ENDPOINTS,)
+ENDPOINTS: tuple[Endpoint, ...] = (
+    *health.ENDPOINTS,
+    *networks.ENDPOINTS,
+    *sources.ENDPOINTS,
+    *offers.ENDPOINTS,
+    *campaigns.ENDPOINTS,
+    *targets.ENDPOINTS,
+    *rules.ENDPOINTS,
+    *presets.ENDPOINTS,
+)
 """All of them, in the order of the documentation."""

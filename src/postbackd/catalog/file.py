@@ -15,8 +15,8 @@ import msgspec
 import tomli_w
 from msgspec import Struct
 
-from postbackd.cli.sender_rows import SendersRow, write_senders
-from postbackd.cli.target_rows import TargetRow, write_target
+from postbackd.catalog.sender_rows import SendersRow, write_senders
+from postbackd.catalog.target_rows import TargetRow, write_target
 from postbackd.core.model import Campaign, Catalog, Network, Offer, Rule, Source
 from postbackd.reports.period import write_duration
 

@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Collection, Mapping
 from secrets import choice
 
+from postbackd.catalog.errors import EntryError
 from postbackd.core.conditions import ConditionError, compile_condition
 from postbackd.core.deliveries import Message
 from postbackd.core.macros import MacroError, compile_url
@@ -67,14 +68,6 @@ _NUMBERS: Mapping[str, tuple[str, int, int]] = {
 _MOST_ATTEMPTS = 50
 _LONGEST_PAUSE_S = 30 * _DAY_S
 _LONGEST_DELAY_S = 90 * _DAY_S
-
-
-class EntryError(ValueError):
-    """A field of an entry cannot be what it is; ``field`` names it, the message says what it may be."""
-
-    def __init__(self, field: str, message: str) -> None:
-        super().__init__(f"{field}: {message}")
-        self.field = field
 
 
 def check_entry(entry: CatalogEntry) -> None:

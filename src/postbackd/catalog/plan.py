@@ -9,7 +9,17 @@ from typing import Any, Literal, TypeVar
 import msgspec
 from msgspec import Struct
 
-from postbackd.cli.catalog_file import (
+from postbackd.catalog.entries import (
+    check_entry,
+    check_reactions,
+    doubts,
+    make_key,
+    make_slug,
+    need_preset,
+    usual_reactions,
+)
+from postbackd.catalog.errors import EntryError
+from postbackd.catalog.file import (
     SECTIONS,
     CampaignRow,
     CatalogFile,
@@ -20,18 +30,8 @@ from postbackd.cli.catalog_file import (
     SourceRow,
     write_document,
 )
-from postbackd.cli.entries import (
-    EntryError,
-    check_entry,
-    check_reactions,
-    doubts,
-    make_key,
-    make_slug,
-    need_preset,
-    usual_reactions,
-)
-from postbackd.cli.sender_rows import read_senders
-from postbackd.cli.target_rows import TargetRow, needed_accounts, read_target
+from postbackd.catalog.sender_rows import read_senders
+from postbackd.catalog.target_rows import TargetRow, needed_accounts, read_target
 from postbackd.core.model import (
     Campaign,
     Catalog,

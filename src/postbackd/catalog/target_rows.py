@@ -1,6 +1,6 @@
 """Targets as people write them: one row of a catalog file, which the options of ``postbackd target`` fill too.
 
-A row never holds a secret: account values are named in it, and are sealed beside it (see ``cli.account_values``).
+A row never holds a secret: account values are named in it, and are sealed beside it (see ``catalog.account_values``).
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from typing import Any
 
 from msgspec import Struct
 
-from postbackd.cli.entries import EntryError, need_preset
+from postbackd.catalog.entries import need_preset
+from postbackd.catalog.errors import EntryError
 from postbackd.core.deliveries import Message
 from postbackd.core.model import How, RequestForm, Target
 from postbackd.core.outgoing import compile_form, convert_preset_url
@@ -59,7 +60,7 @@ class TargetRow(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 def read_target(row: TargetRow, id_: int, secrets: Mapping[str, str]) -> Target:
     """The target of a row.  ``secrets``: its account values, sealed.  Raises ``EntryError``.
 
-    It is not checked yet (``cli.entries.check_entry``).
+    It is not checked yet (``catalog.entries.check_entry``).
     """
     preset = need_preset("target", row.preset) if row.preset else None
     known = preset.target if preset else Receiving()

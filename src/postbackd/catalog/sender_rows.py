@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from postbackd.cli.entries import EntryError
+from postbackd.catalog.errors import EntryError
 from postbackd.core.senders import FormerKey, Mode, Scheme, Secret, Senders, Token
 from postbackd.reports.period import read_moment, write_moment
 
@@ -49,7 +49,7 @@ class SendersRow(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 def read_senders(row: SendersRow | None, stored: Senders, sealed: str | None) -> Senders:
     """Who may send, of a row.  ``sealed``: a new signing secret.  Raises ``EntryError``.
 
-    It is not checked yet (``cli.entries.check_entry``).
+    It is not checked yet (``catalog.entries.check_entry``).
     """
     secrets = stored.secrets if sealed is None else (Secret(sealed),)
     if row is None:
