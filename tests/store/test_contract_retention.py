@@ -108,6 +108,20 @@ def test_a_conversion_about_which_a_message_waits_stays(world: World) -> None:
     assert world.conversions(click) == []
 
 
+def test_a_conversion_about_which_the_rules_have_not_been_asked_stays(world: World) -> None:
+    with_rule(world)
+    click = world.click(age_s=60)
+    world.send(click, "txid=T&value=5")
+    world.now_ms += 3 * YEAR_S * 1000
+    purge(world, Class.CLICKS, YEAR_S)
+    assert len(rows(world, "outbox")) == 1
+    purge(world, Class.CONVERSIONS, 2 * YEAR_S)
+    assert len(world.conversions(click)) == 1
+    deliver(world)
+    purge(world, Class.CONVERSIONS, 2 * YEAR_S)
+    assert world.conversions(click) == []
+
+
 def test_attempts_go_by_their_own_time_and_leave_the_delivery(world: World) -> None:
     with_rule(world)
     click = world.click(age_s=60)

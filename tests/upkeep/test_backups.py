@@ -96,3 +96,19 @@ def test_a_server_makes_backups_by_itself(tmp_path: Path, target: Path) -> None:
         assert server.status("/readyz") == 200
         assert server.stop() == 0
     assert not (tmp_path / "data" / "backup.failed").exists()
+
+
+@pytest.mark.parametrize(
+    ("directory", "key", "words"),
+    [("gone", None, "there is no directory"), (".", "gone.key", "cannot read the key file")],
+)
+def test_whoever_starts_a_server_hears_that_no_backups_can_be_made(
+    tmp_path: Path, directory: str, key: str | None, words: str
+) -> None:
+    settings = {"POSTBACKD_BACKUP_DIR": str(tmp_path / directory)}
+    if key is not None:
+        settings["POSTBACKD_BACKUP_KEY_FILE"] = str(tmp_path / key)
+    with Server(tmp_path / "data", env=settings) as server:
+        assert server.status("/readyz") == 200
+        assert server.stop() == 0
+        assert f"NO BACKUPS WILL BE MADE: {words}" in server.stderr_path.read_text()

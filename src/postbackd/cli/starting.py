@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from postbackd.cli.example import describe_example, find_example, is_empty, make_example
@@ -18,6 +20,7 @@ def prepare(settings: Settings, example: str | None, program: str) -> Start:
     Raises ``ClickException``.
     """
     _check_certificate(settings)
+    _warn_of_backups(settings)
     catalog = visit(settings, lambda session: _fill(session, example is not None), create=True)
     found = find_example(catalog) if example is not None else None
     words = "" if found is None or example is None else describe_example(found, example, program)
@@ -34,6 +37,29 @@ def _check_certificate(settings: Settings) -> None:
         check_certificate(settings)
     except StoreRefused as error:
         raise click.ClickException(str(error)) from error
+
+
+def _warn_of_backups(settings: Settings) -> None:
+    """A disk that is not there is no reason to turn senders away, but whoever started us is still looking."""
+    if settings.backup_dir is None:
+        return
+    trouble = _find_backup_trouble(Path(settings.backup_dir), settings.backup_key_file)
+    if trouble is not None:
+        click.echo(f"postbackd: NO BACKUPS WILL BE MADE: {trouble}", err=True)
+
+
+def _find_backup_trouble(directory: Path, key_file: str | None) -> str | None:
+    from postbackd.backup.container import BackupFailed
+    from postbackd.backup.keys import read_key_file
+
+    if not directory.is_dir():
+        return f"there is no directory {directory}; make it, or mount the disk that it is on"
+    if key_file is not None:
+        try:
+            read_key_file(Path(key_file))
+        except BackupFailed as error:
+            return str(error)
+    return None
 
 
 async def _fill(session: Session, example: bool) -> Catalog:

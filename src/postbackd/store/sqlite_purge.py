@@ -67,8 +67,9 @@ SELECT c.click_id, c.type, c.transaction_id, c.conversion_id FROM conversions AS
 WHERE c.click_id < :before AND c.conversion_id < :before
   AND c.click_id < coalesce((SELECT value FROM settings WHERE name = 'purged_before'), 0)
   AND NOT EXISTS (SELECT 1 FROM deliveries AS d WHERE d.conversion_id = c.conversion_id AND d.state = 1)
+  AND c.click_id NOT IN (SELECT click_id FROM outbox)
 ORDER BY c.click_id LIMIT :limit
-"""  # Conversions whose time has come: their clicks are gone, and nothing about them waits to be sent.
+"""  # Conversions whose time has come: their clicks are gone, and nothing about them waits to be sent or asked.
 
 PURGE_OF_CONVERSION = (
     "DELETE FROM attempts WHERE delivery IN (SELECT number FROM deliveries WHERE conversion_id = ?)",
