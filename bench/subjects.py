@@ -64,6 +64,10 @@ class Stored:
         )
 
 
+NO_DASHBOARD = ("--admin-listen", "off")
+"""The figures are those of a server that nobody looks at; what the dashboard costs is measured apart."""
+
+
 class Subject(Protocol):
     """A server that can be put under load."""
 
@@ -119,6 +123,7 @@ class Postbackd:
         self._seeded = seeded
         self.port = free_port()
         options = ["--data", str(seeded.data), "--listen", f"{HOST}:{self.port}", *options]
+        options += NO_DASHBOARD if command == "serve" else []
         self._server = Server([*command_line(), command, *options], log)
         self.start_s = self._server.wait_until(lambda: answers(self.port, "/readyz"))
 
@@ -166,6 +171,7 @@ def start_node(
 ) -> Server:
     """A node on a database, ready: ``serve``, or ``ingest`` alone."""
     options = ["--store", postgres.address, "--data", str(data), "--listen", f"{HOST}:{port}", *options]
+    options += NO_DASHBOARD if command == "serve" else []
     server = Server([*command_line(), command, *options], log)
     server.wait_until(lambda: answers(port, "/readyz"))
     return server

@@ -10,6 +10,7 @@ import ipaddress
 import logging
 import signal
 import socket
+import ssl
 from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from random import random
@@ -52,7 +53,7 @@ class SecureDoor:
         self, door: FrontDoor, sockets: Mapping[str, socket.socket]
     ) -> list[Coroutine[Any, Any, None]]:
         """Begin to accept connections; returns the work that has to be done beside.  Raises ``StoreRefused``."""
-        work = await self._find_certificate()
+        work = await self.find_certificate()
         await door.start_tls(sockets["https"], self._showcase.context)
         if "http" in sockets:
             port = sockets["https"].getsockname()[1]
@@ -61,7 +62,13 @@ class SecureDoor:
             await door.start(sockets["http"], PlainDoor(door, find, lambda: self._secure_url(port)))
         return work
 
-    async def _find_certificate(self) -> list[Coroutine[Any, Any, None]]:
+    @property
+    def context(self) -> ssl.SSLContext:
+        """For another listening socket, behind which the same certificate is shown."""
+        return self._showcase.context
+
+    async def find_certificate(self) -> list[Coroutine[Any, Any, None]]:
+        """Show the certificate of the moment; returns the work that keeps it so.  Raises ``StoreRefused``."""
         settings, showcase = self._settings, self._showcase
         if settings.tls == "self-signed":
             log.warning(

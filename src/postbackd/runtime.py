@@ -18,6 +18,8 @@ from random import random
 from time import monotonic
 from typing import Any
 
+import msgspec
+
 from postbackd.core.client_address import read_ranges
 from postbackd.core.rate import RateLimit
 from postbackd.ingest.batcher import now_ms
@@ -52,6 +54,9 @@ _WRITE_TIMEOUT_S = 1.5
 _QUESTION_TIMEOUT_S = 10.0
 
 _TRY_EVERY_S = 0.5
+
+_ADMIN_PATIENCE_MS = 2000
+"""How long a change that somebody makes in the dashboard waits for a database that another program has locked."""
 
 _PATIENCE_S = 10.0
 """How long a role that a supervisor started waits for its database; then it ends, and says why."""
@@ -317,6 +322,46 @@ async def _deliver(settings: Settings, ready: Callable[[], None], lifeline: int 
         await running
     finally:
         await client.close()
+        await store.close()
+
+
+def run_admin(
+    settings: Settings, listening: socket.socket, ready: Callable[[], None], lifeline: int | None
+) -> None:
+    """The admin role: the API and the dashboard on a listening socket, until SIGTERM or SIGINT.
+
+    ``ready`` and ``lifeline`` as for ``run_ingest``.  Raises ``StoreRefused``.
+    """
+    import uvloop
+
+    start_logging(settings.log_format)
+    if lifeline is not None:
+        stand_back()
+    raise_file_limit()
+    uvloop.run(_administer(settings, listening, ready, lifeline))
+
+
+async def _administer(
+    settings: Settings, listening: socket.socket, ready: Callable[[], None], lifeline: int | None
+) -> None:
+    from postbackd.administration import administer
+
+    stop = hear_signals(lifeline)
+    patient = msgspec.structs.replace(
+        settings, busy_timeout_ms=max(settings.busy_timeout_ms, _ADMIN_PATIENCE_MS)
+    )
+    store = await open_patiently(patient, stop, None)
+    if store is None:
+        return
+
+    async def open_demo(directory: Path) -> Store:
+        embedded = msgspec.structs.replace(patient, store=None, secret_key=None, data=str(directory))
+        return await open_store(embedded, create=False)
+
+    try:
+        tending = _tend_unserved(store, settings)
+        await administer(settings, store, open_demo, listening, stop, ready, [tending])
+    finally:
         await store.close()
 
 

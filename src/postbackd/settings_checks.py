@@ -12,7 +12,7 @@ from postbackd.core.addresses import read_allowed
 from postbackd.core.client_address import read_ranges
 from postbackd.core.consent import make_consent
 from postbackd.settings import ACME_DIRECTORIES, Given, Setting, Settings, find_setting, type_hints
-from postbackd.settings_values import SettingsError, read_address, read_domains
+from postbackd.settings_values import SettingsError, is_loopback, read_address, read_domains
 
 
 def make_settings(given: Mapping[str, Given]) -> Settings:
@@ -37,8 +37,7 @@ def _convert(setting: Setting, given: Given) -> Any:
 
 def _check(settings: Settings, origins: Mapping[str, str]) -> None:
     read_address(settings.listen, origins.get("listen", "listen"))
-    if settings.admin_listen != "off":
-        read_address(settings.admin_listen, origins.get("admin_listen", "admin_listen"))
+    _check_admin(settings, origins)
     _check_tls(settings, origins)
     if settings.store is not None and not settings.store.startswith(("postgresql://", "postgres://")):
         origin = origins.get("store", "store")
@@ -68,6 +67,28 @@ def _check(settings: Settings, origins: Mapping[str, str]) -> None:
         raise SettingsError(f"{origin} {url!r} is not usable; write it like https://track.example")
 
 
+def _check_admin(settings: Settings, origins: Mapping[str, str]) -> None:
+    url = settings.admin_url
+    if url is not None and not re.fullmatch(_SAFE_URL, url):
+        raise SettingsError(
+            f"{origins.get('admin_url', 'admin_url')} {url!r} is not usable; write it like https://stats.example.com, "
+            "without a path"
+        )
+    if settings.admin_listen == "off":
+        return
+    origin = origins.get("admin_listen", "admin_listen")
+    host, _ = read_address(settings.admin_listen, origin)
+    if not is_loopback(host) and url is None and not settings.serves_tls:
+        raise SettingsError(
+            f"{origin} {settings.admin_listen!r} would send passwords in clear over the network; listen on 127.0.0.1, "
+            "or serve TLS (--domain, --cert), or set admin_url to the https address of the proxy in front"
+        )
+
+
+_SAFE_URL = r"https://[^/\s?#@]+/?|http://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?/?"
+"""What nobody on the way can read."""
+
+
 def _check_tls(settings: Settings, origins: Mapping[str, str]) -> None:
     read_address(settings.https_listen, origins.get("https_listen", "https_listen"))
     if settings.http_listen != "off":
@@ -90,6 +111,6 @@ def _check_tls(settings: Settings, origins: Mapping[str, str]) -> None:
 
 
 def _trim_url(settings: Settings) -> Settings:
-    if settings.public_url is None:
-        return settings
-    return msgspec.structs.replace(settings, public_url=settings.public_url.rstrip("/"))
+    names = [name for name in ("public_url", "admin_url") if getattr(settings, name) is not None]
+    trimmed = {name: getattr(settings, name).rstrip("/") for name in names}
+    return msgspec.structs.replace(settings, **trimmed) if trimmed else settings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from ipaddress import ip_address
 
 
 class SettingsError(Exception):
@@ -18,6 +19,16 @@ def read_address(text: str, origin: str = "listen") -> tuple[str, int]:
     if match is None or int(match["port"]) > 65535:
         raise SettingsError(f"{origin} {text!r} is not usable; write it as HOST:PORT, such as 127.0.0.1:8080")
     return match["host"].strip("[]"), int(match["port"])
+
+
+def is_loopback(host: str) -> bool:
+    """Whether nobody but this machine can reach an address that is listened on."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 _DOMAIN = re.compile(r"(?=.{1,253}\Z)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]{0,61}[a-z0-9]")

@@ -19,6 +19,7 @@ from postbackd.admin.api import ENDPOINTS
 from postbackd.admin.app import build_app
 from postbackd.admin.desk import DataSet, Desk
 from postbackd.admin.endpoints import NOBODY, Endpoint, Principal, Scope
+from postbackd.admin.reception import Reception
 from postbackd.administration import make_desk, serve_app
 from postbackd.ingest.batcher import now_ms
 from postbackd.settings import Settings
@@ -130,7 +131,9 @@ class Site:
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         store = await self._open_store(self.directory)
-        desk = make_desk(Settings(data=str(self.directory), store=self._address), store, self._now)
+        reception = Reception(store.people, self._now, url=self.base)
+        settings = Settings(data=str(self.directory), store=self._address)
+        desk = make_desk(settings, store, reception, self._now)
 
         async def find_desk(data_set: DataSet) -> Desk | None:
             return desk if data_set is DataSet.REAL else None
@@ -139,6 +142,5 @@ class Site:
             app = build_app(self._endpoints, find_desk, self.doorkeeper)
             await serve_app(app, self._listening, self._stop, self._ready.set)
         finally:
-            if desk.jobs is not None:
-                await desk.jobs.close()
+            await desk.close()
             await store.close()

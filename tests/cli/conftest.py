@@ -34,6 +34,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A data directory of its own, made known through the environment."""
     directory = tmp_path / "data"
     monkeypatch.setenv("POSTBACKD_DATA", str(directory))
+    monkeypatch.setenv("POSTBACKD_ADMIN_LISTEN", "off")  # its port is one
     for name in ("LISTEN", "PUBLIC_URL", "NODE"):
         monkeypatch.delenv(f"POSTBACKD_{name}", raising=False)
     return directory

@@ -28,7 +28,8 @@ class Server:
     def __init__(self, data: Path, store: str | None = None) -> None:
         """``store``: the address of a PostgreSQL database to use instead of the embedded one."""
         self.data = data
-        self.environ = {**os.environ, "POSTBACKD_DATA": str(data), "PYTHONUNBUFFERED": "1"}
+        own = {"POSTBACKD_DATA": str(data), "POSTBACKD_ADMIN_LISTEN": "off", "PYTHONUNBUFFERED": "1"}
+        self.environ = {**os.environ, **own}
         if store is not None:
             self.environ["POSTBACKD_STORE"] = store
         command = [sys.executable, "-m", "postbackd", "serve", "--example", "--listen", "127.0.0.1:0"]

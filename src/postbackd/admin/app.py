@@ -97,23 +97,30 @@ def build_app(
 
 
 def _route(endpoints: Sequence[Endpoint], desks: Desks, doorkeeper: Doorkeeper) -> list[BaseRoute]:
-    """One route a path, so that whoever uses a wrong method is told all that there are."""
+    """One route a path, which takes every method, so that whoever uses a wrong one is told which there are."""
     paths: dict[str, dict[str, Callable[[Request], Awaitable[Response]]]] = {}
     for one in endpoints:
         paths.setdefault(one.path, {})[one.method] = serve(one, desks, doorkeeper)
     # What has no parameter in it is looked for first: /rules/test is no rule.
     order = sorted(paths, key=lambda path: path.count("{"))
-    return [Route(PREFIX + path, _choose(paths[path]), methods=[*paths[path]]) for path in order]
+    return [Route(PREFIX + path, _Choice(paths[path])) for path in order]
 
 
-def _choose(
-    by_method: Mapping[str, Callable[[Request], Awaitable[Response]]],
-) -> Callable[[Request], Awaitable[Response]]:
-    async def call(request: Request) -> Response:
-        method = "GET" if request.method == "HEAD" and "HEAD" not in by_method else request.method
-        return await by_method[method](request)
+class _Choice:
+    """The endpoints of one path, by method."""
 
-    return call
+    def __init__(self, by_method: Mapping[str, Callable[[Request], Awaitable[Response]]]) -> None:
+        self._by_method = dict(by_method)
+        if "GET" in self._by_method:
+            self._by_method.setdefault("HEAD", self._by_method["GET"])
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        call = self._by_method.get(request.method)
+        if call is None:
+            allowed = {"Allow": ", ".join(self._by_method)}
+            raise HTTPException(405, headers=allowed)
+        await (await call(request))(scope, receive, send)
 
 
 async def _name_problem(request: Request, error: Exception) -> Response:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, get_type_hints
 
 import msgspec
@@ -42,9 +42,9 @@ def serve(
 
 async def _call(endpoint: Endpoint, desks: Desks, doorkeeper: Doorkeeper, request: Request) -> Response:
     who = await doorkeeper.identify(request)
-    if endpoint.scope is not None and endpoint.scope not in who.scopes:
-        raise _refuse(endpoint.scope, who.kind)
     try:
+        if endpoint.scope is not None and endpoint.scope not in who.scopes:
+            raise _refuse(endpoint.scope, who.kind)
         response = await _work(endpoint, desks, who, request)
     except Problem as problem:
         response = problem.answer()
@@ -137,6 +137,12 @@ def _field_of(error: msgspec.ValidationError) -> str | None:
     return where.partition("`")[0] or None
 
 
+def _given_fields(body: bytearray) -> Sequence[str]:
+    """Names of what was given, for the audit log; values may be secret."""
+    given = msgspec.json.decode(body)
+    return [name[:64] for name in list(given)[:32]] if isinstance(given, dict) else ()
+
+
 async def _read_body(endpoint: Endpoint, request: Request) -> Any:
     if endpoint.body is None:
         return None
@@ -151,6 +157,7 @@ async def _read_body(endpoint: Endpoint, request: Request) -> Any:
     if endpoint.body is bytes:
         return bytes(body)
     try:
+        request.state.fields = _given_fields(body)
         return msgspec.json.decode(body, type=endpoint.body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         field = _field_of(error) if isinstance(error, msgspec.ValidationError) else None

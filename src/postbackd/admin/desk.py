@@ -14,6 +14,7 @@ from typing import Any
 from msgspec import Struct
 
 from postbackd.admin.jobs import Jobs
+from postbackd.admin.reception import Reception
 from postbackd.core.rulebook import Rulebook
 from postbackd.store.base import Store
 
@@ -48,11 +49,13 @@ class Desk:
         settings: tuple[SettingValue, ...] = (),
         tools: Mapping[str, Callable[..., Any]] | None = None,
         data_set: DataSet = DataSet.REAL,
+        reception: Reception | None = None,
     ) -> None:
         """``base_url``: under which visitors and networks reach the front door.  ``data``: the data directory.
 
         ``tools``: what only a layer above can do (the runtime, the command line), by name: ``seal`` (see
-        ``catalog.accounts.Seal``), ``run`` (see ``admin.jobs.Run``).
+        ``catalog.accounts.Seal``), ``run`` (see ``admin.jobs.Run``).  ``reception``: lets
+        people in; there is one where the real data are.
         """
         self.store = store
         self.now_ms = now_ms
@@ -62,7 +65,13 @@ class Desk:
         self.tools = tools or {}
         self.data_set = data_set
         self.jobs = Jobs(self.tools["run"], now_ms) if "run" in self.tools else None
+        self.reception = reception
         self._rulebook: Rulebook | None = None
+
+    async def close(self) -> None:
+        """Stop the long work.  The database is closed by whoever has opened it."""
+        if self.jobs is not None:
+            await self.jobs.close()
 
     async def rulebook(self) -> Rulebook:
         """The catalog as it is now; read again only when it has changed."""

@@ -56,8 +56,8 @@ class Principal(Struct, frozen=True):
 
 NOBODY = Principal("nobody", frozenset(), "nobody")
 
-Q = TypeVar("Q")
-B = TypeVar("B")
+Q = TypeVar("Q", covariant=True)
+B = TypeVar("B", covariant=True)
 
 
 class Asked(Generic[Q, B]):

@@ -123,17 +123,31 @@ SECTIONS = ("network", "source", "offer", "campaign", "target", "rule")
 def read_file(path: Path) -> CatalogFile:
     """The rows of a file.  Raises ``FileError``."""
     try:
-        document = tomllib.loads(path.read_text("utf-8"))
+        text = path.read_text("utf-8")
     except OSError as error:
         raise FileError(f"{path}: {error.strerror}; name a file that can be read") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise FileError(f"{path}: not TOML: {error}; see what 'postbackd export' writes") from error
+    return read_text(text, str(path))
+
+
+def read_text(text: str, path: str) -> CatalogFile:
+    """The rows of a file's text.  Raises ``FileError``."""
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise FileError(f"{path}: not TOML: {error}; see what 'postbackd export' writes") from error
+    return read_document(document, path)
+
+
+def read_document(document: Mapping[str, Any], path: str) -> CatalogFile:
+    """The rows of a file as a document.  ``path``: how messages call it.  Raises ``FileError``."""
     unknown = sorted(document.keys() - set(SECTIONS))
     if unknown:
         known = ", ".join(f"[[{section}]]" for section in SECTIONS)
         raise FileError(f"{path}: {unknown[0]!r} is not known; use {known}")
     return CatalogFile(
-        path=str(path),
+        path=path,
         networks=_read_rows(path, document, "network", NetworkRow),
         sources=_read_rows(path, document, "source", SourceRow),
         offers=_read_rows(path, document, "offer", OfferRow),
@@ -143,7 +157,7 @@ def read_file(path: Path) -> CatalogFile:
     )
 
 
-def _read_rows(path: Path, document: Mapping[str, Any], kind: str, type_: type[R]) -> tuple[R, ...]:
+def _read_rows(path: str, document: Mapping[str, Any], kind: str, type_: type[R]) -> tuple[R, ...]:
     rows = document.get(kind, [])
     if not isinstance(rows, list):
         raise FileError(f"{path}: {kind} must be written as [[{kind}]], once an entry")

@@ -7,22 +7,12 @@ from pathlib import Path
 
 import click
 
-from postbackd.catalog.accounts import check_values
-from postbackd.catalog.entries import STAND_IN
-from postbackd.catalog.file import CatalogFile, FileError, read_file
-from postbackd.catalog.plan import (
-    Accounts,
-    Plan,
-    Secrets,
-    describe_plan,
-    find_warnings,
-    format_plan,
-    make_plan,
-)
-from postbackd.catalog.senders import seal_sender_secret
-from postbackd.cli.account_values import seal_values, sealing, split_values
+from postbackd.catalog.applying import apply_file, seal_accounts, seal_secrets
+from postbackd.catalog.file import FileError, read_file
+from postbackd.catalog.plan import Plan, describe_plan, find_warnings, format_plan
+from postbackd.cli.account_values import sealing, split_values
 from postbackd.cli.catalog import print_warnings
-from postbackd.cli.options import as_json, takes_data
+from postbackd.cli.options import as_json, now_ms, takes_data
 from postbackd.cli.session import Session, print_json, visit
 from postbackd.settings import Settings
 
@@ -65,9 +55,9 @@ def apply(
 
     async def work(session: Session) -> Plan:
         rows = read_file(file)
-        sealing = settings if yes else None
-        sealed = _seal(rows, given, sealing), _seal_secrets(rows, of_networks, sealing)
-        return await _apply(session, rows, yes, *sealed)
+        seal = sealing(settings) if yes else None
+        accounts, secrets = seal_accounts(rows, _split(given), seal), seal_secrets(rows, of_networks, seal)
+        return await apply_file(session.store, rows, now_ms(), accounts, secrets, dry_run=not yes)
 
     try:
         plan = visit(settings, work, create=True)
@@ -85,41 +75,14 @@ def apply(
         )
 
 
-def _seal(file: CatalogFile, given: Mapping[str, str], settings: Settings | None) -> Accounts:
-    """``TARGET:NAME`` -> value as the sealed values of each target; without settings only their names are real."""
-    kinds = {row.name: row.kind or "" for row in file.targets}
+def _split(given: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """``TARGET:NAME`` -> value, by target."""
     values: dict[str, dict[str, str]] = {}
     for where, value in given.items():
         target, _, name = where.rpartition(":")
-        if target not in kinds or not name:
+        if not name or not target:
             raise click.UsageError(
                 f"--account: the file has no target {target!r}; write TARGET:NAME=VALUE with the name of a target in it"
             )
         values.setdefault(target, {})[name] = value
-    for target, named in values.items():
-        check_values(named, kinds[target])
-    if settings is None:
-        return {target: dict.fromkeys(named, STAND_IN) for target, named in values.items()}
-    return {target: seal_values(named, settings) for target, named in values.items()}
-
-
-def _seal_secrets(file: CatalogFile, given: Mapping[str, str], settings: Settings | None) -> Secrets:
-    names = {row.name for row in file.networks}
-    for name in given:
-        if name not in names:
-            raise click.UsageError(
-                f"--secret: the file has no network {name!r}; write NETWORK=SECRET with the name of a network in it"
-            )
-    if settings is None:
-        return dict.fromkeys(given, STAND_IN)
-    return {name: seal_sender_secret(secret, sealing(settings)) for name, secret in given.items()}
-
-
-async def _apply(
-    session: Session, file: CatalogFile, yes: bool, accounts: Accounts, secrets: Secrets
-) -> Plan:
-    slugs_ever = {campaign.slug for campaign in (await session.load(removed=True)).campaigns}
-    plan = make_plan(file, await session.load(), slugs_ever, accounts, secrets)
-    if yes and plan.changes:
-        await session.change(plan.saves, plan.removals)
-    return plan
+    return values

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import sys
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 import click
-import msgspec
 
 from postbackd.cli.main import Family
 from postbackd.cli.options import as_json, is_left_to_another, now_ms, takes_data
 from postbackd.cli.session import Session, is_served, print_json, visit
-from postbackd.core.click_id import KeyRing, write_stamp
+from postbackd.core.click_id import write_stamp
 from postbackd.core.privacy import Masker
-from postbackd.reports.period import write_moment
+from postbackd.operations.erasures import describe_certificate, look
 from postbackd.reports.table import format_table
 from postbackd.settings import Settings
 from postbackd.store.base import Erasing
@@ -35,7 +34,8 @@ _LOOK_EVERY_S = 0.1
 @click.option(
     "--identity",
     metavar="HASH",
-    help="Erase every click that holds this value in a field: a keyed hash as 'postbackd privacy hash' prints it.",
+    help="Erase every click that holds this value in a field: a keyed hash as 'postbackd privacy hash' prints it. "
+    "An id that is - is read from standard input.",
 )
 @click.option(
     "--rewrite",
@@ -59,6 +59,8 @@ def erase(
     if len(given) != 1:
         raise click.UsageError("name one of --click-id, --transaction-id and --identity")
     ((kind, value),) = given
+    if value == "-":  # an id that others on this machine shall not see on a command line
+        value = sys.stdin.readline().strip()
     if asked["network"] and kind != "transaction_id":
         raise click.UsageError("--network goes with --transaction-id")
     document = visit(settings, lambda session: _erase(session, kind, value, asked["network"], yes, rewrite))
@@ -75,7 +77,7 @@ def erase(
 def list_erasures(settings: Settings, json_wanted: bool) -> None:
     """The certificates of erasures, the latest first."""
     rows = visit(settings, lambda session: session.store.query("erasures"))
-    documents = [_certificate(row) for row in rows]
+    documents = [describe_certificate(row) for row in rows]
     if json_wanted:
         print_json(documents)
         return
@@ -93,17 +95,6 @@ def list_erasures(settings: Settings, json_wanted: bool) -> None:
     click.echo(format_table(("id", "asked at", "by", "reference", "completed", "erased"), cells))
 
 
-def _certificate(row: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "id": row["id"],
-        "at": write_moment(row["at_ms"]),
-        "asked": row["asked"],
-        "reference": row["reference"],
-        "erased": msgspec.json.decode(row["counts"]),
-        "completed": write_moment(row["done_ms"]) if row["done_ms"] else None,
-    }
-
-
 def _sum(counts: dict[str, int]) -> str:
     return ", ".join(f"{count} {table}" for table, count in counts.items()) or "nothing was held"
 
@@ -113,47 +104,15 @@ async def _erase(
 ) -> dict[str, Any]:
     if yes:
         await _wait_for_spool(session.settings)
-    masker = Masker((await session.load()).privacy_key)
-    reference = masker.conceal(0, value.strip()).removeprefix("erased:")
-    clicks, requests = await _find(session, masker, kind, value.strip(), network)
-    interrupted = any(
-        row["reference"] == reference and row["done_ms"] is None
-        for row in await session.store.query("erasures")
-    )
-    if not clicks and not requests and not interrupted:
-        raise click.ClickException(
-            "nothing is held under this id; 'postbackd why ID' says what became of it, 'postbackd erase list' what was "
-            "erased"
-        )
-    found = {"clicks": [write_stamp(stamp) for stamp in sorted(clicks)], "log rows": len(requests)}
+    found = await look(session.store, kind, value.strip(), network)
     if not yes:
-        return {"asked": kind, "reference": reference, "found": found, "done": None}
-    wanted = Erasing(kind, reference, sorted(clicks), sorted(requests), now_ms())
+        held = {"clicks": [write_stamp(stamp) for stamp in found.clicks], "log rows": len(found.requests)}
+        return {"asked": kind, "reference": found.reference, "found": held, "done": None}
+    wanted = Erasing(kind, found.reference, found.clicks, found.requests, now_ms())
+    masker = Masker((await session.load()).privacy_key)
     ended = await erasing.erase(session.store, wanted, masker, now_ms, rewrite=rewrite)
     (row,) = [row for row in await session.store.query("erasures") if row["id"] == ended.id]
-    return {**_certificate(row), "done": not ended.left, "left": ended.left}
-
-
-async def _find(
-    session: Session, masker: Masker, kind: str, value: str, network: str | None
-) -> tuple[set[int], set[int]]:
-    store = session.store
-    catalog = await session.load(removed=True)
-    if kind == "click_id":
-        verified = KeyRing(catalog.signing_keys).verify(value)
-        if verified is not None:
-            return {verified[0]}, set()
-        own_ids = (masker.mask(value), masker.conceal(0, masker.mask(value)))
-        clicks = {row["click_id"] for own_id in own_ids for row in await store.query("own_id", own_id=own_id)}
-        rows = await store.query("postbacks_of_identity", identity=own_ids[0])
-        return clicks, {row["request_id"] for row in rows if row["click_id"] is None}
-    if kind == "identity":
-        return await erasing.find_identity(store, value)
-    numbers = [entry.id for entry in catalog.networks if entry.name == network]
-    if network is not None and not numbers:
-        raise click.ClickException(f"there is no network {network!r}; see 'postbackd network list'")
-    texts: Sequence[str] = list(dict.fromkeys((value, masker.mask(value))))
-    return await erasing.find_clicks(store, texts, numbers[0] if numbers else None)
+    return {**describe_certificate(row), "done": not ended.left, "left": ended.left}
 
 
 async def _wait_for_spool(settings: Settings) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from secrets import token_bytes
-from typing import Any
 
 import click
 
@@ -13,12 +12,9 @@ from postbackd.cli.main import Family
 from postbackd.cli.options import as_json, now_ms, takes_data
 from postbackd.cli.session import Session, print_json, visit
 from postbackd.core.model import SigningKey
-from postbackd.reports.period import write_moment
+from postbackd.operations.keys import HEAD_START_MS, describe_keys
 from postbackd.reports.table import format_table
 from postbackd.settings import Settings
-
-HEAD_START_MS = 5_000
-"""A new key signs from this much later on: running servers read the catalog every second."""
 
 
 @click.group(cls=Family)
@@ -54,7 +50,7 @@ def rotate_key(keep: int, settings: Settings, json_wanted: bool) -> None:
 
 
 def _print_keys(stored: Sequence[SigningKey], json_wanted: bool) -> None:
-    documents = _describe(stored, now_ms())
+    documents = describe_keys(stored, now_ms())
     if json_wanted:
         print_json(documents)
     elif not documents:
@@ -64,17 +60,3 @@ def _print_keys(stored: Sequence[SigningKey], json_wanted: bool) -> None:
             (str(row["id"]), str(row["signs_from"] or "the beginning"), row["state"]) for row in documents
         ]
         click.echo(format_table(("id", "signs from", "state"), rows))
-
-
-def _describe(stored: Sequence[SigningKey], now: int) -> list[dict[str, Any]]:
-    """The keys, oldest first, each with what it does now."""
-    active = [key for key in stored if key.active_from_ms <= now]
-    documents = []
-    for key in stored:
-        state = "retired" if key.retired else "signs next" if key not in active else "verifies"
-        documents.append({
-            "id": key.id,
-            "signs_from": write_moment(key.active_from_ms) if key.active_from_ms else None,
-            "state": "signs" if active and key is active[-1] else state,
-        })  # fmt: skip
-    return documents

@@ -46,6 +46,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "version": ("version:version", "Print the version."),
     "ingest": ("serve:ingest", "Run the front door alone, one of many on a PostgreSQL database."),
     "deliver": ("serve:deliver", "Run the deliver role alone: traffic sources are told of conversions."),
+    "admin": ("serve:admin", "Run the dashboard and the API alone: 'serve' does it itself."),
     "certificates": (
         "serve:certificates",
         "Look after the certificate alone: 'serve' and 'ingest' do it themselves.",
@@ -55,7 +56,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
 """Command -> where it is (module of this package and attribute), and its line in the help."""
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
-    "Run it": ("serve", "ingest", "deliver", "certificates", "receiver"),
+    "Run it": ("serve", "ingest", "deliver", "admin", "certificates", "receiver"),
     "Set it up": ("network", "source", "offer", "campaign", "target", "rule", "presets", "apply", "export"),
     "See what happened": ("report", "log", "why", "replay", "delivery"),
     "Look after it": ("doctor", "settings", "verify", "backup", "restore", "keys", "secrets", "db"),

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any
 
 import click
 import msgspec
 
 from postbackd.cli.options import as_json, is_left_to_another, takes_data, takes_settings
 from postbackd.cli.session import Session, print_json, visit
-from postbackd.core.click_id import KeyRing
-from postbackd.core.kept import FOR_EVER, KEPT, NEVER, POLICY, Kept
+from postbackd.core.kept import NEVER, POLICY
 from postbackd.core.privacy import Masker
-from postbackd.core.retention import Class, Keep
+from postbackd.core.retention import Class
+from postbackd.operations.privacy import describe, export_click, hash_identity, table_rows
 from postbackd.reports.checking import Found, check_rows
-from postbackd.reports.held import gather
 from postbackd.reports.table import format_table
 from postbackd.settings import Settings
 
@@ -46,47 +43,6 @@ def privacy(context: click.Context, settings: Settings, json_wanted: bool, polic
         for what, why in NEVER.items():
             click.echo(f"  {what}: {why}")
         click.echo(f"\nfor a privacy policy:\n\n{POLICY}")
-
-
-def how_long(keep: Keep, class_: Class) -> str:
-    """In words."""
-    days = keep.days[class_]
-    return f"{days} days" if days else "for ever"
-
-
-def table_rows(keep: Keep) -> Sequence[Sequence[str]]:
-    """The table, columns of one purpose together."""
-    groups: dict[tuple[str, str], list[Kept]] = {}
-    for kept in KEPT:
-        groups.setdefault((kept.table, kept.purpose), []).append(kept)
-    return [
-        (
-            first.table,
-            ", ".join(kept.column for kept in group if kept.column != "bucket"),
-            first.form,
-            how_long(keep, first.class_),
-            first.erased,
-            first.purpose,
-        )
-        for group in groups.values()
-        for first in group[:1]
-    ]
-
-
-def describe(keep: Keep) -> dict[str, Any]:
-    """The same as a document."""
-    kept = [
-        {
-            "table": one.table,
-            "column": one.column,
-            "purpose": one.purpose,
-            "form": one.form,
-            "days": keep.days[one.class_] or None,
-            "after_erasure": one.erased,
-        }
-        for one in KEPT
-    ]
-    return {"kept": kept, "without_people": dict(FOR_EVER), "never": dict(NEVER), "policy": POLICY}
 
 
 @privacy.command()
@@ -135,14 +91,7 @@ def hash_value(value: str | None, settings: Settings, json_wanted: bool) -> None
     if not text:
         raise click.UsageError("the value is empty")
 
-    async def work(session: Session) -> str:
-        return Masker((await session.load()).privacy_key).mask(text)
-
-    hashed = visit(settings, work)
-    if hashed == text:
-        raise click.ClickException(
-            "the value is none that is replaced; it is kept as it is, and can be erased by itself"
-        )
+    hashed = visit(settings, lambda session: hash_identity(session.store, text))
     if json_wanted:
         print_json({"identity": hashed})
     else:
@@ -155,17 +104,4 @@ def hash_value(value: str | None, settings: Settings, json_wanted: bool) -> None
 def export(click_id: str, settings: Settings) -> None:
     """Everything that is held about one click, as JSON, with the purpose of each field."""
 
-    async def work(session: Session) -> Mapping[str, Any]:
-        catalog = await session.load()
-        verified = KeyRing(catalog.signing_keys).verify(click_id.strip())
-        if verified is not None:
-            stamp = verified[0]
-        else:
-            masker = Masker(catalog.privacy_key)
-            rows = await session.store.query("own_id", own_id=masker.mask(click_id.strip()))
-            if not rows:
-                raise click.ClickException("no click has this id; 'postbackd why ID' says what became of it")
-            stamp = rows[0]["click_id"]
-        return {"click_id": click_id.strip(), **await gather(session.store, stamp)}
-
-    print_json(visit(settings, work))
+    print_json(visit(settings, lambda session: export_click(session.store, click_id)))

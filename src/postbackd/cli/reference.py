@@ -12,10 +12,10 @@ from pathlib import Path
 import click
 
 from postbackd.cli.main import root
-from postbackd.cli.privacy import table_rows
 from postbackd.core.diagnosis import Reason
 from postbackd.core.kept import FOR_EVER, NEVER, POLICY
 from postbackd.core.verdicts import Verdict
+from postbackd.operations.privacy import table_rows
 from postbackd.presets import Preset, checked_on, load_presets
 from postbackd.settings import Settings, list_settings
 

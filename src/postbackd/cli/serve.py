@@ -7,15 +7,17 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import click
 
+from postbackd.admin_address import dashboard_url
 from postbackd.cli.apart import run_apart
 from postbackd.cli.options import takes_settings
 from postbackd.core.client_address import read_ranges
+from postbackd.core.people import welcome_link
 from postbackd.core.proxy_protocol import PROXY_UNKNOWN
 from postbackd.locks import LOCK_NAME, is_held
 from postbackd.service_manager import ServiceManager, reach, tell_while_serving
@@ -32,6 +34,8 @@ class Start(NamedTuple):
     """Whether there is a rule."""
     example: str
     """How to try the example; empty: it was not asked for."""
+    code: str = ""
+    """Lets the first owner of the dashboard in; empty: there are users, or no dashboard."""
 
 
 ALL_SETTINGS = tuple(setting.name for setting in list_settings())
@@ -52,12 +56,12 @@ def serve(example: bool, settings: Settings) -> int:
         raise click.ClickException(
             f"another postbackd server uses {settings.data}; stop it or choose another --data"
         )
-    with _listen(settings) as sockets:
+    with _listen(settings, beside=True) as sockets:
         address = _address_of(sockets["listen"])
         base = settings.base_url if settings.public_url or settings.domain else address
         start = run_apart(lambda: _prepare(settings, base if example else None))
         _note_address(settings, base)
-        words = _describe_start(settings, sockets, start.example)
+        words = _describe_start(settings, sockets, start)
         begin = _begin_of_proxies(settings, sockets["listen"])
         supervisor = Supervisor(sockets, _as_arguments(settings), _as_environment(settings), begin)
         return supervisor.run(lambda: _say(words), beside=_roles_beside(settings, start))
@@ -74,6 +78,7 @@ def _roles_beside(settings: Settings, start: Start) -> list[str]:
     wanted = {
         "deliver": start.delivers,
         "certificates": bool(settings.domain) and settings.tls == "auto",
+        "admin": settings.admin_listen != "off",
     }
     return [name for name, is_wanted in wanted.items() if is_wanted]
 
@@ -153,10 +158,39 @@ def certificates(inherit: str | None, try_now: bool, settings: Settings) -> None
     _run_beside(inherit, words, lambda ready, lifeline: run_certificates(settings, ready, lifeline))
 
 
+@click.command()
+@click.option("--inherit", metavar="NAME=FD,...", hidden=True)
+@takes_settings(*ALL_SETTINGS)
+def admin(inherit: str | None, settings: Settings) -> None:
+    """Run the dashboard and the API alone, in this process, until Ctrl-C or SIGTERM.
+
+    'postbackd serve' does so itself, unless --admin-listen is off. With a PostgreSQL database (--store) there may be
+    any number of them, on any number of machines.
+    """
+    if settings.admin_listen == "off":
+        raise click.UsageError("there is nothing to serve: --admin-listen is off")
+    if inherit is not None:
+        with socket.socket(fileno=read_inherited(inherit)["admin"]) as listening:
+            _administer(inherit, settings, listening, "")
+        return
+    code = run_apart(lambda: _prepare(settings, None)).code
+    with _bind({"admin": settings.admin_listen}) as sockets:
+        words = "\n".join(
+            _describe_dashboard(dashboard_url(settings, sockets["admin"].getsockname()[1]), code)
+        )
+        _administer(inherit, settings, sockets["admin"], words)
+
+
+def _administer(inherit: str | None, settings: Settings, listening: socket.socket, words: str) -> None:
+    from postbackd.runtime import run_admin
+
+    _run_beside(inherit, words, lambda ready, lifeline: run_admin(settings, listening, ready, lifeline))
+
+
 def _run_beside(
     inherit: str | None, words: str, run: Callable[[Callable[[], None], int | None], None]
 ) -> None:
-    """A role that needs no socket, started by a supervisor (``inherit``) or alone."""
+    """A role beside ``ingest``, started by a supervisor (``inherit``) or alone."""
     manager = ServiceManager(os.environ)
 
     def ready() -> None:
@@ -184,12 +218,19 @@ ADDRESSES = ("listen", "https", "http")
 """What sockets are for."""
 
 
-def _listen(settings: Settings) -> _Sockets:
+def _listen(settings: Settings, *, beside: bool = False) -> _Sockets:
+    """``beside``: for the roles beside ``ingest``, too."""
     addresses = {"listen": settings.listen}
+    if beside and settings.admin_listen != "off":
+        addresses["admin"] = settings.admin_listen
     if settings.serves_tls:
         addresses["https"] = settings.https_listen
         if settings.http_listen != "off":
             addresses["http"] = settings.http_listen
+    return _bind(addresses)
+
+
+def _bind(addresses: Mapping[str, str]) -> _Sockets:
     try:
         return _Sockets(listen_on(addresses))
     except CannotListen as error:
@@ -241,13 +282,25 @@ def _note_address(settings: Settings, base: str) -> None:
         logging.getLogger(__name__).info("the address was not noted: %s", error)
 
 
-def _describe_start(settings: Settings, sockets: _Sockets, example: str) -> str:
+def _describe_start(settings: Settings, sockets: _Sockets, start: Start) -> str:
     address = _address_of(sockets["listen"])
     lines = [f"postbackd listens on {address}, data in {settings.place}; Ctrl-C stops it"]
     lines += _describe_tls(settings, sockets)
-    if example:
-        lines += ["", example]
+    if "admin" in sockets:
+        lines += _describe_dashboard(dashboard_url(settings, sockets["admin"].getsockname()[1]), start.code)
+    if start.example:
+        lines += ["", start.example]
     return "\n".join(lines)
+
+
+def _describe_dashboard(url: str, code: str) -> list[str]:
+    lines = [f"dashboard on {url}"]
+    if code:
+        lines.append(
+            f"open {welcome_link(url, code)} within an hour to choose a name and a password for it; "
+            "'postbackd user invite' makes another link"
+        )
+    return lines
 
 
 def _describe_tls(settings: Settings, sockets: _Sockets) -> list[str]:

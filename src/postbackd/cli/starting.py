@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from secrets import token_urlsafe
 
 import click
 
 from postbackd.cli.example import describe_example, find_example, is_empty, make_example
+from postbackd.cli.options import now_ms
 from postbackd.cli.serve import Start
 from postbackd.cli.session import Session, visit
 from postbackd.core.model import Catalog
+from postbackd.core.people import SECRET_BYTES, Purpose, Role, code_of
 from postbackd.settings import Settings
 from postbackd.store.base import StoreRefused
 
@@ -21,10 +24,10 @@ def prepare(settings: Settings, example: str | None, program: str) -> Start:
     """
     _check_certificate(settings)
     _warn_of_backups(settings)
-    catalog = visit(settings, lambda session: _fill(session, example is not None), create=True)
+    catalog, code = visit(settings, lambda session: _begin(session, example=example is not None), create=True)
     found = find_example(catalog) if example is not None else None
     words = "" if found is None or example is None else describe_example(found, example, program)
-    return Start(bool(catalog.rules), words)
+    return Start(bool(catalog.rules), words, code)
 
 
 def _check_certificate(settings: Settings) -> None:
@@ -60,6 +63,17 @@ def _find_backup_trouble(directory: Path, key_file: str | None) -> str | None:
         except BackupFailed as error:
             return str(error)
     return None
+
+
+async def _begin(session: Session, *, example: bool) -> tuple[Catalog, str]:
+    """Also what lets the first owner of the dashboard in, where there is one and nobody yet."""
+    catalog = await _fill(session, example)
+    people = session.store.people
+    if session.settings.admin_listen == "off" or await people.has_users():
+        return catalog, ""
+    secret = token_urlsafe(SECRET_BYTES)
+    await people.add_code(code_of(secret, Purpose.WELCOME, Role.OWNER, "", "the start", now_ms()))
+    return catalog, secret
 
 
 async def _fill(session: Session, example: bool) -> Catalog:

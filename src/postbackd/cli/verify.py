@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from collections import Counter
 from pathlib import Path
@@ -32,15 +33,18 @@ _PATIENCE_MS = 10_000
     is_flag=True,
     help="Give a checksum to rows from before there were any, once, after a look at what they say.",
 )
+@click.option(
+    "--progress", is_flag=True, hidden=True, help="Say on standard error how far it is, for a program."
+)
 @as_json
 @takes_data
-def verify_command(seal: bool, settings: Settings, json_wanted: bool) -> None:
+def verify_command(seal: bool, progress: bool, settings: Settings, json_wanted: bool) -> None:
     """Find every damaged conversion and change of one, and name it; exit code 1 when there is any.
 
     Reads the whole database beside a running server and changes nothing (but with --seal). Checked are the structure
     of the database, the checksum of each row that is money, and that all is there that the log says was counted.
     """
-    looked = _Looked(json_wanted)
+    looked = _Looked(json_wanted, progress=progress)
     try:
         asyncio.run(_verify(settings, seal, looked))
     except StoreRefused as error:
@@ -51,8 +55,9 @@ def verify_command(seal: bool, settings: Settings, json_wanted: bool) -> None:
 class _Looked:
     """What was found so far, and how it is shown."""
 
-    def __init__(self, json_wanted: bool) -> None:
+    def __init__(self, json_wanted: bool, *, progress: bool) -> None:
         self._json = json_wanted
+        self._progress = progress
         self._damages: list[Damage] = []
         self._rows: Counter[str] = Counter()
         self.unsealed = self.sealed = 0
@@ -62,6 +67,9 @@ class _Looked:
         if isinstance(found, Progress):
             self._rows[found.step] += found.rows
             self.unsealed += found.unsealed
+            if self._progress:
+                said = {"done": self._rows.total(), "step": found.step}
+                click.echo(f"progress {json.dumps(said)}", err=True)
             if self._shown:
                 click.echo(f"\r{found.step}: {self._rows[found.step]} rows ", err=True, nl=False)
             return

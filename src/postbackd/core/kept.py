@@ -169,9 +169,16 @@ FOR_EVER: Mapping[str, str] = {
     "certificate_holder": "which node looks after the certificate",
     "target_states": "which targets are not served, and why",
     "nodes": "which process makes ids",
+    "users": "who may use the dashboard: name, hash of the password, sealed seed of codes, networks (/24, /64) they "
+    "signed in from",
+    "sessions": "hashes of sessions and the network each was begun from, for a week at most",
+    "sign_in_codes": "hashes of links that let somebody choose a password, for three days at most",
+    "tokens": "hashes of tokens of the API, and what they may do",
+    "audit": "who of the operator's people changed what, when and from which network, for 400 days",
+    "views": "what the operator's people save in the dashboard",
     "schema_migrations": "the schema's versions",
 }
-"""Tables that hold nothing of a person or a request."""
+"""Tables that hold nothing of a visitor or a request."""
 
 NEVER: Mapping[str, str] = {
     "full IP addresses": "truncated to /24 or /48 before anything is stored or logged",

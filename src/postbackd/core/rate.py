@@ -26,10 +26,10 @@ class RateLimit:
 
     __slots__ = ("_capacity", "_full_at", "_holds_s", "_looked", "_shared", "_spacing_s")
 
-    def __init__(self, per_second: float, capacity: int = 65_536) -> None:
-        """``capacity``: most keys that have a bucket of their own."""
+    def __init__(self, per_second: float, capacity: int = 65_536, burst: int | None = None) -> None:
+        """``capacity``: most keys that have a bucket of their own; ``burst``: how many at once."""
         self._spacing_s = 1 / per_second
-        self._holds_s = max(_BURST_S, self._spacing_s)
+        self._holds_s = max(_BURST_S, self._spacing_s) if burst is None else burst * self._spacing_s
         self._capacity = capacity
         self._full_at: dict[str, float] = {}
         self._shared = [0.0] * _SHARED

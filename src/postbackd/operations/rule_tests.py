@@ -129,7 +129,7 @@ def _campaign_of(catalog: Catalog, name: str | None) -> Campaign:
         return find_entry(catalog.campaigns, name, "campaign")
     if len(catalog.campaigns) == 1:
         return catalog.campaigns[0]
-    raise EntryError("campaign", "name the campaign whose rules are asked; see 'postbackd campaign list'")
+    raise EntryError("campaign", "add campaign=NAME, whose rules are asked; see 'postbackd campaign list'")
 
 
 # --- what the rules make of it -----------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ that contradicts what is stored).
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from msgspec import Struct
 
@@ -19,6 +19,9 @@ from postbackd.core.privacy import Masker
 from postbackd.core.retention import Class
 from postbackd.core.rulebook import Rulebook
 from postbackd.core.verdicts import Verdict
+
+if TYPE_CHECKING:  # it raises what is defined here
+    from postbackd.store.people import People
 
 
 class StoreUnavailable(Exception):
@@ -246,6 +249,11 @@ class Store(Protocol):
         self, secret: bytes, *, now_ms: int, active_from_ms: int, keep: int
     ) -> Sequence[SigningKey]:
         """Let a new secret sign from ``active_from_ms`` on; the newest ``keep`` keys go on verifying."""
+        ...
+
+    @property
+    def people(self) -> People:
+        """The verbs that concern people, their sessions, tokens and the audit log."""
         ...
 
     async def list_sealed(self) -> Sequence[SealedValue]:

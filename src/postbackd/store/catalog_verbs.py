@@ -13,6 +13,7 @@ from postbackd.core.model import Catalog, CatalogEntry, SigningKey
 from postbackd.store import catalog, keys, sealed
 from postbackd.store.base import SealedValue
 from postbackd.store.database import Database, generation
+from postbackd.store.people import People
 
 _T = TypeVar("_T")
 
@@ -60,6 +61,10 @@ class CatalogVerbs:
                 db, secret, now_ms=now_ms, active_from_ms=active_from_ms, keep=keep
             )
         )
+
+    @property
+    def people(self) -> People:
+        return People(self._read_catalog, self._change_catalog)
 
     async def list_sealed(self) -> Sequence[SealedValue]:
         return await self._read_catalog(sealed.list_values)

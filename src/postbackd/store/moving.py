@@ -136,8 +136,13 @@ CATALOG = (
     ),
     _table("signing_keys", "id secret active_from_ms retired"),
     _table("erasures", "id at_ms asked reference counts done_ms"),
+    _table("users", "id name role password totp totp_on totp_step recovery known made_ms"),
+    _table("tokens", "id name hash scopes user_id made_ms expires_ms used_ms"),
+    _table("audit", "id at_ms who kind action object fields status prefix"),
+    _table("views", "id user_id name page query"),
 )
-"""In the order in which they refer to each other.  Small, and copied every time; so are certificates of erasures."""
+"""In the order in which they refer to each other.  Small, and copied every time; so are certificates of erasures, and
+people.  Sessions are not: whoever uses the other database signs in there."""
 
 NOTE_CLICKS_OF_HISTORY = """
 CREATE TEMP TABLE clicks_of_history AS

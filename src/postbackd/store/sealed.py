@@ -26,6 +26,7 @@ SIGNING_KEY = "signing key"
 PRIVACY_KEY = "privacy key"
 SENDER_SECRET = "signing secret"  # noqa: S105 - a purpose
 CERTIFICATE = "certificate"
+TOTP_SEED = "seed of codes"
 
 _LONGEST_CLEAR = 64
 """Bytes of a key in clear; a sealed one is longer."""
@@ -85,6 +86,7 @@ PLACES = (
     Place(
         "certificate_documents", "sealed", CERTIFICATE, Shape.TEXT, in_store=False, key="name", on_server=True
     ),
+    Place("users", "totp", TOTP_SEED, Shape.TEXT, in_store=False, where="WHERE totp <> '' "),
 )  # fmt: skip
 """Every column that holds sealed values."""
 

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from postbackd.admin.api import (
     campaigns,
+    catalog_file,
+    deliveries,
     health,
+    jobs,
     networks,
     offers,
+    people,
     presets,
+    privacy,
     reasons,
     rules,
     sources,
     targets,
+    tokens,
     trial,
+    upkeep,
 )
 from postbackd.admin.endpoints import Endpoint
 
@@ -27,5 +34,12 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *targets.ENDPOINTS,
     *rules.ENDPOINTS,
     *presets.ENDPOINTS,
+    *catalog_file.ENDPOINTS,
+    *deliveries.ENDPOINTS,
+    *upkeep.ENDPOINTS,
+    *privacy.ENDPOINTS,
+    *jobs.ENDPOINTS,
+    *people.ENDPOINTS,
+    *tokens.ENDPOINTS,
 )
 """All of them, in the order of the documentation."""

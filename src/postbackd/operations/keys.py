@@ -1,0 +1,26 @@
+"""The keys that sign click ids, without their secrets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from postbackd.core.model import SigningKey
+from postbackd.reports.period import write_moment
+
+HEAD_START_MS = 5_000
+"""A new key signs from this much later on: running servers read the catalog every second."""
+
+
+def describe_keys(stored: Sequence[SigningKey], now: int) -> list[dict[str, Any]]:
+    """The keys, oldest first, each with what it does now."""
+    active = [key for key in stored if key.active_from_ms <= now]
+    documents = []
+    for key in stored:
+        state = "retired" if key.retired else "signs next" if key not in active else "verifies"
+        documents.append({
+            "id": key.id,
+            "signs_from": write_moment(key.active_from_ms) if key.active_from_ms else None,
+            "state": "signs" if active and key is active[-1] else state,
+        })  # fmt: skip
+    return documents

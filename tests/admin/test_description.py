@@ -1,0 +1,81 @@
+"""The API does what its own description says: schemathesis tries every endpoint of the real application by it.
+
+All its phases run: examples, coverage of the constraints, fuzzing, and sequences of calls.  The store is thrown away.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import schemathesis
+from schemathesis.config import SchemathesisConfig
+from schemathesis.engine import events, from_schema
+from starlette.requests import Request
+
+from postbackd.admin.endpoints import NOBODY, Principal
+from postbackd.admin.problems import Problem
+from tests.admin.site import EVERYTHING, Letting, Site
+from tests.store.contract import KINDS, Kind
+
+CONFIG = """
+seed = 20261126
+
+[generation]
+max-examples = 6
+deterministic = true
+no-shrink = true
+with-security-parameters = false
+
+[phases.stateful]
+max-steps = 6
+generation.max-examples = 6
+
+[checks.positive_data_acceptance]
+expected-statuses = ["2xx", "401", "403", "404", "409", "412", "422", "503"]
+"""
+"""422: what the description cannot say, such as names that have to exist.  409, 412: what somebody else has changed."""
+
+
+class Wanting(Letting):
+    """Wants a token."""
+
+    async def identify(self, request: Request) -> Principal:
+        given = request.headers.get("authorization")
+        if given is None:
+            return NOBODY
+        if given != "Bearer right":
+            raise Problem(401, "this token is none", headers={"WWW-Authenticate": "Bearer"})
+        return Principal("the test", EVERYTHING)
+
+
+@pytest.mark.parametrize("kind", KINDS[:2], ids=lambda kind: kind.name)
+def test_every_endpoint_does_what_its_description_says(tmp_path: Path, kind: Kind) -> None:
+    site = Site(tmp_path / "data", kind.open)
+    site.doorkeeper = Wanting()
+    with site:
+        config = SchemathesisConfig.from_str(CONFIG)
+        config.projects.default.headers = {"Authorization": "Bearer right"}
+        schema = schemathesis.openapi.from_url(f"{site.base}/api/openapi.json", config=config)
+        problems: list[str] = []
+        cases: Counter[str] = Counter()
+        for event in from_schema(schema).execute():
+            if isinstance(event, events.ScenarioFinished):
+                cases[event.phase.name] += len(event.recorder.cases)
+                problems += find_problems(event)
+            elif isinstance(event, events.NonFatalError | events.FatalError):
+                problems.append(str(event))
+    print(cases)
+    assert problems == []
+
+
+def find_problems(event: events.ScenarioFinished) -> list[str]:
+    found = []
+    for case_id, checks in event.recorder.checks.items():
+        for check in checks:
+            if check.failure_info is not None:
+                case = event.recorder.cases[case_id].value
+                sent = f"{case.method} {case.formatted_path} {case.query} {case.headers} {case.body!r}"[:600]
+                found.append(f"{check.name}: {sent}: {check.failure_info.failure}"[:1500])
+    return found
