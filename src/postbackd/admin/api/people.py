@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Struct
@@ -124,7 +124,7 @@ class EndedSessions(Struct, frozen=True):
 # --- sign in and out ---------------------------------------------------------------------------------------------
 
 
-def reception_of(asked: Asked[object, object]) -> Reception:
+def reception_of(asked: Asked[Any, Any]) -> Reception:
     """Raises ``Problem``."""
     reception = asked.desk.reception
     if reception is None:
@@ -198,7 +198,7 @@ async def welcome(asked: Asked[None, Welcome]) -> Response:
 # --- one's own account -------------------------------------------------------------------------------------------
 
 
-async def _self(asked: Asked[object, object]) -> User:
+async def _self(asked: Asked[Any, Any]) -> User:
     user = await reception_of(asked).people.load_user(asked.who.id) if asked.who.kind == "session" else None
     if user is None:
         raise Problem(403, "this is for people; sign in")
@@ -259,7 +259,7 @@ async def list_users(asked: Asked[None, None]) -> list[Person]:
     return [_person(user, asked.who) for user in await reception_of(asked).people.list_users()]
 
 
-async def _found(asked: Asked[object, object]) -> User:
+async def _found(asked: Asked[Any, Any]) -> User:
     id_ = asked.path["id"]
     user = await reception_of(asked).people.load_user(int(id_)) if _is_id(id_) else None
     if user is None:
