@@ -16,6 +16,7 @@ from msgspec import Struct
 from postbackd.admin.jobs import Jobs
 from postbackd.admin.reception import Reception
 from postbackd.core.rulebook import Rulebook
+from postbackd.reports.live import Feed
 from postbackd.store.base import Store
 
 
@@ -66,6 +67,8 @@ class Desk:
         self.data_set = data_set
         self.jobs = Jobs(self.tools["run"], now_ms) if "run" in self.tools else None
         self.reception = reception
+        self.feed = Feed(store, now_ms)
+        """What is stored, as it is stored."""
         self._rulebook: Rulebook | None = None
 
     async def close(self) -> None:

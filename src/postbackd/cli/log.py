@@ -17,13 +17,11 @@ from postbackd.cli.options import as_json, takes_data, takes_period
 from postbackd.cli.session import Session, visit
 from postbackd.core.click_id import KeyRing
 from postbackd.core.diagnosis import Reason
-from postbackd.core.model import Catalog
-from postbackd.core.privacy import Masker
 from postbackd.core.sender_rules import OBSERVABLE, write_observed
 from postbackd.core.verdicts import FINAL, Verdict
 from postbackd.operations.deliveries import Wanted
 from postbackd.reports.deliveries import format_logged
-from postbackd.reports.log import describe_row, format_row
+from postbackd.reports.log import describe_row, find_click, format_row
 from postbackd.reports.period import Period
 from postbackd.settings import Settings
 
@@ -92,7 +90,8 @@ def log(
     }
 
     async def show_deliveries(session: Session) -> None:
-        stamp = None if click_id is None else await _find_click(session, await session.load(), click_id)
+        found = {} if click_id is None else await find_click(session.store, await session.load(), click_id)
+        stamp = found.get("click_id")
         if click_id is not None and stamp is None:
             raise click.ClickException(
                 f"no click has the id {click_id!r}; 'postbackd why' says more about an id"
@@ -117,17 +116,6 @@ def log(
     visit(settings, show_deliveries if deliveries else work)
 
 
-async def _find_click(session: Session, catalog: Catalog, text: str) -> int | None:
-    """The stamp of a click by its id or its caller's own id."""
-    verified = KeyRing(catalog.signing_keys).verify(text)
-    if verified:
-        return verified[0]
-    masked = Masker(catalog.privacy_key).mask(text.strip())
-    owned = await session.store.query("own_id", own_id=masked)
-    stamp: int | None = owned[0]["click_id"] if owned else None
-    return stamp
-
-
 class _Reader:
     """Asks for rows of the log, filtered as the user wants."""
 
@@ -148,11 +136,8 @@ class _Reader:
             asked = {**asked, "network": find_network_ever(catalog, ever, network).id}
         if click_id is None:
             return cls(session, keys, "log", asked)
-        stamp = await _find_click(session, catalog, click_id)
-        if stamp is None:
-            masked = Masker(catalog.privacy_key).mask(click_id.strip())
-            return cls(session, keys, "log", {**asked, "click_text": masked})
-        return cls(session, keys, "log_of_click", {**asked, "click_id": stamp})
+        found = await find_click(session.store, catalog, click_id)
+        return cls(session, keys, "log_of_click" if "click_id" in found else "log", {**asked, **found})
 
     async def newest(self, limit: int) -> list[dict[str, Any]]:
         rows = await self._store.query(self._statement, **self._asked, limit=limit)

@@ -28,6 +28,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "report": ("report:report", "Clicks, postbacks, conversions, and how well they match."),
     "log": ("log:log", "The postback log, newest first."),
     "why": ("why:why", "What became of one id, and why."),
+    "unmatched": ("unmatched:unmatched", "What broke on the way of postbacks that were not counted."),
     "replay": ("replay:replay", "Run postbacks that were not counted through today's settings again."),
     "apply": ("apply:apply", "Make the catalog match a file."),
     "export": ("export:export", "Write the catalog as a file that apply reads."),
@@ -58,7 +59,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "Run it": ("serve", "ingest", "deliver", "admin", "certificates", "receiver"),
     "Set it up": ("network", "source", "offer", "campaign", "target", "rule", "presets", "apply", "export"),
-    "See what happened": ("report", "log", "why", "replay", "delivery"),
+    "See what happened": ("report", "log", "why", "unmatched", "replay", "delivery"),
     "Look after it": ("doctor", "settings", "verify", "backup", "restore", "keys", "secrets", "db"),
     "Privacy": ("privacy", "erase", "purge"),
     "More": ("completion", "version"),

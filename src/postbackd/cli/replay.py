@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -19,27 +18,13 @@ from msgspec import Struct
 from postbackd.catalog.documents import find_network_ever
 from postbackd.cli.options import as_json, since_option, takes_data
 from postbackd.cli.session import Session, print_json, visit
-from postbackd.core.click_id import write_stamp
 from postbackd.core.diagnosis import Reason
 from postbackd.core.model import Catalog
 from postbackd.core.rulebook import Rulebook
-from postbackd.core.verdicts import Verdict
 from postbackd.reports.period import Period
+from postbackd.reports.replaying import PAGE, Replayed, replay_page
 from postbackd.reports.table import format_table
 from postbackd.settings import Settings
-from postbackd.store.base import Batch, Outcome
-
-_PAGE = 200
-"""Rows tried in one transaction: short enough for a running server to get its turn."""
-
-
-class Replayed(Struct, frozen=True, kw_only=True):
-    """One stored postback and what becomes of it now."""
-
-    request: str
-    network: str | None
-    before: str
-    after: str
 
 
 class Summary(Struct, frozen=True, kw_only=True):
@@ -96,9 +81,9 @@ async def _replay(session: Session, network: str | None, asked: dict[str, Any], 
     tried, after = 0, -1
     quiet = not sys.stderr.isatty()
     with click.progressbar(length=expected["count"], label="replaying", file=sys.stderr, hidden=quiet) as bar:
-        while rows := await session.store.query("replayable", **asked, after=after, limit=_PAGE):
+        while rows := await session.store.query("replayable", **asked, after=after, limit=PAGE):
             after = rows[-1]["request_id"]
-            changed += await _replay_page(session, rows, rulebook, dry_run)
+            changed += await replay_page(session.store, rows, rulebook, dry_run=dry_run)
             tried += len(rows)
             bar.update(len(rows))
     return Summary(tried=tried, changed=tuple(changed))
@@ -112,41 +97,3 @@ async def _find_network(session: Session, catalog: Catalog, name: str) -> int:
             f"network {name!r} was removed; its postbacks stay in the log but cannot be replayed"
         )
     return network.id
-
-
-async def _replay_page(
-    session: Session, rows: Sequence[Mapping[str, Any]], rulebook: Rulebook, dry_run: bool
-) -> list[Replayed]:
-    stored = {row["request_id"]: row for row in rows}
-    judged = [
-        postback
-        for postback in map(rulebook.judge_again, await session.store.load_postbacks(list(stored)))
-        if postback is not None  # its network was removed
-    ]
-    rehearsed = await session.store.rehearse(Batch(postbacks=judged), rulebook)
-    moving = [
-        (stored[postback.request.request_id], postback, outcome)
-        for postback, outcome in zip(judged, rehearsed.outcomes, strict=True)
-        if not _is_same(stored[postback.request.request_id], outcome)
-    ]
-    if moving and not dry_run:
-        await session.store.write(Batch(postbacks=[postback for _, postback, _ in moving]), rulebook)
-    return [_describe(row, outcome) for row, _, outcome in moving]
-
-
-def _is_same(row: Mapping[str, Any], outcome: Outcome) -> bool:
-    return (outcome.verdict, outcome.reason) == (row["verdict"], row["reason"])
-
-
-def _describe(row: Mapping[str, Any], outcome: Outcome) -> Replayed:
-    return Replayed(
-        request=write_stamp(row["request_id"]),
-        network=row["network_name"],
-        before=_words(row["verdict"], row["reason"]),
-        after=_words(outcome.verdict, outcome.reason),
-    )
-
-
-def _words(verdict: int, reason: int) -> str:
-    word = Verdict(verdict).word
-    return f"{word} ({Reason(reason).word})" if reason else word

@@ -143,6 +143,10 @@ class KeyRing:
             check = bytes(5)
         return _write_base32(head << 40 | int.from_bytes(check, "big"), TEXT_LENGTH)
 
+    def is_retired(self, stamp: int) -> bool:
+        """Whether the key that signed ids of this time verifies nothing any more."""
+        return self._check(stamp << 24) is None
+
     def verify(self, text: str) -> tuple[int, int] | None:
         """``(stamp, campaign)`` when this deployment issued the id, else ``None``.  Touches no database."""
         number = _read_base32(text, TEXT_LENGTH)

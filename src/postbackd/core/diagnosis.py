@@ -281,17 +281,18 @@ def diagnose_click_id(text: str | None, keys: KeyRing, now_ms: int) -> ClickIdFi
         _match_word(text.strip())
         or _repair(text, keys)
         or _find_inside(text, keys)
-        or _match_shape(_unwrap(text), now_ms)
+        or _match_shape(unwrap(text), now_ms)
     )
 
 
-def _unwrap(text: str) -> str:
+def unwrap(text: str) -> str:
+    """The text without quotes and white space, wherever in it they are."""
     return _WRAPPING.sub("", text)
 
 
 def _match_word(text: str) -> ClickIdFinding | None:
     """Texts that stand for "no id": nothing, a macro nobody filled, a test word."""
-    bare = _unwrap(text) if len(text) <= _SHORTEST_PREFIX else text
+    bare = unwrap(text) if len(text) <= _SHORTEST_PREFIX else text
     word = bare.casefold()
     if word in _EMPTY:
         return ClickIdFinding(Reason.CLICK_ID_EMPTY)
@@ -307,7 +308,7 @@ def _find_macro(text: str) -> str | None:
     """The macro that the text is or holds; never the text around it, which may be anything."""
     if looks_like_macro(text):
         return text[:_MAX_QUOTED]
-    unwrapped = _unwrap(unquote(text))
+    unwrapped = unwrap(unquote(text))
     if looks_like_macro(unwrapped):
         return unwrapped[:_MAX_QUOTED]
     inside = _INSIDE_MACRO.search(text)
@@ -317,7 +318,7 @@ def _find_macro(text: str) -> str | None:
 def _repair(text: str, keys: KeyRing) -> ClickIdFinding | None:
     """Take encoding, quotes and white space off until the id verifies."""
     for _ in range(_MAX_DECODINGS + 1):
-        found = keys.verify(_unwrap(text))
+        found = keys.verify(unwrap(text))
         if found is not None:
             return ClickIdFinding(Reason.CLICK_ID_DOUBLE_ENCODED, *found, repaired=True)
         if "%" not in text:
@@ -328,7 +329,7 @@ def _repair(text: str, keys: KeyRing) -> ClickIdFinding | None:
 
 def _find_inside(text: str, keys: KeyRing) -> ClickIdFinding | None:
     """An id of ours with something in front of it or behind it."""
-    plain = _unwrap(unquote(text))
+    plain = unwrap(unquote(text))
     for run in _RUN.findall(plain) + _RUN.findall(plain.replace("-", "")):
         for part in (run[:TEXT_LENGTH], run[-TEXT_LENGTH:]):
             found = keys.verify(part)

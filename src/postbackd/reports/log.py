@@ -7,10 +7,12 @@ from typing import Any
 
 from postbackd.core.click_id import KeyRing, stamp_ms, write_stamp
 from postbackd.core.diagnosis import Reason
-from postbackd.core.model import Channel
+from postbackd.core.model import Catalog, Channel
+from postbackd.core.privacy import Masker
 from postbackd.core.sender_rules import read_observed
 from postbackd.core.verdicts import Verdict
 from postbackd.reports.period import write_moment
+from postbackd.store.base import Store
 
 _AS_SENT = ("type", "value", "currency", "transaction_id", "status", "time")
 
@@ -57,6 +59,17 @@ def write_click_id(row: Mapping[str, Any], keys: KeyRing) -> str | None:
         return keys.write(row["click_id"], row["campaign"])
     text: str | None = row.get("click_text")
     return text
+
+
+async def find_click(store: Store, catalog: Catalog, text: str) -> dict[str, Any]:
+    """``click_id``: the stamp of the click with this id, as issued or a caller's own; or, where there is none,
+    ``click_text``: the id as rows hold it that were received with it."""
+    verified = KeyRing(catalog.signing_keys).verify(text)
+    if verified:
+        return {"click_id": verified[0]}
+    masked = Masker(catalog.privacy_key).mask(text.strip())
+    owned = await store.query("own_id", own_id=masked)
+    return {"click_id": owned[0]["click_id"]} if owned else {"click_text": masked}
 
 
 def _write_id(stamp: int | None) -> str | None:

@@ -13,25 +13,17 @@ from typing import Any, NamedTuple
 
 from postbackd.core.click_id import EPOCH_MS, MAX_STAMP
 from postbackd.store.invariants import INVARIANTS
+from postbackd.store.live_queries import LIVE_STATEMENTS
 from postbackd.store.privacy_queries import PRIVACY_STATEMENTS
-from postbackd.store.statement import ALL_TIME, CLICK_OF_POSTBACK, Statement
-
-_LOG_COLUMNS = """
-SELECT p.request_id, p.network, n.name AS network_name, p.channel, p.verdict, p.reason, p.click_id, p.campaign,
-       m.name AS campaign_name, p.conversion_id, p.click_text, p.type, p.value, p.currency, p.transaction_id,
-       p.status, p.time, p.found_in, p.bytes, p.parameters, p.first_verdict, p.first_reason, p.observed, p.sender
-"""
-
-_LOG_NAMES = """
-LEFT JOIN networks AS n ON n.id = p.network
-LEFT JOIN campaigns AS m ON m.id = p.campaign
-"""
+from postbackd.store.statement import ALL_TIME, CLICK_OF_POSTBACK, LOG_COLUMNS, LOG_NAMES, Statement
+from postbackd.store.unmatched_queries import UNMATCHED_STATEMENTS
 
 _LOG_FILTERS = """
 WHERE p.request_id >= :since AND p.request_id < :until AND p.request_id > :after
   AND (CAST(:verdict AS INTEGER) IS NULL OR p.verdict = CAST(:verdict AS INTEGER))
   AND (CAST(:reason AS INTEGER) IS NULL OR p.reason = CAST(:reason AS INTEGER))
   AND (CAST(:network AS INTEGER) IS NULL OR p.network = CAST(:network AS INTEGER))
+  AND (CAST(:campaign AS INTEGER) IS NULL OR p.campaign = CAST(:campaign AS INTEGER))
   AND (CAST(:click_text AS TEXT) IS NULL OR p.click_text = CAST(:click_text AS TEXT))
   AND (CAST(:observed AS INTEGER) IS NULL OR p.observed & CAST(:observed AS INTEGER) <> 0)
 """
@@ -50,6 +42,7 @@ _LOG_DEFAULTS: Mapping[str, Any] = {
     "verdict": None,
     "reason": None,
     "network": None,
+    "campaign": None,
     "click_text": None,
     "observed": None,
     "limit": 100,
@@ -118,17 +111,17 @@ _DELIVERY_DEFAULTS: Mapping[str, Any] = {
 _PIECES: Mapping[str, Statement] = {
     "log": Statement(
         "Rows of the postback log, newest first.",
-        f"{_LOG_COLUMNS} FROM postbacks AS p {_LOG_NAMES} {_LOG_FILTERS} ORDER BY p.request_id DESC LIMIT :limit",
+        f"{LOG_COLUMNS} FROM postbacks AS p {LOG_NAMES} {_LOG_FILTERS} ORDER BY p.request_id DESC LIMIT :limit",
         _LOG_DEFAULTS,
     ),
     "log_of_click": Statement(
         "Rows of the postback log that speak of one click, newest first.",
-        f"{_LOG_COLUMNS} {_OF_CLICK} {_LOG_NAMES} {_LOG_FILTERS} ORDER BY p.request_id DESC LIMIT :limit",
+        f"{LOG_COLUMNS} {_OF_CLICK} {LOG_NAMES} {_LOG_FILTERS} ORDER BY p.request_id DESC LIMIT :limit",
         _LOG_DEFAULTS,
     ),
     "log_from": Statement(
         "Rows of the postback log after one that was seen, oldest first.",
-        f"{_LOG_COLUMNS} FROM postbacks AS p {_LOG_NAMES} {_LOG_FILTERS} ORDER BY p.request_id LIMIT :limit",
+        f"{LOG_COLUMNS} FROM postbacks AS p {LOG_NAMES} {_LOG_FILTERS} ORDER BY p.request_id LIMIT :limit",
         _LOG_DEFAULTS,
     ),
     "last_request": Statement(
@@ -138,12 +131,12 @@ _PIECES: Mapping[str, Statement] = {
     ),
     "postback": Statement(
         "One row of the postback log.",
-        f"{_LOG_COLUMNS} FROM postbacks AS p {_LOG_NAMES} WHERE p.request_id = :request_id",
+        f"{LOG_COLUMNS} FROM postbacks AS p {LOG_NAMES} WHERE p.request_id = :request_id",
         {},
     ),
     "postbacks_of_transaction": Statement(
         "Rows of the postback log with a transaction id; reads the whole log.",
-        f"{_LOG_COLUMNS} FROM postbacks AS p {_LOG_NAMES} WHERE p.transaction_id = :transaction_id "
+        f"{LOG_COLUMNS} FROM postbacks AS p {LOG_NAMES} WHERE p.transaction_id = :transaction_id "
         "ORDER BY p.request_id LIMIT :limit",
         {"limit": 1000},
     ),
@@ -189,7 +182,7 @@ _PIECES: Mapping[str, Statement] = {
     ),
     "replayable": Statement(
         "Held, unmatched and rejected rows of the postback log after one that was seen, oldest first.",
-        f"{_LOG_COLUMNS} FROM postbacks AS p {_LOG_NAMES} {_LOG_FILTERS} {_REPLAYABLE} "
+        f"{LOG_COLUMNS} FROM postbacks AS p {LOG_NAMES} {_LOG_FILTERS} {_REPLAYABLE} "
         "ORDER BY p.request_id LIMIT :limit",
         {**_LOG_DEFAULTS, "limit": 1000},
     ),
@@ -439,5 +432,12 @@ def _rung(time_ms: str) -> str:
     return f"CASE WHEN d.state <> 2 THEN 0 {rungs} ELSE {len(DELIVERY_LADDER_MS)} END"
 
 
-STATEMENTS: Mapping[str, Statement] = {**_PIECES, **PRIVACY_STATEMENTS, **_report_statements(), **INVARIANTS}
+STATEMENTS: Mapping[str, Statement] = {
+    **_PIECES,
+    **PRIVACY_STATEMENTS,
+    **UNMATCHED_STATEMENTS,
+    **LIVE_STATEMENTS,
+    **_report_statements(),
+    **INVARIANTS,
+}
 """Name -> statement."""

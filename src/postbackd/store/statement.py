@@ -22,3 +22,16 @@ class Statement(NamedTuple):
 
 
 ALL_TIME: Mapping[str, Any] = {"since": 0, "until": MAX_STAMP}
+
+LOG_COLUMNS = """
+SELECT p.request_id, p.network, n.name AS network_name, p.channel, p.verdict, p.reason, p.click_id, p.campaign,
+       m.name AS campaign_name, p.conversion_id, p.click_text, p.type, p.value, p.currency, p.transaction_id,
+       p.status, p.time, p.found_in, p.bytes, p.parameters, p.first_verdict, p.first_reason, p.observed, p.sender
+"""
+"""Of a row of the postback log ``p``, with the names of its network and campaign."""
+
+LOG_NAMES = """
+LEFT JOIN networks AS n ON n.id = p.network
+LEFT JOIN campaigns AS m ON m.id = p.campaign
+"""
+"""Where these names are."""

@@ -8,6 +8,7 @@ from postbackd.admin.api import (
     deliveries,
     health,
     jobs,
+    log,
     networks,
     offers,
     people,
@@ -19,6 +20,7 @@ from postbackd.admin.api import (
     targets,
     tokens,
     trial,
+    unmatched,
     upkeep,
 )
 from postbackd.admin.endpoints import Endpoint
@@ -26,6 +28,8 @@ from postbackd.admin.endpoints import Endpoint
 ENDPOINTS: tuple[Endpoint, ...] = (
     *health.ENDPOINTS,
     *reasons.ENDPOINTS,
+    *log.ENDPOINTS,
+    *unmatched.ENDPOINTS,
     *networks.ENDPOINTS,
     *trial.ENDPOINTS,
     *sources.ENDPOINTS,
