@@ -27,6 +27,7 @@ from postbackd.core.diagnosis import Reason
 from postbackd.core.histogram import percentile_us
 from postbackd.core.model import Channel
 from postbackd.core.money import MICROS, write_micros
+from postbackd.core.rollups import WITHOUT_CLICK_ID
 from postbackd.core.sender_rules import read_observed
 from postbackd.core.statuses import Status
 from postbackd.core.verdicts import FINAL, Verdict
@@ -40,11 +41,6 @@ GROUPED_BY = tuple(by for by in GROUPINGS if by != "all")
 
 HEALTHY_MATCH_RATE = 0.90
 """Below this share of matched postbacks something is broken in the set-up."""
-
-WITHOUT_CLICK_ID = frozenset(
-    {Reason.CLICK_ID_MISSING, Reason.CLICK_ID_EMPTY, Reason.TEST_EVENT, Reason.BODY_MALFORMED}
-)
-"""Reasons of postbacks that carried no click id, and so say nothing about matching."""
 
 _NO_POSTBACKS = frozenset({"not_found", "click_malformed", "plain_click", "tls_handshake"})
 """Kinds of refusals that say nothing about the postbacks of a network."""

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from msgspec import Struct
 
 from postbackd.core.deliveries import Delivery, Happened, Owed, Settled, TargetState, Told
+from postbackd.core.grouping import Grouping
 from postbackd.core.model import Catalog, CatalogEntry, Click, Postback, SigningKey
 from postbackd.core.privacy import Masker
 from postbackd.core.retention import Class
+from postbackd.core.rollups import Kind, Mark, Put
 from postbackd.core.rulebook import Rulebook
 from postbackd.core.verdicts import Verdict
 
@@ -297,6 +299,10 @@ class Store(Protocol):
         """Run one of the named read-only statements of ``store.queries``."""
         ...
 
+    async def query_apart(self, name: str, /, **parameters: Any) -> list[dict[str, Any]]:
+        """The same for a question that may take long: neither writers nor the event loop wait for it."""
+        ...
+
     async def count_purgeable(self, before_ms: int) -> Purgeable:
         """How many clicks and log rows were made before ``before_ms``."""
         ...
@@ -365,6 +371,34 @@ class Store(Protocol):
 
     async def cancel(self, numbers: Sequence[int], now_ms: int, reason: str) -> int:
         """Cancel those that wait and that nobody is sending at this moment; returns how many."""
+        ...
+
+    async def claim_rollups(self, holder: int, now_ms: int) -> Mapping[str, int] | None:
+        """Become the one that keeps the roll-ups; returns how far they have come, ``None``: somebody else does."""
+        ...
+
+    async def give_up_rollups(self, holder: int) -> None:
+        """Let somebody else keep them."""
+        ...
+
+    async def put_rollups(self, step: Put) -> bool:
+        """Commit a step of the keeper; ``False``: somebody else has taken over, and nothing was done."""
+        ...
+
+    async def put_facts(self, holder: int, clicks: Sequence[int]) -> bool:
+        """Roll up the conversions of these clicks as they are now; ``False`` as above."""
+        ...
+
+    async def rollup_marks(self, limit: int) -> Sequence[Mark]:
+        """The oldest marks: slots whose raw rows were written or changed after they had been rolled up."""
+        ...
+
+    async def mark_slots(self, marks: Collection[tuple[Kind, int]]) -> None:
+        """Have slots rolled up again."""
+        ...
+
+    async def aggregate(self, asked: Grouping) -> Sequence[Sequence[Any]]:
+        """Answer one question to the roll-ups; see ``store.grouping`` for the columns."""
         ...
 
     async def examine(self) -> dict[str, str]:

@@ -79,6 +79,9 @@ WHERE e.click_id < $1
 """
 """Erased clicks of which nothing is left that a repeat could meet."""
 
+PURGE_FACTS = "DELETE FROM conversion_facts WHERE click_id >= $1 AND click_id < $2"
+"""What was rolled up of a month of conversions."""
+
 PURGED_BEFORE = "SELECT value FROM settings WHERE name = 'purged_before'"
 """The stamp before which clicks are gone."""
 
@@ -166,8 +169,8 @@ async def _purge_by_day(
     table, key = str(class_), _KEYS[class_]
     async with db.transaction():
         await db.execute(KEEP_SETTING, "last_stamp", await db.fetchval(LAST_STAMP, (1 << 63) - 1) or 0)
-        if class_ is Class.CLICKS:
-            await db.execute(KEEP_SETTING, "purged_before", before)
+        horizon = "purged_before" if class_ is Class.CLICKS else "postbacks_purged_before"
+        await db.execute(KEEP_SETTING, horizon, before)
         for statement in PURGE_BESIDE[class_]:
             await db.execute(statement, before)
     for partition in await list_partitions(db, table):
@@ -208,6 +211,7 @@ async def _purge_conversions(db: asyncpg.Connection, before: int, *, alone: bool
                 if month.first <= partition.first and partition.end <= month.end:
                     pass_failpoint("mid_purge")
                     await drop_partition(db, partition, alone=alone)
+        await db.execute(PURGE_FACTS, month.first, month.end)
         if used:
             return rows
     return count_of(await db.execute(PURGE_ERASED, min(before, await db.fetchval(PURGED_BEFORE) or 0)))

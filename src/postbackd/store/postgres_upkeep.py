@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import asyncpg
 
+from postbackd.core.grouping import Grouping
 from postbackd.core.privacy import Masker
 from postbackd.core.retention import Class
-from postbackd.store import erasure, postgres_purge
+from postbackd.core.rollups import Kind, Mark, Put
+from postbackd.store import erasure, grouping, postgres_purge, rollups
 from postbackd.store.base import Erased, Erasing, Purgeable
 from postbackd.store.postgres_connection import PostgresDatabase
 from postbackd.store.postgres_scrub import scrub
 from postbackd.store.postgres_write import PostgresTransaction
-from postbackd.store.postgres_writer import ALONE
+from postbackd.store.postgres_writer import ALONE, BESIDE
 
 _T = TypeVar("_T")
+
+LOCK_ROLLUPS = "SELECT pg_advisory_xact_lock(8101007)"
+"""Held by whoever changes roll-ups, until its transaction ends."""
 
 
 class PostgresUpkeep:
@@ -73,3 +78,48 @@ class PostgresUpkeep:
 
     async def end_erasure(self, id_: int, now_ms: int) -> None:
         await self._ask(lambda db: PostgresDatabase(db).rows(erasure.END_ERASURE, now_ms, id_))
+
+    # --- roll-ups ------------------------------------------------------------------------------------------------
+
+    async def claim_rollups(self, holder: int, now_ms: int) -> Mapping[str, int] | None:
+        return await self._keep(lambda db: rollups.claim(db, holder, now_ms))
+
+    async def give_up_rollups(self, holder: int) -> None:
+        await self._keep(lambda db: rollups.give_up(db, holder))
+
+    async def put_rollups(self, step: Put) -> bool:
+        return await self._keep(lambda db: rollups.put(db, step))
+
+    async def put_facts(self, holder: int, clicks: Sequence[int]) -> bool:
+        distributed = self._shards is not None
+
+        async def keep(db: PostgresDatabase) -> bool:
+            await db.rows(BESIDE)  # an erasure has to come before or after
+            return await rollups.put_facts(db, holder, clicks, buckets=distributed)
+
+        return await self._keep(keep)
+
+    async def _keep(self, work: Callable[[PostgresDatabase], Awaitable[_T]]) -> _T:
+        """One step of the keeper: nobody else takes one at the same time."""
+
+        async def keep(db: asyncpg.Connection, _: PostgresTransaction) -> _T:
+            await db.execute(LOCK_ROLLUPS)
+            return await work(PostgresDatabase(db))
+
+        return await self._change(keep)
+
+    async def rollup_marks(self, limit: int) -> Sequence[Mark]:
+        return await self._ask(lambda db: rollups.read_marks(PostgresDatabase(db), limit))
+
+    async def mark_slots(self, marks: Collection[tuple[Kind, int]]) -> None:
+        await self._ask(lambda db: rollups.add_marks(PostgresDatabase(db), marks))
+
+    @abstractmethod
+    async def query(self, name: str, /, **parameters: Any) -> list[dict[str, Any]]: ...
+
+    async def query_apart(self, name: str, /, **parameters: Any) -> list[dict[str, Any]]:
+        return await self.query(name, **parameters)
+
+    async def aggregate(self, asked: Grouping) -> Sequence[Sequence[Any]]:
+        sql, values = grouping.write(asked)
+        return await self._ask(lambda db: PostgresDatabase(db).rows(sql, *values))

@@ -7,13 +7,14 @@ Rows that several nodes may touch are offered in the order of their keys, so tha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from operator import itemgetter
 
 import asyncpg
 
 from postbackd.core.buckets import bucket_of_stamp, bucket_of_text
 from postbackd.core.model import Channel, Click, Postback
+from postbackd.core.rollups import Kind
 from postbackd.core.rules import Conversion
 from postbackd.core.verdicts import Verdict
 from postbackd.store.base import FlowMinute
@@ -220,6 +221,10 @@ ADD_FINDS = Insert(
 _NO_SUBS = (None,) * 10
 
 
+ADD_MARK = "INSERT INTO rollup_marks (kind, slot) VALUES ($1, $2)"
+"""Have a slot rolled up again."""
+
+
 class PostgresTransaction:
     """The set-based verbs of ``store.write.Transaction``; whoever makes one opens and closes the transaction."""
 
@@ -316,6 +321,9 @@ class PostgresTransaction:
     async def change_postbacks(self, rows: Sequence[Row]) -> None:
         ordered = sorted(rows, key=itemgetter(5))
         await self._db.execute(CHANGE_POSTBACKS, *zip(*ordered, strict=True), ordered[0][5], ordered[-1][5])
+
+    async def mark_slots(self, marks: Collection[tuple[Kind, int]]) -> None:
+        await self._db.executemany(ADD_MARK, sorted((kind.value, slot) for kind, slot in marks))
 
     async def add_waiting(self, rows: Sequence[tuple[str, int]]) -> None:
         await self.insert(ADD_WAITING, sorted((*row, bucket_of_ref(row[0])) for row in rows))

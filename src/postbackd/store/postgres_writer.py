@@ -34,13 +34,17 @@ from postbackd.store.postgres_connection import (
 from postbackd.store.postgres_insert import PartitionMissing
 from postbackd.store.postgres_partitions import Partition
 from postbackd.store.postgres_write import MustRunAlone, PostgresTransaction
+from postbackd.store.rollups import late_before
 from postbackd.store.split import write_in_parts
 from postbackd.store.write import settle
 
 ALONE = "SELECT pg_advisory_xact_lock(8101004)"
 """From here to its end nobody else writes beside this transaction."""
 
-BEGIN = "BEGIN; SELECT pg_advisory_xact_lock_shared(8101004)"
+BESIDE = "SELECT pg_advisory_xact_lock_shared(8101004)"
+"""From here to its end this transaction runs beside others, and waits for one that has to run alone."""
+
+BEGIN = f"BEGIN; {BESIDE}"
 """Begin a transaction that runs beside others; waits for one that has to run alone."""
 
 BEGIN_ALONE = f"BEGIN; {ALONE}"
@@ -223,7 +227,7 @@ class Writer:
         await db.execute(BEGIN_ALONE if alone else BEGIN)
         try:
             tx = self._transaction(db, alone=alone)
-            written = await settle(tx, batch, rulebook)
+            written = await settle(tx, batch, rulebook, late_before())
             if batch.flow:
                 await tx.add_flow(batch.flow)
             pass_failpoint("before_commit")

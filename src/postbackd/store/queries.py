@@ -15,6 +15,7 @@ from postbackd.core.click_id import EPOCH_MS, MAX_STAMP
 from postbackd.store.invariants import INVARIANTS
 from postbackd.store.live_queries import LIVE_STATEMENTS
 from postbackd.store.privacy_queries import PRIVACY_STATEMENTS
+from postbackd.store.rollup_queries import ROLLUP_STATEMENTS
 from postbackd.store.statement import ALL_TIME, CLICK_OF_POSTBACK, LOG_COLUMNS, LOG_NAMES, Statement
 from postbackd.store.unmatched_queries import UNMATCHED_STATEMENTS
 
@@ -437,6 +438,7 @@ STATEMENTS: Mapping[str, Statement] = {
     **PRIVACY_STATEMENTS,
     **UNMATCHED_STATEMENTS,
     **LIVE_STATEMENTS,
+    **ROLLUP_STATEMENTS,
     **_report_statements(),
     **INVARIANTS,
 }

@@ -40,6 +40,7 @@ from postbackd.store.checkpoint import Checkpoint
 from postbackd.store.database import Seals
 from postbackd.store.failpoints import pass_failpoint
 from postbackd.store.log_sync import LogSync
+from postbackd.store.rollups import late_before
 from postbackd.store.split import write_in_parts
 from postbackd.store.sqlite_database import SqliteDatabase, ask, initialise
 from postbackd.store.sqlite_file import (
@@ -179,7 +180,7 @@ class SqliteStore(CatalogVerbs, SqliteUpkeep):
 
     async def _write_whole(self, batch: Batch, rulebook: Rulebook) -> Written:
         async def work() -> Written:
-            written = await settle(self._tx, batch, rulebook)
+            written = await settle(self._tx, batch, rulebook, late_before())
             if batch.flow:
                 self._tx.add_flow(batch.flow)
             return written

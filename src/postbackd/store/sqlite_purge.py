@@ -25,6 +25,11 @@ INSERT INTO settings (name, value) VALUES ('purged_before', :before)
 ON CONFLICT DO UPDATE SET value = max(value, excluded.value)
 """  # From now on, an id that verifies but is older than this was purged.
 
+LOG_HORIZON = """
+INSERT INTO settings (name, value) VALUES ('postbacks_purged_before', :before)
+ON CONFLICT DO UPDATE SET value = max(value, excluded.value)
+"""  # From now on, the log of an earlier time is not whole.
+
 CONVERSIONS_HORIZON = """
 INSERT INTO settings (name, value) VALUES ('conversions_purged_before', :before)
 ON CONFLICT DO UPDATE SET value = max(value, excluded.value)
@@ -75,6 +80,7 @@ PURGE_OF_CONVERSION = (
     "DELETE FROM attempts WHERE delivery IN (SELECT number FROM deliveries WHERE conversion_id = ?)",
     "DELETE FROM deliveries WHERE conversion_id = ?",
     "DELETE FROM conversion_history WHERE conversion_id = ?",
+    "DELETE FROM conversion_facts WHERE conversion_id = ?",
 )
 # All that hangs on a conversion.
 
@@ -136,8 +142,8 @@ def purge(db: apsw.Connection, class_: Class, before_ms: int, limit: int) -> int
         if class_ in (Class.CLICKS, Class.POSTBACKS):
             db.execute(KEEP_LAST_STAMP)
             before = db.total_changes()
-        if class_ is Class.CLICKS:
-            db.execute(PURGE_HORIZON, parameters)
+        if class_ in _HORIZONS:
+            db.execute(_HORIZONS[class_], parameters)
             before = db.total_changes()
         if class_ is Class.CONVERSIONS:
             rows = db.execute(OLD_CONVERSIONS, parameters).fetchall()
@@ -152,6 +158,8 @@ def purge(db: apsw.Connection, class_: Class, before_ms: int, limit: int) -> int
         pass_failpoint("mid_purge")
     return db.total_changes() - before
 
+
+_HORIZONS: Mapping[Class, str] = {Class.CLICKS: PURGE_HORIZON, Class.POSTBACKS: LOG_HORIZON}
 
 PURGES: Mapping[Class, Sequence[str]] = {
     Class.CLICKS: (PURGE_OWN_IDS, PURGE_PIXEL_CONVERSIONS, PURGE_CLICKS),

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import apsw
 
+from postbackd.core.grouping import Grouping
 from postbackd.core.privacy import Masker
 from postbackd.core.retention import Class
-from postbackd.store import erasure, sqlite_purge
-from postbackd.store.base import Erased, Erasing, Purgeable
+from postbackd.core.rollups import Kind, Mark, Put
+from postbackd.store import erasure, grouping, rollups, sqlite_purge
+from postbackd.store.base import Erased, Erasing, Purgeable, StoreUnavailable
 from postbackd.store.checkpoint import Checkpoint
-from postbackd.store.sqlite_database import SqliteDatabase
+from postbackd.store.sqlite_database import SqliteDatabase, ask
 from postbackd.store.sqlite_scrub import scrub, unsafe_erasure
 
 _T = TypeVar("_T")
@@ -35,6 +37,9 @@ class SqliteUpkeep:
 
     @abstractmethod
     def _check_trusted(self) -> None: ...
+
+    @abstractmethod
+    async def _wait(self, question: Coroutine[Any, Any, _T]) -> _T: ...
 
     @abstractmethod
     async def _commit(self, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T: ...
@@ -81,3 +86,55 @@ class SqliteUpkeep:
 
     async def end_erasure(self, id_: int, now_ms: int) -> None:
         await self._change(lambda db: db.execute(erasure.END_ERASURE, (now_ms, id_)))
+
+    # --- roll-ups ------------------------------------------------------------------------------------------------
+
+    async def claim_rollups(self, holder: int, now_ms: int) -> Mapping[str, int] | None:
+        return await self._commit(lambda: rollups.claim(SqliteDatabase(self._db), holder, now_ms))
+
+    async def give_up_rollups(self, holder: int) -> None:
+        await self._commit(lambda: rollups.give_up(SqliteDatabase(self._db), holder))
+
+    async def put_rollups(self, step: Put) -> bool:
+        return await self._commit(lambda: rollups.put(SqliteDatabase(self._db), step))
+
+    async def put_facts(self, holder: int, clicks: Sequence[int]) -> bool:
+        return await self._commit(
+            lambda: rollups.put_facts(SqliteDatabase(self._db), holder, clicks, buckets=False)
+        )
+
+    async def rollup_marks(self, limit: int) -> Sequence[Mark]:
+        return await self._wait(rollups.read_marks(SqliteDatabase(self._db), limit))
+
+    async def mark_slots(self, marks: Collection[tuple[Kind, int]]) -> None:
+        await self._commit(lambda: rollups.add_marks(SqliteDatabase(self._db), marks))
+
+    async def aggregate(self, asked: Grouping) -> Sequence[Sequence[Any]]:
+        sql, values = grouping.write(asked)
+        return await self._apart(lambda db: db.execute(sql, values).fetchall())
+
+    async def query_apart(self, name: str, /, **parameters: Any) -> list[dict[str, Any]]:
+        return await self._apart(lambda db: ask(db, name, **parameters))
+
+    async def _apart(self, question: Callable[[apsw.Connection], _T]) -> _T:
+        """Ask over a connection of its own, in a thread."""
+        try:
+            return await asyncio.to_thread(_ask_apart, self._path, question)
+        except (apsw.Error, OSError) as error:
+            raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
+
+
+_READING_CACHE_KIB = 65_536
+_READING_PATIENCE_MS = 5_000
+
+
+def _ask_apart(path: Path, question: Callable[[apsw.Connection], _T]) -> _T:
+    db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+    try:
+        db.set_busy_timeout(_READING_PATIENCE_MS)
+        db.pragma("query_only", 1)
+        db.pragma("cache_size", -_READING_CACHE_KIB)
+        db.pragma("temp_store", "MEMORY")
+        return question(db)
+    finally:
+        db.close()

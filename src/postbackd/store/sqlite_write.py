@@ -8,12 +8,13 @@ array parameter a batch.  Both were measured against statements a row and agains
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import chain
 
 import apsw
 
 from postbackd.core.model import Click, Postback
+from postbackd.core.rollups import Kind
 from postbackd.core.rules import Conversion
 from postbackd.store.base import FlowMinute
 from postbackd.store.transaction import Key, Row, StoredClick
@@ -98,6 +99,9 @@ WHERE request_id = ?
 FIND_REQUESTS = """
 SELECT p.request_id FROM carray(?) AS wanted CROSS JOIN postbacks AS p ON p.request_id = wanted.value
 """  # Which requests are in the log.
+
+ADD_MARK = "INSERT INTO rollup_marks (kind, slot) VALUES (?, ?)"
+# Have a slot rolled up again.
 
 ADD_WAITING = "INSERT INTO waiting (click_ref, request_id) VALUES (?, ?) ON CONFLICT DO NOTHING"
 # An unmatched postback waits for its click.
@@ -242,6 +246,9 @@ class SqliteTransaction:
 
     async def change_postbacks(self, rows: Sequence[Row]) -> None:
         self._db.executemany(CHANGE_POSTBACK, rows)
+
+    async def mark_slots(self, marks: Collection[tuple[Kind, int]]) -> None:
+        self._db.executemany(ADD_MARK, sorted((kind.value, slot) for kind, slot in marks))
 
     async def add_waiting(self, rows: Sequence[tuple[str, int]]) -> None:
         self._db.executemany(ADD_WAITING, rows)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from postbackd.core.model import Click, Postback
+from postbackd.core.rollups import Kind
 from postbackd.core.rules import Conversion
 
 Row = tuple[Any, ...]
@@ -54,6 +55,10 @@ class Transaction(Protocol):
 
     async def add_postbacks(self, rows: Sequence[Row]) -> None: ...
     async def change_postbacks(self, rows: Sequence[Row]) -> None: ...
+    async def mark_slots(self, marks: Collection[tuple[Kind, int]]) -> None:
+        """Have slots rolled up again."""
+        ...
+
     async def add_waiting(self, rows: Sequence[tuple[str, int]]) -> None: ...
     async def take_waiting(self, click_refs: Sequence[str]) -> Sequence[Postback]:
         """Postbacks that wait for these clicks, oldest first; they wait no longer."""

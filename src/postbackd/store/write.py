@@ -14,12 +14,14 @@ from postbackd.core.checksum import carry
 from postbackd.core.click_id import stamp_ms, write_stamp
 from postbackd.core.diagnosis import Reason
 from postbackd.core.model import ERASED_BIT, Channel, Click, ClickRef, Dedup, Postback, Request, Terms
+from postbackd.core.rollups import Kind, slot_of
 from postbackd.core.rulebook import Rulebook
 from postbackd.core.rules import Conversion, check_window, moves_status, repeat
 from postbackd.core.verdicts import Verdict
 from postbackd.store.base import Batch, Outcome, Written
 from postbackd.store.failpoints import pass_failpoint
 from postbackd.store.money_rows import columns_of, conversion_row, history_row, resealed
+from postbackd.store.rollups import late_slots
 from postbackd.store.transaction import Key, Row, StoredClick, Transaction
 
 _Offered = tuple[int, Key, Row]
@@ -30,16 +32,22 @@ _Repeat = tuple[int, Key, Outcome | None]
 the outcome is for when it does not.  ``None``: the key is known to be counted."""
 
 
-async def settle(tx: Transaction, batch: Batch, rulebook: Rulebook) -> Written:
-    """Write the batch; returns what became of each click and postback, in the batch's order."""
+async def settle(tx: Transaction, batch: Batch, rulebook: Rulebook, late_before: int = 0) -> Written:
+    """Write the batch; returns what became of each click and postback, in the batch's order.
+
+    ``late_before``: rows with a smaller stamp may have been rolled up without being there (see ``store.rollups``).
+    """
     stored: Sequence[int] = ()
+    late = late_slots(batch, late_before)
+    if late:
+        await tx.mark_slots(late)
     postbacks: Sequence[Postback] = batch.postbacks
     if batch.clicks:
         stored = await _write_clicks(tx, batch.clicks)
     if batch.clicks or batch.arrived:
-        late = await _late_postbacks(tx, batch, rulebook)
-        if late:
-            postbacks = [*late, *postbacks]
+        waited = await _late_postbacks(tx, batch, rulebook)
+        if waited:
+            postbacks = [*waited, *postbacks]
     if not postbacks:
         return Written(stored, ())
     outcomes = await _settle_postbacks(tx, rulebook, postbacks)
@@ -372,6 +380,7 @@ class _Settlement:
             await self.tx.add_postbacks(new)
         if again:
             await self.tx.change_postbacks(again)
+            await self.tx.mark_slots({(Kind.POSTBACKS, slot_of(row[-1])) for row in again})
 
     def _concealed_row(
         self, postback: Postback, outcome: Outcome, click_id: int | None, campaign: int | None
