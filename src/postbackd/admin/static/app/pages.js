@@ -2,6 +2,7 @@
 // load: imported when it is first shown.  badge: a signal with a number worth noticing.  low: in the bottom bar of phones.
 export const PAGES = [
   { group: "Watch", name: "overview", title: "Overview", icon: "overview", low: true, load: () => import("../pages/overview.js") },
+  { group: "Watch", name: "live", title: "Live log", icon: "live", low: true, load: () => import("../pages/live.js") },
   { group: "Set up", name: "campaigns", title: "Campaigns", icon: "campaigns", low: true, load: () => import("../pages/campaigns.js") },
   { group: "Set up", name: "networks", title: "Networks", icon: "networks", low: true, load: () => import("../pages/networks.js") },
   { group: "Set up", name: "sources", title: "Sources", icon: "sources", load: () => import("../pages/sources.js") },

@@ -13,7 +13,6 @@ export async function begin() {
     take(await call("GET", "/session"));
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
-    if (error.status === 404) { take({ name: "", scopes: ["read", "catalog", "operate", "own"], csrf: "" }); return; }
     session.value = error.status === 401 ? { state: "out" } : { state: "away", problem: error };
   }
 }

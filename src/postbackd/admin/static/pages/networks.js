@@ -9,7 +9,6 @@ import { changed, nameOf, ReadOnly, readList, readLists, readPairs, Remove, save
 import { Confirm, Dialog, say } from "../parts/messages.js";
 import { Asked, Button, Card, Copy, Empty, Facts, Field, Form, Head, Notice, Pill, Table } from "../parts/parts.js";
 import { Choose, usePresets } from "../parts/presets.js";
-import { Lint } from "../parts/lint.js";
 
 export default function Networks({ rest, query }) {
   return rest[0] ? html`<${One} name=${rest[0]} isNew=${query.new === "1"} />` : html`<${All} adds=${query.add === "1"} />`;
@@ -84,7 +83,6 @@ function One({ name, isNew }) {
       <${Url} network=${network} />
       <div class="columns"><${Test} network=${network} /><${Figures} network=${network} /></div>
       <${Offers} network=${network} />
-      <${Lint} of=${network} />
       <${Set} network=${network} onChanged=${entry.again} />
     </div>`}<//>
     ${edits && shown && html`<${Edit} entry=${shown} tag=${entry.tag.current} onClose=${() => setEdits(false)} onSaved=${saved} />`}`;

@@ -1,11 +1,11 @@
 // Settings: who may use this installation, and how it runs.
 import { html, useState } from "../app/html.js";
 import { call, useAsk } from "../app/api.js";
-import { bytes, count, zone } from "../app/format.js";
+import { bytes, count, NOTHING, words, zone } from "../app/format.js";
 import { link } from "../app/router.js";
-import { about, may, session, take } from "../app/session.js";
+import { about, may } from "../app/session.js";
 import { Confirm, Dialog, say } from "../parts/messages.js";
-import { Asked, Bones, Button, Card, Copy, Empty, Facts, Failed, Field, Form, Head, Notice, Pill, Table, Tabs, Time } from "../parts/parts.js";
+import { Asked, Bones, Button, Card, Copy, Empty, Facts, Field, Form, Head, Notice, Pill, Table, Tabs, Time } from "../parts/parts.js";
 import { Account } from "../parts/account.js";
 
 const TABS = [["", "Account"], ["users", "Users", "own"], ["tokens", "Tokens", "own"], ["audit", "Audit log", "own"], ["system", "Installation"], ["options", "Options"]];
@@ -130,13 +130,45 @@ function System() {
 }
 
 function Backups() {
-  return null;
+  const backups = useAsk("/backups");
+  return html`<${Card} title="Backups" bare><${Asked} of=${backups} lines=${2}>${({ directory, items, failed }) => html`
+    ${failed && html`<div class="in"><${Notice} kind="bad">The newest backup could not be made: ${failed}<//></div>`}
+    <${Table} caption="Backups, newest first" rows=${[...items].reverse().slice(0, 14)} keyOf=${(row) => row.name}
+      empty=${directory ? html`<${Empty} icon="download" title="No backup yet">They are made into ${directory}; <code>postbackd backup</code> makes one now.<//>` : html`<${Empty} icon="download" title="No backups are made">Start postbackd with <code>--backup-dir DIR</code>: one verified file a day, encrypted if you give it a key.<//>`}
+      columns=${[
+        { head: "Backup", lead: true, break: true, cell: (row) => html`<span class="mono small">${row.name}</span>` },
+        { head: "Made", cell: (row) => html`<${Time} at=${row.made} as="since" />` },
+        { head: "Size", num: true, cell: (row) => bytes(row.bytes) },
+      ]} />`}<//><//>`;
 }
 
 function Kept() {
-  return null;
+  const kept = useAsk("/privacy");
+  const days = (number) => (number === null ? "for ever" : number === 0 ? "not at all" : `${count(number)} days`);
+  return html`<${Card} title="What is kept, and how long" bare><${Asked} of=${kept} lines=${4}>${(answer) => {
+    const tables = [...Map.groupBy(answer.kept, (row) => `${row.table} ${row.days}`).values()];
+    return html`<${Table} caption="What is kept of people and requests" folds rows=${tables} keyOf=${(rows) => `${rows[0].table} ${rows[0].days}`} columns=${[
+      { head: "Table", lead: true, cell: (rows) => html`<span class="main-text">${words(rows[0].table)}</span>` },
+      { head: "What", break: true, cell: (rows) => html`<span class="small">${rows.map((row) => words(row.column)).join(", ")}</span>` },
+      { head: "Kept", cell: (rows) => html`<span class="nowrap">${days(rows[0].days)}</span>` },
+    ]} /><p class="in small soft">Changed by the settings of retention, under <a href=${link("settings", "options")}>Options</a>. E-mail addresses, phone numbers and full IP addresses never reach the disk.</p>`;
+  }}<//><//>`;
 }
 
 function Options() {
-  return null;
+  const options = useAsk("/settings");
+  const [search, setSearch] = useState("");
+  const text = (value) => (value === null || value === "" ? NOTHING : Array.isArray(value) ? value.join(", ") || NOTHING : typeof value === "boolean" ? (value ? "on" : "off") : String(value));
+  const same = (row) => JSON.stringify(row.value) === JSON.stringify(row.default);
+  return html`<div class="stack">
+    <${Notice}>These were given when postbackd was started. To change one, edit its configuration file, environment (<code>POSTBACKD_NAME</code>) or command line (<code>--name</code>), and restart it: no connection is refused meanwhile.<//>
+    <${Card} title="Options" bare aside=${html`<input type="search" class="narrow" aria-label="Search options" placeholder="Search" value=${search} onInput=${(event) => setSearch(event.currentTarget.value)} />`}>
+      <${Asked} of=${options} lines=${8}>${(rows) => html`<${Table} caption="Options and their values" folds keyOf=${(row) => row.name}
+        rows=${rows.filter((row) => `${row.name} ${row.help}`.toLowerCase().includes(search.trim().toLowerCase()))}
+        empty=${html`<${Empty} icon="search" title="No option of this name">Search for another word.<//>`} columns=${[
+          { head: "Option", lead: true, cell: (row) => html`<code class="nowrap">--${row.name.replaceAll("_", "-")}</code>` },
+          { head: "Value", break: true, cell: (row) => (row.secret ? html`<span class="soft">not shown</span>` : html`<span class=${same(row) ? "" : "main-text"}>${text(row.value)}</span>${!same(row) && html` <span class="soft tiny">usually ${text(row.default)}</span>`}`) },
+          { head: "What it does", break: true, cell: (row) => html`<span class="small soft">${row.help}</span>` },
+        ]} />`}<//><//>
+  </div>`;
 }

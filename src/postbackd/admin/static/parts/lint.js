@@ -1,1 +1,0 @@
-export function Lint() { return null; }
