@@ -59,7 +59,9 @@ class Watched:
 
     def settle(self) -> None:
         self.page.wait_for_selector("h1", state="attached")
-        self.page.wait_for_function("!document.querySelector('.bone')")
+        bones = self.page.locator(".bone")
+        while bones.count():
+            bones.first.wait_for(state="detached")
 
     def scrolls_sideways(self) -> bool:
         return bool(self.page.evaluate("document.documentElement.scrollWidth > innerWidth"))

@@ -103,7 +103,7 @@ function Audit({ query }) {
   return html`<${Card} title="Who changed what" bare><${Asked} of=${page}>${({ items, next }) => html`<${Table} caption="Audit log, newest first" rows=${items} keyOf=${(row) => row.id}
       empty=${html`<${Empty} icon="person" title="Nothing was changed yet">Every change, and every try that was refused, is listed here with who made it. Values are not kept, only the names of what was given.<//>`} columns=${[
       { head: "Time", cell: (row) => html`<${Time} at=${row.at} />` },
-      { head: "Who", lead: true, cell: (row) => html`<a class="main-text" href=${link("settings", "audit", { who: row.who })}>${row.who || "nobody"}</a> <span class="soft small">${row.kind}</span>` },
+      { head: "Who", lead: true, cell: (row) => html`<a class="main-text" href=${link("settings", "audit", { who: row.who })}>${row.who || "nobody"}</a> ${row.kind !== "nobody" && html`<span class="soft small">${row.kind}</span>`}` },
       { head: "What", break: true, cell: (row) => html`<span class="mono small">${row.action}</span>` },
       { head: "Of", break: true, cell: (row) => html`<span class="mono small">${row.object.replace("/api/v1", "")}</span>` },
       { head: "Given", break: true, cell: (row) => row.fields.join(", ") },
