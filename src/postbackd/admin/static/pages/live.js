@@ -144,7 +144,7 @@ const amount = (row) => (row.sent?.value === undefined ? "" : /^-?\d+(\.\d+)?$/.
 function Postbacks({ rows, open }) {
   const reasons = useReasons();
   const columns = useMemo(() => [
-    { head: "Time", cell: (row) => html`<button type="button" class="link plain" aria-label=${`Story of request ${row.request}`} onClick=${() => open(row)}><${Time} at=${row.time} as="clock" /></button>` },
+    { head: "Time", cell: (row) => html`<button type="button" class="link plain" onClick=${() => open(row)}><${Time} at=${row.time} as="clock" /><span class="unseen">, its story</span></button>` },
     { head: "Verdict", lead: true, cell: (row) => html`<${Pill} word=${row.verdict} />${row.first_verdict && html` <span class="soft tiny">was ${words(row.first_verdict)}</span>`}` },
     { head: "Why", cell: (row) => row.reason && html`<span title=${reasons.value[row.reason]?.cause}>${words(row.reason)}</span>` },
     { head: "Network", cell: (row) => row.network ?? "(removed)" },
@@ -158,7 +158,7 @@ function Postbacks({ rows, open }) {
 
 function Clicks({ rows, open }) {
   return html`<div class="live-rows"><${Table} caption="Clicks, newest first" rows=${rows} keyOf=${keyOf} onRow=${open} folds columns=${[
-    { head: "Time", cell: (row) => html`<button type="button" class="link plain" aria-label=${`Story of click ${row.click_id}`} onClick=${() => open(row)}><${Time} at=${row.time} as="clock" /></button>` },
+    { head: "Time", cell: (row) => html`<button type="button" class="link plain" onClick=${() => open(row)}><${Time} at=${row.time} as="clock" /><span class="unseen">, its story</span></button>` },
     { head: "Campaign", lead: true, cell: (row) => html`<span class="main-text">${row.campaign ?? "(removed)"}</span>` },
     { head: "Offer", cell: (row) => row.offer },
     { head: "Kind", cell: (row) => (row.kind === "counted" ? "" : html`<${Pill}>${words(row.kind)}<//>`) },
