@@ -32,7 +32,8 @@ _SEEDS = (
     "<iframe srcdoc='<script>parent.{call}</script>'>", "<details open ontoggle={call}>", "javascript:{call}",
     "<a href=javascript:{call}>x</a>", "<body onload={call}>", "<input autofocus onfocus={call}>",
     "<style onload={call}></style>", "<math><mi xlink:href=javascript:{call}>", "${{{call}}}", "{{{{{call}}}}}",
-    "`;{call}//", "</script><script>{call}</script>", "<!--<img src=x onerror={call}>-->", "<object data=x onerror={call}>",
+    "`;{call}//", "</script><script>{call}</script>", "<!--<img src=x onerror={call}>-->",
+    "<object data=x onerror={call}>",
     "<video><source onerror={call}></video>", "<marquee onstart={call}>x</marquee>", "<base href=//evil.example/>",
     "<link rel=stylesheet href=//evil.example/x.css>", "<meta http-equiv=refresh content=0;url=//evil.example/>",
     "__proto__", "constructor", "[object Object]", "<template><script>{call}</script></template>",
@@ -129,8 +130,9 @@ def _routes(requests: Sequence[str], stories: int) -> Iterator[str]:
 def _look(page: Page, figures: dict[str, Figure]) -> None:
     """Add up what one page shows of payloads, and what became of them."""
     found = page.evaluate(
-        """() => ({ran: globalThis.__ran || 0, violations: __violations.length, shown: document.body.innerText.includes("__ran"),
-        made: document.querySelectorAll("iframe, object, embed, base, marquee, video, math, img, [onerror], [onload]").length})"""
+        """(made) => ({ran: globalThis.__ran || 0, violations: __violations.length,
+        shown: document.body.innerText.includes("__ran"), made: document.querySelectorAll(made).length})""",
+        "iframe, object, embed, base, marquee, video, math, img, [onerror], [onload]",
     )
     figures["scripts run"] = int(figures["scripts run"]) + found["ran"]
     figures["violations"] = int(figures["violations"]) + found["violations"]
