@@ -65,7 +65,7 @@ def test_simulated_data_that_are_not_there_are_no_error_of_the_server(site: Site
 def test_what_is_nowhere_is_a_problem_too(site: Site) -> None:
     assert site.get("/api/v1/nothing").json["status"] == 404
     wrong = site.ask("DELETE", "/api/v1/report")
-    assert (wrong.status, wrong.headers["allow"]) == (405, "GET, HEAD")
+    assert (wrong.status, set(wrong.headers["allow"].split(", "))) == (405, {"GET", "HEAD"})
 
 
 def test_every_answer_forbids_scripts_that_are_not_ours(site: Site) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
 _POLL_S = 0.003
@@ -263,7 +263,7 @@ class Server:
         self.kill()
         return self.start(deadline_s)
 
-    def __enter__(self) -> Server:
+    def __enter__(self) -> Self:
         self.start()
         return self
 

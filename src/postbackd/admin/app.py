@@ -12,14 +12,14 @@ from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Mount, Route
-from starlette.staticfiles import StaticFiles
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from postbackd import __version__
 from postbackd.admin.calls import Desks, serve
 from postbackd.admin.docs_page import STYLE, render
 from postbackd.admin.endpoints import PREFIX, Endpoint
+from postbackd.admin.files import Files
 from postbackd.admin.identity import Doorkeeper
 from postbackd.admin.openapi import describe
 from postbackd.admin.problems import Problem
@@ -85,7 +85,7 @@ def build_app(
             _fixed("/api/docs", render(endpoints, described).encode(), "text/html"),
             _fixed("/api/docs.css", STYLE.encode(), "text/css"),
             *routes,
-            Mount("/", StaticFiles(directory=STATIC, html=True)),
+            *Files(STATIC).routes(),
         ],
         middleware=[
             Middleware(_Headers, more=tuple(headers)),

@@ -15,6 +15,7 @@ from postbackd.admin.api import (
     people,
     presets,
     privacy,
+    reasons,
     reconcile,
     replays,
     reports,
@@ -22,6 +23,7 @@ from postbackd.admin.api import (
     sources,
     targets,
     tokens,
+    trial,
     unmatched,
     upkeep,
     views,
@@ -30,6 +32,7 @@ from postbackd.admin.endpoints import Endpoint
 
 ENDPOINTS: tuple[Endpoint, ...] = (
     *health.ENDPOINTS,
+    *reasons.ENDPOINTS,
     *reports.ENDPOINTS,
     *log.ENDPOINTS,
     *unmatched.ENDPOINTS,
@@ -39,9 +42,11 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *campaigns.ENDPOINTS,
     *targets.ENDPOINTS,
     *rules.ENDPOINTS,
+    *trial.ENDPOINTS,
     *presets.ENDPOINTS,
     *catalog_file.ENDPOINTS,
     *deliveries.ENDPOINTS,
+    *replays.ENDPOINTS,
     *reconcile.ENDPOINTS,
     *alarms.ENDPOINTS,
     *upkeep.ENDPOINTS,
@@ -50,6 +55,5 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *views.ENDPOINTS,
     *people.ENDPOINTS,
     *tokens.ENDPOINTS,
-    *replays.ENDPOINTS,
 )
 """All of them, in the order of the documentation."""

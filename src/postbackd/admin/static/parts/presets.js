@@ -1,0 +1,22 @@
+// Choosing who it is: a preset fills in what the network or source calls things.
+import { html, useState } from "../app/html.js";
+import { useAsk } from "../app/api.js";
+import { Field, Notice } from "./parts.js";
+
+export const usePresets = (role) => useAsk("/presets", { role });
+
+// `value`: id of the preset, or "".  `onValue(id, preset)`.
+export function Choose({ presets, value, onValue, wrong, what }) {
+  const [search, setSearch] = useState("");
+  const wanted = search.trim().toLowerCase();
+  const fitting = presets.filter((one) => one.name.toLowerCase().includes(wanted) || one.id.includes(wanted));
+  return html`<fieldset class="stack tight"><legend>Who is it?</legend>
+    <input type="search" placeholder=${`Search ${presets.length} presets`} aria-label=${`Search presets of ${what}s`} value=${search} onInput=${(event) => setSearch(event.currentTarget.value)} />
+    <div class="choices" role="radiogroup" aria-label="Preset">
+      <label class="choice"><input type="radio" name="preset" checked=${value === ""} onChange=${() => onValue("", null)} /><span>Another one<small>I fill in its macros myself</small></span></label>
+      ${fitting.map((one) => html`<label class="choice" key=${one.id}><input type="radio" name="preset" checked=${value === one.id} onChange=${() => onValue(one.id, one)} /><span>${one.name}<small>${one.grade}</small></span></label>`)}
+    </div>
+    ${fitting.length === 0 && html`<${Notice}>No preset of this name. Choose “Another one”: everything works without a preset, too.<//>`}
+    ${wrong && html`<p class="wrong">${wrong}</p>`}
+  </fieldset>`;
+}
