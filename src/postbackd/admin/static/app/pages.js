@@ -3,6 +3,7 @@
 export const PAGES = [
   { group: "Watch", name: "overview", title: "Overview", icon: "overview", low: true, load: () => import("../pages/overview.js") },
   { group: "Watch", name: "live", title: "Live log", icon: "live", low: true, load: () => import("../pages/live.js") },
+  { group: "Watch", name: "doctor", title: "Doctor", icon: "doctor", load: () => import("../pages/doctor.js") },
   { group: "Set up", name: "campaigns", title: "Campaigns", icon: "campaigns", low: true, load: () => import("../pages/campaigns.js") },
   { group: "Set up", name: "networks", title: "Networks", icon: "networks", low: true, load: () => import("../pages/networks.js") },
   { group: "Set up", name: "sources", title: "Sources", icon: "sources", load: () => import("../pages/sources.js") },
