@@ -22,6 +22,13 @@ FLAGS = [
     "--disable-sync",
 ]
 
+_WEAR = """async (theme) => {
+    document.documentElement.dataset.theme = theme;
+    document.body.getBoundingClientRect();
+    const passing = document.getAnimations().filter((one) => one instanceof CSSTransition);
+    await Promise.allSettled(passing.map((one) => one.finished));
+}"""
+
 PASSWORD = "seven quiet harbours"
 
 
@@ -58,10 +65,18 @@ class Watched:
         return self.page
 
     def settle(self) -> None:
+        self._draw()  # the page that was left is still there for a frame
         self.page.wait_for_selector("h1", state="attached")
         bones = self.page.locator(".bone")
         while bones.count():
             bones.first.wait_for(state="detached")
+
+    def _draw(self) -> None:
+        self.page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+    def wear(self, theme: str) -> None:
+        """Show the page in the colours of a theme, down to the last transition."""
+        self.page.evaluate(_WEAR, theme)
 
     def scrolls_sideways(self) -> bool:
         return bool(self.page.evaluate("document.documentElement.scrollWidth > innerWidth"))

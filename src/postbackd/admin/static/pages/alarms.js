@@ -39,7 +39,7 @@ function One({ id }) {
     try { await call("POST", `/alarms/${encodeURIComponent(id)}/unquiet`); say("Notices of it are sent again"); alarm.again(); } catch (problem) { say(problem.detail, "bad"); }
   };
   const one = alarm.data.value;
-  return html`<${Head} title=${one?.title ?? "Alarm"} back=${["Alarms", link("alarms")]}>${one && may("operate") && (one.quiet ? html`<${Button} icon="alarms" onClick=${unquiet}>Send notices again<//>` : one.state === "raised" && html`<${Button} icon="pause" onClick=${() => setQuieting(true)}>Quiet …<//>`)}<//>
+  return html`<${Head} title=${one ? one.title[0].toUpperCase() + one.title.slice(1) : "Alarm"} back=${["Alarms", link("alarms")]}>${one && may("operate") && (one.quiet ? html`<${Button} icon="alarms" onClick=${unquiet}>Send notices again<//>` : one.state === "raised" && html`<${Button} icon="pause" onClick=${() => setQuieting(true)}>Quiet …<//>`)}<//>
     <${Asked} of=${alarm} lines=${6}>${(row) => html`<div class="stack">
       <section class=${`health ${row.state === "ended" ? "calm" : row.urgent ? "bad" : "warn"}`} aria-label="What is seen"><span class="dot"><${Icon} name=${row.state === "ended" ? "check" : "warn"} /></span><div><strong>${row.seen}</strong><p class="soft">Normal is: ${row.normal}</p></div><span class="push"><${State} of=${row} /></span></section>
       ${row.quiet && html`<${Notice}>Quiet ${row.quiet.until ? html`until <${Time} at=${row.quiet.until} />` : "until it is over"}, said ${row.quiet.who}${row.quiet.why && `: ${row.quiet.why}`}<//>`}
@@ -48,7 +48,7 @@ function One({ id }) {
       <${Card} title="Who was told" bare><${Table} caption="Notices of this alarm" rows=${row.notices} keyOf=${(told) => `${told.place} ${told.said} ${told.at}`} folds
         empty=${html`<${Empty} icon="send" title="Nobody was told">${row.quiet ? "It is quiet." : "No place is configured: set alarm_webhook with alarm_webhook_secret, or alarm_email_to with smtp_host."}<//>`} columns=${[
           { head: "Place", lead: true, cell: (told) => html`<span class="main-text">${told.place}</span>` }, { head: "Said", cell: (told) => words(told.said) }, { head: "What became of it", cell: (told) => html`<${Pill} kind=${told.error ? "bad" : /sent|deliver|told/.test(told.state) ? "good" : "calm"}>${words(told.state)}<//>` },
-          { head: "Attempts", num: true, cell: (told) => count(told.attempts) }, { head: "When", cell: (told) => html`<${Time} at=${told.at} />` }, { head: "Error", break: true, cell: (told) => html`<span class="small">${told.error ?? ""}</span>` }]} /><//>
+          { head: "Attempts", num: true, cell: (told) => count(told.attempts) }, { head: "When", cell: (told) => html`<${Time} at=${told.at} />` }, { head: "Error", break: true, cell: (told) => told.error && html`<span class="small">${told.error}</span>` }]} /><//>
     </div>`}<//>
     ${quieting && html`<${Dialog} title="Send no notices of it" onClose=${() => setQuieting(false)}><${Quiet} id=${id} onClose=${() => setQuieting(false)} then=${alarm.again} /><//>`}`;
 }

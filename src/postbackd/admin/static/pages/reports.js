@@ -47,9 +47,13 @@ function Asks({ question }) {
   </div></section>`;
 }
 
+// The whole list is long: it is there once somebody asks for it.
 function Zones({ chosen }) {
-  const all = useMemo(() => [...new Set([here, "UTC", chosen, ...(Intl.supportedValuesOf?.("timeZone") ?? [])])], [chosen]);
-  return html`<select aria-label="Time zone of days and hours" value=${chosen} onChange=${(event) => ask({ zone: event.currentTarget.value === here ? null : event.currentTarget.value })}>${all.map((one) => html`<option value=${one} selected=${one === chosen}>${one.replaceAll("_", " ")}</option>`)}</select>`;
+  const [all, setAll] = useState(false);
+  const zones = useMemo(() => [...new Set([here, "UTC", chosen, ...(all ? Intl.supportedValuesOf("timeZone") : [])])], [chosen, all]);
+  const choose = (event) => { const { value } = event.currentTarget; if (value === "") setAll(true); else ask({ zone: value === here ? null : value }); };
+  return html`<select aria-label="Time zone of days and hours" value=${chosen} onChange=${choose}>${zones.map((one) => html`<option value=${one} selected=${one === chosen}>${one.replaceAll("_", " ")}</option>`)}
+    ${!all && html`<option value="">Other time zones …</option>`}</select>`;
 }
 
 function NewFilter({ where }) {
