@@ -138,7 +138,8 @@ def test_every_page_passes_axe_in_both_themes_and_says_nothing_to_the_console(pl
             ]
         page.keyboard.press("Escape")
     context.close()
-    assert [*found, *watched.errors] == []
+    found += watched.errors
+    assert not found, "\n".join(found)
 
 
 def test_no_page_scrolls_sideways_on_a_phone(place: Place) -> None:

@@ -75,17 +75,16 @@ function Rows({ list, filtered, hasTargets }) {
     columns=${[
       { head: "Time", cell: (row) => html`<button type="button" class="link plain" onClick=${() => open(row)}><${Time} at=${row.time} /><span class="unseen">, its attempts</span></button>` },
       { head: "Target", lead: true, cell: (row) => html`<span class="main-text">${row.target ?? "(removed)"}</span>` },
-      { head: "State", cell: (row) => html`<${Pill} word=${row.state} />` },
+      { head: "State", cell: (row) => html`<span class="tightest"><span><${Pill} word=${row.state} /></span><${Next} of=${row} /></span>` },
       { head: "Message", cell: (row) => (row.message === "conversion" ? row.type : `${row.message} of ${row.type}`) },
       { head: "Value", num: true, cell: (row) => money(row.value, row.currency) },
       { head: "Attempts", num: true, cell: (row) => count(row.attempts) },
-      { head: "What next", cell: (row) => html`<${Next} of=${row} />` },
       { head: "Transaction", break: true, cell: (row) => html`<span class="mono small">${row.transaction_id ?? ""}</span>` },
     ]} /></div>`;
 }
 
 function Next({ of }) {
-  if (of.state !== "waiting") return html`<span class="small soft break">${of.reason ?? ""}</span>`;
+  if (of.state !== "waiting") return of.reason && html`<span class="small soft break">${of.reason}</span>`;
   if (of.note) return html`<span class="small soft break">${words(of.note)}</span>`;
   return of.next_attempt ? html`<span class="small soft">tried <${Time} at=${of.next_attempt} as="since" /></span>` : html`<span class="small soft">its turn comes</span>`;
 }
