@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import quote
 
 import pytest
 from playwright.sync_api import Page
@@ -93,6 +94,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 
 
 def test_the_doctor_names_the_hop_of_a_broken_macro_and_counts_what_can_be_repaired(place: Place) -> None:
+    hostile = "<img src=x onerror=document.title='taken'>"
+    place.send(quote(hostile), "T-0")
     place.send("%7Bclick_id%7D", "T-1")
     place.send(f"aff_{place.click_ids[0]}", "T-2")
     page = place.open("doctor")
@@ -105,11 +108,15 @@ def test_the_doctor_names_the_hop_of_a_broken_macro_and_counts_what_can_be_repai
     assert "{click_id}" in finding.locator(".arrived").inner_text()
     assert KEY in finding.locator(".copy code").first.inner_text()
 
+    page.locator("details.finding summary", has_text="click id foreign").click()
+    page.locator(".arrived", has_text=hostile).wait_for()
+    assert page.locator("main img").count() == 0
+
     page.get_by_role("button", name="Repair and replay 1").click()
     page.get_by_role("dialog").get_by_role("button", name="Repair and replay").click()
     page.get_by_text("1 postback repaired and replayed").wait_for()
-    page.get_by_text("None of 1 postback can be counted safely").wait_for()
-    page.get_by_text("1 of 2 postbacks in the last 7 days were not counted").wait_for()
+    page.get_by_text("None of 2 postbacks can be counted safely").wait_for()
+    page.get_by_text("2 of 3 postbacks in the last 7 days were not counted").wait_for()
 
 
 def test_an_export_is_reconciled_read_in_another_way_and_what_is_missing_is_taken_in(

@@ -76,7 +76,9 @@ def test_an_export_is_uploaded_looked_at_downloaded_and_imported_once(site: Fill
     assert made["unusable"][0]["lines"] == [6]
     path = f"/api/v1/reconcile/{made['id']}"
     assert site.get(path).json == made
-    assert [kept["id"] for kept in site.get("/api/v1/reconcile").json["items"]] == [made["id"]]
+    (kept,) = site.get("/api/v1/reconcile").json["items"]
+    assert [kept[name] for name in ("id", "network", "rows")] == [made["id"], "Shop", made["rows"]]
+    assert kept["file"] == made["file"]
     first = site.get(f"{path}/missing_here?limit=3").json
     rest = site.get(f"{path}/missing_here?limit=3&cursor={first['next']}").json
     assert [entry["line"] for entry in first["items"] + rest["items"]] == [2, 3, 4, 5]

@@ -2,7 +2,7 @@
 import { html, useMemo, useState } from "../app/html.js";
 import { address, call, dataSet, useAsk } from "../app/api.js";
 import { count, dateTime, plural, words, zone as here } from "../app/format.js";
-import { ask, goInstead, link, route } from "../app/router.js";
+import { ask, go, goInstead, link, route } from "../app/router.js";
 import { Asked, Button, Card, Empty, Field, Form, Head, Icon, Notice, Segments, Table } from "../parts/parts.js";
 import { Chart } from "../parts/chart.js";
 import { Dialog, say } from "../parts/messages.js";
@@ -125,7 +125,7 @@ function Lines({ table, question }) {
   const lines = table.lines.filter((line) => saysSomething(question.show, line.measures));
   const rows = all ? lines : lines.slice(0, FIRST_ROWS);
   const measures = columnsOf(question.show, table);
-  const open = (line) => { const next = canGoDeeper(line) && deeper(question, line); if (next) ask(next); };
+  const open = (line) => { const next = canGoDeeper(line) && deeper(question, line); if (next) go("reports", { ...route.value.query, ...next }); };  // a step in the history: back leads up again
   const columns = [
     ...table.by.map((name, at) => ({
       head: titled(name), lead: at === 0, sort: name,
