@@ -44,7 +44,7 @@ async def _call(endpoint: Endpoint, desks: Desks, doorkeeper: Doorkeeper, reques
     who = await doorkeeper.identify(request)
     try:
         if endpoint.scope is not None and endpoint.scope not in who.scopes:
-            raise _refuse(endpoint.scope, who.kind)
+            raise refuse(endpoint.scope, who.kind)
         response = await _work(endpoint, desks, who, request)
     except Problem as problem:
         response = problem.answer()
@@ -53,7 +53,8 @@ async def _call(endpoint: Endpoint, desks: Desks, doorkeeper: Doorkeeper, reques
     return response
 
 
-def _refuse(scope: Scope, kind: str) -> Problem:
+def refuse(scope: Scope, kind: str) -> Problem:
+    """Whoever asks has not this scope."""
     if kind == "nobody":
         return Problem(
             401,
