@@ -35,6 +35,10 @@ class Installation(Server):
         }
         super().__init__(data, env={**env, **more})
 
+    def __enter__(self) -> Installation:
+        self.start()
+        return self
+
     def start(self, deadline_s: float = 20) -> float:
         took_s = super().start(deadline_s)
         return took_s + wait_until(self.is_up, deadline_s, "an answer of the admin role")
