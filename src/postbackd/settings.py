@@ -247,20 +247,10 @@ class Settings(DashboardSettings, frozen=True, kw_only=True):
         ),
     ] = 14
     report_zone: Annotated[
-        str,
-        Meta(
-            min_length=1,
-            max_length=64,
-            description="Time zone of reports, such as Europe/Berlin, unless a viewer asks for another one. Its days "
-            "are kept added up; a change has them added up anew, in the background.",
-        ),
+        str, Meta(min_length=1, description="Time zone of reports, such as Europe/Berlin.")
     ] = "UTC"
     cost_currency: Annotated[
-        str,
-        Meta(
-            pattern="^[A-Z]{3}$",
-            description="Currency of what clicks cost: sources name none. Profit and ROI are told in it.",
-        ),
+        str, Meta(pattern="^[A-Z]{3}$", description="Currency of what clicks cost, and of profit and ROI.")
     ] = "USD"
     honour_gpc: Annotated[
         bool,
