@@ -16,6 +16,7 @@ from bench.parts_backup import measure_backup
 from bench.parts_deliveries import measure_deliveries, measure_deliveries_postgres
 from bench.parts_nodes import measure_nodes
 from bench.parts_postgres import measure_postbackd_postgres, measure_postgres_levels
+from bench.parts_reconcile import measure_reconcile
 from bench.purge import Purge
 from bench.run import Run, all_clicks, all_new, all_repeats, running, settled
 from bench.seed import Seeded, day_of, seed
@@ -188,6 +189,7 @@ PARTS: dict[str, Callable[[Run], None]] = {
     "deliveries": measure_deliveries,
     "deliveries-postgres": measure_deliveries_postgres,
     "backup": measure_backup,
+    "reconcile": measure_reconcile,
     "footprint": measure_footprint,
 }
 """Name on the command line -> part, in their order."""
