@@ -189,6 +189,14 @@ def test_money_is_added_by_currency_and_status_without_overflow(database: Databa
     }
 
 
+def test_postbacks_that_only_test_do_not_lower_the_success_rate(database: Database) -> None:
+    database.postback(DAY_ONE_MS, Verdict.ACCEPTED)
+    database.postback(DAY_ONE_MS, Verdict.REJECTED, Reason.TEST_EVENT)
+    report = database.report()
+    assert report["postbacks"]["total"] == 2
+    assert report["postback_success_rate"] == 1.0
+
+
 def test_channels_are_compared(database: Database) -> None:
     click = database.click(DAY_ONE_MS)
     for number, channels in enumerate((1, 1, 1, 2, 3, 3)):
