@@ -16,13 +16,17 @@ from postbackd.core.click_id import stamp_ms
 from postbackd.core.exports import ExportError, Given
 from postbackd.core.model import Channel, Click, Network, Rule, Target
 from postbackd.core.reconciling import Bucket
+from postbackd.reports.explore import explore
 from postbackd.reports.importing import Imported, Wish, take_in
+from postbackd.reports.measures import Measures
 from postbackd.reports.period import Period
+from postbackd.reports.question import Question
 from postbackd.reports.reconcile import Asked, reconcile
 from postbackd.reports.reconcile_entries import COLUMNS, describe_entry, write_bucket
 from postbackd.reports.report import build_report
 from postbackd.store.reconcile_file import ReconcileFile
 from postbackd.upkeep.import_turns import ImportTurns
+from postbackd.upkeep.rollups import RollupKeeper
 from tests.store.conftest import PARAMETERS
 from tests.store.contract import Kind, World
 
@@ -264,6 +268,26 @@ def test_the_report_counts_an_import_as_neither_pixel_nor_s2s(desk: Desk) -> Non
     assert {**before["channels"], "imported": before["channels"]["imported"] + 1} == after["channels"]
     assert after["postbacks"] == before["postbacks"]
     assert after["conversions"]["count"] == before["conversions"]["count"] + 1
+
+
+def test_roll_ups_count_an_import_as_a_conversion_and_as_no_postback(desk: Desk) -> None:
+    day_ms = 86_400_000
+    later_ms = desk.world.now_ms + 2 * day_ms  # the desk imports a day from now
+
+    def total() -> Measures:
+        desk.world.run(RollupKeeper(desk.world.store, UTC, lambda: later_ms).catch_up())
+        question = Question(by=("network",), since_ms=later_ms - 3 * day_ms, until_ms=later_ms)
+        return desk.world.run(explore(desk.world.store, question, now_ms=later_ms)).total
+
+    click = desk.world.click()
+    before = total()
+    _, file = desk.compare(desk.export([desk.row("I", click)]))
+    assert desk.take_in(file).counted == 1
+    imported = total()
+    assert imported.conversions == before.conversions + 1
+    assert (imported.postbacks, imported.s2s_only) == (before.postbacks, before.s2s_only)
+    desk.world.send(click, "txid=I", network=desk.network.name)
+    assert total().s2s_only == before.s2s_only + 1
 
 
 def test_no_cell_of_a_downloaded_bucket_is_a_formula_and_no_address_is_kept(desk: Desk) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from postbackd.core.grouping import SUB_COLUMNS
-from postbackd.store.statement import ALL_TIME, CLICK_OF_POSTBACK, Statement
+from postbackd.store.statement import ALL_TIME, CLICK_OF_POSTBACK, NOT_IMPORTED, Statement
 
 _COST = (
     "count(*) AS clicks, count(c.cost_micros) AS costed, "
@@ -29,7 +29,7 @@ ROLLUP_STATEMENTS: Mapping[str, Statement] = {
         "SELECT (p.request_id >> 22) / CAST(:grain AS BIGINT) AS span, p.network, "
         "coalesce(p.campaign, 0) AS campaign, p.verdict, p.reason, count(*) AS count, "
         "count(p.click_id) AS with_click FROM postbacks AS p "
-        "WHERE p.request_id >= :since AND p.request_id < :until GROUP BY 1, 2, 3, 4, 5",
+        f"WHERE p.request_id >= :since AND p.request_id < :until AND {NOT_IMPORTED} GROUP BY 1, 2, 3, 4, 5",
         _BY_SPAN,
     ),
     "rollup_conversions": Statement(
