@@ -193,7 +193,9 @@ def test_channels_are_compared(database: Database) -> None:
     click = database.click(DAY_ONE_MS)
     for number, channels in enumerate((1, 1, 1, 2, 3, 3)):
         database.conversion(click, first_stamp_at(DAY_ONE_MS) + number, 0, channels=channels)
-    assert database.report()["channels"] == {"s2s": 5, "pixel": 3, "both": 2, "only_s2s": 3, "only_pixel": 1}
+    assert database.report()["channels"] == {
+        "s2s": 5, "pixel": 3, "both": 2, "only_s2s": 3, "only_pixel": 1, "imported": 0,
+    }  # fmt: skip
 
 
 def test_response_times_come_from_the_histogram_of_the_period(database: Database) -> None:
