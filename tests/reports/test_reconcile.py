@@ -240,6 +240,23 @@ def test_an_import_twice_in_parallel_and_a_late_postback_count_once(desk: Desk) 
     assert all(len(desk.world.conversions(click)) == 1 for click in missing)
 
 
+def test_the_pixel_changes_nothing_that_an_import_said_and_an_import_nothing_that_is_counted(
+    desk: Desk,
+) -> None:
+    world, name = desk.world, desk.network.name
+    click, seen = world.click(), world.click()
+    assert world.send(seen, "value=9", name, Channel.PIXEL).verdict == "accepted"
+    _, file = desk.compare(desk.export([desk.row("A", click, "5.00"), desk.row("B", seen, "4.00")]))
+    assert desk.take_in(file).counted == 1
+    assert world.send(click, "value=99&status=reversed", name, Channel.PIXEL).verdict == "duplicate"
+    assert world.conversion(click) == ("approved", 5, Channel.IMPORT | Channel.PIXEL)
+    again = world.make(seen, "value=4&status=reversed&txid=B", name, Channel.IMPORT)
+    assert world.settle(again)[0].verdict == "duplicate"
+    assert world.conversion(seen) == ("approved", 9, Channel.PIXEL)
+    assert world.send(seen, "value=4&txid=B", name).verdict == "updated"
+    assert world.conversion(seen) == ("approved", 4, Channel.PIXEL | Channel.S2S)
+
+
 def test_sources_hear_of_an_import_only_when_that_is_asked_for(desk: Desk) -> None:
     world = desk.world
     target = world.save(Target(id=0, name=f"t-{desk.network.name}"))
