@@ -104,7 +104,7 @@ class _Story:
             self.held_back = []
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
 @given(STEPS)
 def test_roll_ups_equal_the_rows_after_any_story(steps: list[tuple[str, int]]) -> None:
     with tempfile.TemporaryDirectory() as directory:
