@@ -166,13 +166,14 @@ class DemoDesk:
 async def administer(
     settings: Settings,
     store: Store,
+    apart: Store,
     open_demo: Callable[[Path], Awaitable[Store]],
     listening: socket.socket,
     stop: asyncio.Event,
     ready: Callable[[], None],
     more: Sequence[Work] = (),
 ) -> None:
-    """Answer requests until told to stop, and do the regular work beside, ``more`` of it too."""
+    """Answer requests until told to stop, and do the regular work beside over ``apart``, ``more`` of it too."""
     url = dashboard_url(settings, listening.getsockname()[1])
     reception = Reception(store.people, now_ms, url=url, client_of=_client_of(settings))
     client = make_client(settings)
@@ -188,7 +189,7 @@ async def administer(
     app = build_app(ENDPOINTS, find_desk, doorkeeper, routes=[metrics], headers=headers)
     guarded = HostGuard(app, Hosts(dashboard_names(settings)))
     context, works = await _find_tls(settings)
-    regular = regular_work(settings, store, reception, client)
+    regular = regular_work(settings, apart, reception, client)
     tasks = [asyncio.create_task(work) for work in (*works, *regular, *more)]
     for task in tasks:
         task.add_done_callback(_name_failure)
