@@ -23,7 +23,7 @@ from postbackd.reports.metrics import Metrics, Surroundings
 from postbackd.reports.period import Period
 from postbackd.reports.report import build_report
 from postbackd.store.base import Batch, StoreUnavailable
-from tests.deploy.tools import DEPLOY
+from tests.deploy.tools import DEPLOY, need
 from tests.store.conftest import PARAMETERS
 from tests.store.contract import NOW_MS, Kind, World
 from tests.store.test_contract_outbox import Desk
@@ -296,9 +296,7 @@ def test_the_dashboard_names_metrics_that_exist_and_shows_most_of_them() -> None
 
 
 def test_prometheus_itself_reads_the_rules_and_the_scrape_example(tmp_path: Path) -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("promtool is not installed (apt install prometheus)")
+    promtool = need("promtool")
     shutil.copytree(DEPLOY / "prometheus", tmp_path / "prometheus")
     for what, file in (("rules", "alerts.yml"), ("config", "scrape.yml")):
         command = [promtool, "check", what, str(tmp_path / "prometheus" / file)]
