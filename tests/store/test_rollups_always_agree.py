@@ -20,7 +20,7 @@ from tests.store.test_contract_rollups import ask, check, erase, roll
 
 HOUR_S = 3600
 
-EXAMPLES = int(os.environ.get("POSTBACKD_TEST_STORIES", "4"))
+EXAMPLES = int(os.environ.get("POSTBACKD_TEST_STORIES", "20"))
 """How many stories are told; more by hand."""
 
 STEPS = st.lists(
