@@ -58,10 +58,18 @@ class Watched:
         return self.page
 
     def settle(self) -> None:
+        self._draw()  # the page that was left is still there for a frame
         self.page.wait_for_selector("h1", state="attached")
         bones = self.page.locator(".bone")
         while bones.count():
             bones.first.wait_for(state="detached")
+
+    def _draw(self) -> None:
+        self.page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+    def wear(self, theme: str) -> None:
+        """Show the page in the colours of a theme; whoever reduces motion gets them at once."""
+        self.page.evaluate("theme => { document.documentElement.dataset.theme = theme }", theme)
 
     def scrolls_sideways(self) -> bool:
         return bool(self.page.evaluate("document.documentElement.scrollWidth > innerWidth"))

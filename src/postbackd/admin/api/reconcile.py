@@ -32,7 +32,7 @@ from postbackd.reports import reconcile as reconciling
 from postbackd.reports.importing import Wish, take_in
 from postbackd.reports.period import write_moment
 from postbackd.reports.reconcile_entries import describe_entry, write_bucket
-from postbackd.reports.reconcile_shelf import NotKept, Shelf
+from postbackd.reports.reconcile_shelf import Kept, NotKept, Shelf
 from postbackd.store.reconcile_file import ReconcileFile
 from postbackd.upkeep.import_turns import ImportTurns
 
@@ -142,10 +142,13 @@ class Reconciliation(Struct, frozen=True, kw_only=True):
     notes: list[str]
 
 
-class KeptReconciliation(Struct, frozen=True):
+class KeptReconciliation(Struct, frozen=True, kw_only=True):
     id: str
     made: str
     bytes: int
+    network: str
+    file: str
+    rows: int
 
 
 class Entry(Struct, frozen=True):
@@ -308,11 +311,25 @@ def _bucket(asked: Asked[Any, Any]) -> Bucket:
 
 async def list_kept(asked: Asked[None, None]) -> Page[KeptReconciliation]:
     """Those of the last day, the newest first."""
-    return Page(
-        [
-            KeptReconciliation(kept.id, write_moment(int(kept.at_s * 1000)), kept.size)
-            for kept in Shelf(asked.desk.data).list()
-        ]
+    shelf = Shelf(asked.desk.data)
+    found = [_describe_kept(shelf, kept) for kept in shelf.list()]
+    return Page([one for one in found if one is not None])
+
+
+def _describe_kept(shelf: Shelf, kept: Kept) -> KeptReconciliation | None:
+    """Nothing while it is still being written."""
+    try:
+        with shelf.open(kept.id) as file:
+            document = file.summary()
+    except NotKept:
+        return None
+    return KeptReconciliation(
+        id=kept.id,
+        made=write_moment(int(kept.at_s * 1000)),
+        bytes=kept.size,
+        network=document["network"],
+        file=document["file"],
+        rows=document["rows"],
     )
 
 

@@ -1,6 +1,7 @@
 // The frame around every page: navigation, data set, colours, who is signed in.
 import { html, signal, useEffect, useRef, useState } from "./html.js";
 import { dataSet, look } from "./api.js";
+import { useOpenAlarms } from "./open_alarms.js";
 import { find, PAGES } from "./pages.js";
 import { go, link, route } from "./router.js";
 import { about, leave, session } from "./session.js";
@@ -121,6 +122,7 @@ export function Content() {
 }
 
 export function Shell() {
+  useOpenAlarms();
   const main = useRef(null);
   const { page, rest } = route.value;
   const first = useRef(true);

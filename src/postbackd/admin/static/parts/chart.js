@@ -44,7 +44,10 @@ export function Chart({ times, series, summary, height = 208, lines = [], top, s
       hooks: { draw: [(self) => lines.forEach((line) => drawLine(self, line))] },
     });
     const axis = (more) => ({ stroke: colour("--soft"), font: `11px ${colour("--sans")}`, grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false }, gap: 6, ...more });
-    const ticks = (splits) => splits.map((at) => (splits.at(-1) - splits[0] > 129_600 ? dateTime(at * 1000).replace(/,? \d\d:\d\d$/, "") : hourMinute(at * 1000)));
+    const ticks = (splits) => {
+      const shown = splits.map((at) => (splits.at(-1) - splits[0] > 129_600 ? dateTime(at * 1000).replace(/,? \d\d:\d\d$/, "") : hourMinute(at * 1000)));
+      return shown.map((text, at) => (text === shown[at - 1] ? "" : text));
+    };
     const drawn = (uPlot, one) => {
       const stroke = colour(`--chart-${one.colour ?? 1}`);
       return {

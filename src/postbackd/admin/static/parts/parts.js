@@ -35,6 +35,7 @@ export function Button({ icon, kind = "", children, href, busy, label, ...rest }
 const KINDS = {
   accepted: "good", duplicate: "calm", updated: "info", held: "warn", unmatched: "bad", rejected: "bad", queued: "info",
   approved: "good", pending: "warn", reversed: "bad", delivered: "good", skipped: "calm", failed: "bad", given_up: "bad",
+  waiting: "warn", dead: "bad", active: "good", paused: "warn", broken: "bad",
 };
 
 // A verdict, a status, a state: colour and word.
@@ -63,7 +64,7 @@ export function Table({ caption, columns, rows, empty, keyOf, onRow, foot, sort,
   return html`<div class=${`table-wrap ${folds ? "folds" : ""}`} ...${folds ? {} : { tabindex: 0, role: "region", "aria-label": caption }}>
     <table>
       <caption class="unseen">${caption}</caption>
-      <thead><tr>${columns.map((column) => html`<th scope="col" class=${column.num ? "num" : ""} aria-sort=${order(column)}>
+      <thead><tr>${columns.map((column) => html`<th scope="col" class=${column.num ? "num" : ""} aria-sort=${order(column)} title=${column.title}>
         ${column.sort && onSort ? html`<button type="button" onClick=${() => onSort(column.sort)}>${column.head}${sign(column)}</button>` : column.head || html`<span class="unseen">Actions</span>`}
       </th>`)}</tr></thead>
       <tbody>${rows.map((row, at) => html`<tr key=${keyOf ? keyOf(row) : at} onClick=${onRow && ((event) => { if (!event.target.closest("a, button")) onRow(row); })}>

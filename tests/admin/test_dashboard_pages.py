@@ -1,0 +1,222 @@
+"""The pages that say what went wrong and what came of it, in a real Chromium against the real server."""
+
+from __future__ import annotations
+
+import http.client
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from playwright.sync_api import Page
+
+from tests.admin.browser import Watched, follow_link, launched
+from tests.admin.dashboard import Dashboard
+from tests.trust.server import run_cli, wait_until
+
+AXE = Path(__file__).parent / "vendor" / "axe.min.js"
+
+ROUTES = (
+    "doctor", "doctor/installation", "reports", "reports?by=day,country&where=country%3DDE%0A&show=quality",
+    "deliveries", "reconcile", "alarms",
+)  # fmt: skip
+
+
+KEY = "gydvyc1mfycvvpt0h9sp38tdze"
+
+CATALOG = f"""
+[[network]]
+name = "Adnet"
+key = "{KEY}"
+currency = "USD"
+[[source]]
+name = "Ads"
+[[offer]]
+name = "Shoes"
+network = "Adnet"
+url = "https://shop.example/?sub={{click_id}}"
+[[campaign]]
+name = "Push"
+slug = "push"
+source = "Ads"
+offers = ["Shoes"]
+[[target]]
+name = "Told"
+url = "http://127.0.0.1:9/?c={{source_click_id}}"
+"""
+
+
+class Place(NamedTuple):
+    server: Dashboard
+    watched: Watched
+    click_ids: list[str]
+    """Of visitors of the campaign."""
+
+    @property
+    def page(self) -> Page:
+        return self.watched.page
+
+    def open(self, route: str) -> Page:
+        return self.watched.open(self.server.base, route)
+
+    def send(self, click_id: str, transaction: str, value: str = "10.00") -> None:
+        assert ask(self.server, f"/p/{KEY}?click_id={click_id}&txid={transaction}&value={value}")[0] == 200
+
+
+def ask(server: Dashboard, path: str) -> tuple[int, str]:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        response.read()
+        return response.status, response.getheader("location", "")
+    finally:
+        connection.close()
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    directory = tmp_path_factory.mktemp("pages")
+    catalog = directory / "catalog.toml"
+    catalog.write_text(CATALOG, "utf-8")
+    done = run_cli(directory / "data", "apply", "--yes", str(catalog))
+    assert done.returncode == 0, done.stderr
+    with launched() as browser, Dashboard(directory / "data") as server:
+        context = browser.new_context(viewport={"width": 1200, "height": 900}, reduced_motion="reduce")
+        context.set_default_timeout(10_000)
+        watched = Watched(context)
+        follow_link(watched.page, server.link())
+        wait_until(lambda: ask(server, "/c/push")[0] == 302, 10, "the campaign in the front door")
+        click_ids = [ask(server, "/c/push")[1].rpartition("=")[2] for _ in range(6)]
+        yield Place(server, watched, click_ids)
+
+
+def test_the_doctor_names_the_hop_of_a_broken_macro_and_counts_what_can_be_repaired(place: Place) -> None:
+    place.send("%7Bclick_id%7D", "T-1")
+    place.send(f"aff_{place.click_ids[0]}", "T-2")
+    page = place.open("doctor")
+    finding = page.locator("details.finding", has_text="macro literal")
+    finding.wait_for()
+    if finding.get_attribute("open") is None:
+        finding.locator("summary").press("Enter")
+    broken = finding.locator(".chain .broken")
+    assert "Adnet: broken here" in broken.inner_text()
+    assert "{click_id}" in finding.locator(".arrived").inner_text()
+    assert KEY in finding.locator(".copy code").first.inner_text()
+
+    page.get_by_role("button", name="Repair and replay 1").click()
+    page.get_by_role("dialog").get_by_role("button", name="Repair and replay").click()
+    page.get_by_text("1 postback repaired and replayed").wait_for()
+    page.get_by_text("None of 1 postback can be counted safely").wait_for()
+    page.get_by_text("1 of 2 postbacks in the last 7 days were not counted").wait_for()
+
+
+def test_an_export_is_reconciled_read_in_another_way_and_what_is_missing_is_taken_in(
+    place: Place, tmp_path: Path
+) -> None:
+    place.send(place.click_ids[1], "T-3")
+    lines = [
+        "Order;Sub;Payout;Bonus",
+        f"T-3;{place.click_ids[1]};10,00;9,00",
+        f"T-4;{place.click_ids[2]};20,00;9,00",
+    ]
+    export = tmp_path / "november.csv"
+    export.write_text("\n".join(lines), "utf-8")
+    page = place.open("reconcile")
+    page.get_by_role("button", name="Compare").click()
+    page.get_by_text("Choose the file.").wait_for()
+    page.get_by_label("File", exact=True).set_input_files(export)
+    page.get_by_role("button", name="Compare").click()
+    page.get_by_role("heading", name="Adnet: november.csv").wait_for()
+
+    page.get_by_role("button", name="Read it in another way").click()
+    page.get_by_label("Value", exact=True).select_option("Bonus")
+    page.get_by_role("button", name="Compare again").click()
+    page.get_by_role("row", name=re.compile("Value differs.*9.00 USD")).wait_for()
+    page.get_by_role("button", name="Read it in another way").click()
+    page.get_by_label("Value", exact=True).select_option("Payout")
+    page.get_by_role("button", name="Compare again").click()
+
+    missing = page.get_by_role("row", name=re.compile("Missing here.*20.00 USD"))
+    missing.wait_for()
+    missing.get_by_role("link", name="Missing here", exact=True).click()
+    page.get_by_role("row", name=re.compile("T-4")).wait_for()
+    page.get_by_role("link", name="All buckets").click()
+    page.get_by_role("button", name="Import").click()
+    page.get_by_text("1 of 1 row would be counted").wait_for()
+    page.get_by_role("button", name="Import 1").click()
+    page.get_by_text("1 conversion is counted now").wait_for()
+    page.get_by_role("dialog").get_by_role("button", name="Close").last.click()
+    place.open("reconcile")
+    page.get_by_role("row", name=re.compile("november.csv.*Adnet")).wait_for()
+
+
+def test_a_question_stands_in_the_address_and_is_kept_as_a_view(place: Place) -> None:
+    page = place.open("reports")
+    page.get_by_label("Group by", exact=True).nth(1).select_option("country")
+    page.get_by_label("Period").select_option("30d")
+    page.get_by_role("button", name="By click").click()
+    page.get_by_role("button", name="Filter").click()
+    page.get_by_label("Value", exact=True).fill("Push")
+    page.get_by_label("Dimension").select_option("campaign")
+    page.get_by_role("button", name="Add").click()
+    for part in ("by=country", "period=30d", "clock=click", "where=campaign%3DPush"):
+        assert part in page.url
+    page.get_by_role("button", name="Views").click()
+    page.get_by_label("Name", exact=True).fill("Countries")
+    page.get_by_role("button", name="Save this question").click()
+    page.get_by_text("View Countries is saved").wait_for()
+    place.open("reports?by=offer")
+    page.get_by_role("button", name="Views").click()
+    page.get_by_role("link", name="Countries").click()
+    page.wait_for_url(re.compile("by=country"))
+    address = page.get_by_role("link", name="CSV").get_attribute("href")
+    answer = page.request.get(f"{place.server.base}{address}")
+    assert (answer.status, answer.headers["content-type"].split(";")[0]) == (200, "text/csv")
+
+
+def test_a_target_is_paused_with_a_reason_and_resumed(place: Place) -> None:
+    page = place.open("deliveries")
+    page.get_by_role("button", name="Pause Told").click()
+    page.get_by_label("Why").fill("their server is down")
+    page.get_by_role("dialog").get_by_role("button", name="Pause", exact=True).click()
+    page.get_by_role("row", name=re.compile("paused their server is down")).wait_for()
+    page.get_by_role("button", name="Cancel what waits").click()
+    page.get_by_text("No delivery is waiting.").wait_for()
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Resume Told").click()
+    page.get_by_role("row", name=re.compile("Told active")).wait_for()
+
+
+def test_a_test_notice_says_what_to_set_when_nobody_would_hear(place: Place) -> None:
+    page = place.open("alarms")
+    page.get_by_role("heading", name="Nothing is wrong").wait_for()
+    page.get_by_role("button", name="Test notice").click()
+    page.get_by_role("dialog").get_by_text("no place is configured").wait_for()
+    page.keyboard.press("Escape")
+
+
+def test_each_page_passes_axe_in_both_themes_fits_a_phone_and_says_nothing_to_the_console(
+    place: Place,
+) -> None:
+    page, script = place.page, AXE.read_text("utf-8")
+    found: list[str] = []
+    kept = page.request.get(f"{place.server.base}/api/v1/reconcile").json()["items"][0]["id"]
+    page.evaluate(script)
+    for route in (*ROUTES, f"reconcile/{kept}", f"reconcile/{kept}/agrees"):
+        page.set_viewport_size({"width": 1200, "height": 900})
+        place.open(route)
+        for theme, rules in (("light", "{}"), ("dark", "{runOnly: ['color-contrast']}")):
+            place.watched.wear(theme)
+            result = page.evaluate(f"axe.run(document, {rules})")
+            found += [
+                f"{theme} {route}: {one['id']} {one['nodes'][0]['html'][:160]}"
+                for one in result["violations"]
+                if one["impact"] in ("serious", "critical")
+            ]
+        page.set_viewport_size({"width": 360, "height": 740})
+        if place.watched.scrolls_sideways():
+            found.append(f"{route} scrolls sideways")
+    found += place.watched.errors
+    assert not found, "\n".join(found)
