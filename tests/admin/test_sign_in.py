@@ -236,6 +236,19 @@ def test_the_audit_log_says_who_and_which_fields_and_no_secret(server: Installat
     assert second["items"][0]["id"] < first["items"][0]["id"]
 
 
+def test_whoever_is_nobody_cannot_fill_the_audit_log(server: Installation) -> None:
+    us = browser(server.sign_in(at="198.51.100.1"))
+    for method, path in (
+        ("POST", "/purge"),
+        ("POST", "/networks"),
+        ("DELETE", "/users/1"),
+        ("POST", "/me/password"),
+    ):
+        assert server.ask(method, path, {}, at="203.0.114.1").status == 401
+    page = server.ask("GET", "/audit?limit=1000", headers=us).json
+    assert not [one for one in page["items"] if one["prefix"] == "203.0.114"]
+
+
 def test_guesses_are_slowed_alike_for_every_name_and_the_owner_comes_in(server: Installation) -> None:
     assert server.sign_in(at="198.51.100.1").status == 200  # a network that is known from here on
     for name in ("anna", "nobody-of-this-name"):
