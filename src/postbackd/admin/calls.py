@@ -36,6 +36,8 @@ def serve(
             return await _call(endpoint, desks, doorkeeper, request)
         except Problem as problem:
             return problem.answer()
+        except StoreUnavailable as error:  # before or behind the work: who asks, or the audit log
+            return name_absence(error).answer()
 
     return call
 
@@ -48,6 +50,10 @@ async def _call(endpoint: Endpoint, desks: Desks, doorkeeper: Doorkeeper, reques
         response = await _work(endpoint, desks, who, request)
     except Problem as problem:
         response = problem.answer()
+    except Exception:  # what was begun is noted, too
+        if request.method not in _SAFE:
+            await doorkeeper.note(who, endpoint, request, Response(status_code=500))
+        raise
     if request.method not in _SAFE:
         await doorkeeper.note(who, endpoint, request, response)
     return response
@@ -62,6 +68,13 @@ def refuse(scope: Scope, kind: str) -> Problem:
             headers={"WWW-Authenticate": "Bearer"},
         )
     return Problem(403, f"this needs the scope {scope.value!r}, which this {kind} does not have")
+
+
+def name_absence(error: StoreUnavailable) -> Problem:
+    """The database is away."""
+    log.warning("the database did not answer: %s", error)
+    detail = "the database did not answer; try again in some seconds"
+    return Problem(503, detail, headers={"Retry-After": "2"})
 
 
 async def _work(endpoint: Endpoint, desks: Desks, who: Any, request: Request) -> Response:
@@ -83,9 +96,7 @@ async def _work(endpoint: Endpoint, desks: Desks, who: Any, request: Request) ->
     except StoreRefused as error:
         raise Problem(503, str(error), headers={"Retry-After": "10"}) from error
     except StoreUnavailable as error:
-        log.warning("the database did not answer: %s", error)
-        detail = "the database did not answer; try again in some seconds"
-        raise Problem(503, detail, headers={"Retry-After": "2"}) from error
+        raise name_absence(error) from error
     except ClientDisconnect as error:
         raise Problem(400, "the request ended too early") from error
     if isinstance(answer, Response):
@@ -162,6 +173,8 @@ async def _read_body(endpoint: Endpoint, request: Request) -> Any:
     try:
         request.state.fields = _given_fields(body)
         return msgspec.json.decode(body, type=endpoint.body)
+    except RecursionError as error:
+        raise Problem(400, "the body is not usable: it is nested too deeply") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         field = _field_of(error) if isinstance(error, msgspec.ValidationError) else None
         raise Problem(400, f"the body is not usable: {error}", field=field) from error
