@@ -129,3 +129,15 @@ def test_a_cursor_that_no_row_has_is_refused(site: Site) -> None:
         for path in ("/log", "/deliveries", "/audit", "/alarms", "/networks"):
             answer = site.get(f"/api/v1{path}?cursor={cursor}")
             assert (answer.status, answer.json["field"]) == (400, "cursor"), path
+
+
+def test_a_nul_is_refused_wherever_it_stands_and_a_backslash_is_none(site: Site) -> None:
+    for answer in (
+        site.get("/api/v1/log?network=a%00"),
+        site.get("/api/v1/why/a%00"),
+        site.ask("POST", "/api/v1/session", {"name": "anna\0", "password": "a wrong password"}),
+        site.ask("POST", "/api/v1/networks", {"name": "\\\0"}),
+    ):
+        assert answer.status == 400
+        assert "NUL" in answer.json["detail"]
+    assert site.ask("POST", "/api/v1/networks", {"name": "a\\u0000"}).status == 201

@@ -97,6 +97,14 @@ def guest(server: Installation, name: str, role: str) -> dict[str, str]:
     return browser(server.ask("POST", "/welcome", {"code": link.partition("code=")[2], "password": PASSWORD}))
 
 
+def test_the_code_of_a_link_is_in_no_address(server: Installation) -> None:
+    code = server.cli("user", "invite", "zoe", "--role", "viewer")["link"].partition("#/welcome?code=")[2]
+    assert server.ask("GET", f"/welcome?code={code}").status == 400
+    shown = server.ask("GET", "/welcome", headers={"Postbackd-Code": code})
+    assert (shown.status, shown.json["name"], shown.json["role"]) == (200, "zoe", "viewer")
+    assert server.ask("GET", "/welcome").status == 410
+
+
 def test_the_cookie_is_of_this_host_alone_and_hidden_from_scripts(server: Installation) -> None:
     cookie = server.sign_in(at="198.51.100.1").headers["set-cookie"]
     assert cookie.startswith("__Host-postbackd=")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, get_type_hints
 
@@ -12,7 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from postbackd.admin.desk import DataSet, Desk
-from postbackd.admin.endpoints import Answered, Asked, Endpoint, Scope
+from postbackd.admin.endpoints import Answered, Asked, Endpoint, Principal, Scope
 from postbackd.admin.identity import Doorkeeper
 from postbackd.admin.problems import Problem
 from postbackd.catalog.changes import Unknown
@@ -24,6 +25,9 @@ log = logging.getLogger("postbackd.admin")
 Desks = Callable[[DataSet], Awaitable[Desk | None]]
 
 _SAFE = frozenset({"GET", "HEAD"})
+
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+"""As JSON writes it.  PostgreSQL stores none, and an argument of a command ends there."""
 
 
 def serve(
@@ -45,8 +49,7 @@ def serve(
 async def _call(endpoint: Endpoint, desks: Desks, doorkeeper: Doorkeeper, request: Request) -> Response:
     who = await doorkeeper.identify(request)
     try:
-        if endpoint.scope is not None and endpoint.scope not in who.scopes:
-            raise refuse(endpoint.scope, who.kind)
+        _permit(endpoint, who)
         response = await _work(endpoint, desks, who, request)
     except Problem as problem:
         response = problem.answer()
@@ -57,6 +60,11 @@ async def _call(endpoint: Endpoint, desks: Desks, doorkeeper: Doorkeeper, reques
     if request.method not in _SAFE:
         await doorkeeper.note(who, endpoint, request, response)
     return response
+
+
+def _permit(endpoint: Endpoint, who: Principal) -> None:
+    if endpoint.scope is not None and endpoint.scope not in who.scopes:
+        raise refuse(endpoint.scope, who.kind)
 
 
 def refuse(scope: Scope, kind: str) -> Problem:
@@ -77,7 +85,7 @@ def name_absence(error: StoreUnavailable) -> Problem:
     return Problem(503, detail, headers={"Retry-After": "2"})
 
 
-async def _work(endpoint: Endpoint, desks: Desks, who: Any, request: Request) -> Response:
+async def _work(endpoint: Endpoint, desks: Desks, who: Principal, request: Request) -> Response:
     try:
         desk = await desks(DataSet.REAL if endpoint.own_data_only else _which_data(request))
         if desk is None:
@@ -124,6 +132,9 @@ def _read_query(endpoint: Endpoint, request: Request) -> Any:
         if name in given:
             raise Problem(400, f"the parameter {name!r} is there twice; give it once", field=name)
         given[name] = text
+    for name, text in (*given.items(), *request.path_params.items()):
+        if "\0" in text:
+            raise Problem(400, f"{name} holds a NUL character; leave it out", field=name)
     given.pop("data", None)
     known = _fields(endpoint.query) if endpoint.query is not None else {}
     for name in given:
@@ -170,6 +181,8 @@ async def _read_body(endpoint: Endpoint, request: Request) -> Any:
             raise Problem(413, f"the body is over {endpoint.max_body_bytes} bytes")
     if endpoint.body is bytes:
         return bytes(body)
+    if _NUL.search(body):
+        raise Problem(400, "the body holds a NUL character (\\u0000); leave it out")
     try:
         request.state.fields = _given_fields(body)
         return msgspec.json.decode(body, type=endpoint.body)
