@@ -263,3 +263,13 @@ def test_a_sub_id_with_another_value_for_every_click_is_written_in_short_steps(w
     assert {row[0] for row in rows(world, "sub_rollups")} == {Level.DAY}
     world.run(world.kind.execute(world.store, "DELETE FROM sub_rollups WHERE level >= 0"))
     assert max(steps(Level.HOUR_SUBS, start + 4)) == STEP_ROWS
+
+
+def test_a_filter_on_no_source_finds_postbacks_of_no_campaign(world: World) -> None:
+    world.send("nothing", "value=3")
+    world.send(world.click(), "value=3")
+    roll(world)
+    everything = by_key(ask(world, "source"))
+    assert {key: found.postbacks for key, found in everything.items()} == {(None,): 1, (world.source.id,): 1}
+    alone = by_key(ask(world, "source", where={"source": ("",)}))
+    assert alone == {(None,): everything[None,]}
