@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 
 from postbackd.backup.files import name_at, note_failure
@@ -302,3 +303,14 @@ def test_prometheus_itself_reads_the_rules_and_the_scrape_example(tmp_path: Path
         command = [promtool, "check", what, str(tmp_path / "prometheus" / file)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=30)
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_no_counter_goes_backwards_when_a_network_gets_another_name(lone: World) -> None:
+    metrics = Metrics(Surroundings(lone.directory), NOW_MS - MINUTE_MS)
+    lone.send(lone.click(), "txid=A&value=5")
+    before = scrape(metrics, lone, NOW_MS + 1000)
+    lone.save(replace(lone.networks["ignore"], name="renamed"))
+    assert not falls(before, scrape(metrics, lone, NOW_MS + 2000))
+    after = scrape(metrics, lone, NOW_MS + 10 * MINUTE_MS)
+    assert not falls(before, after)
+    assert of(after, "postbackd_postbacks_total", network="renamed", verdict="accepted") == 1

@@ -248,6 +248,8 @@ class _Run:
             if column != name:
                 held_by = self._source_of if name == "source" else self._network_of
                 values = tuple(id_ for id_, owner in held_by.items() if owner in wanted)
+                if 0 in wanted:  # what has none, such as a postback of no known campaign
+                    values = (*values, 0)
             if column in where:
                 values = tuple(value for value in values if value in where[column])
             where[column] = values or (-1,)
