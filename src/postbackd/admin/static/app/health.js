@@ -54,5 +54,5 @@ function sayFailing(one) {
 }
 
 function sayStuck(one) {
-  return { text: `None of ${plural(one.by_state.waiting, "delivery", "deliveries")} to source ${one.source ?? "(removed)"} came through yet; they wait and are tried again.`, about: "deliveries", source: one.source };
+  return { text: `None of ${plural(one.by_state.waiting, "delivery", "deliveries")} to source ${one.source ?? "(removed)"} came through yet; they wait and are tried again.`, about: "waiting", source: one.source };
 }

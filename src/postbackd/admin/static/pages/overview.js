@@ -51,6 +51,7 @@ function Health({ of, period }) {
 }
 
 function Next({ point }) {
+  if (point.about === "waiting" && find("deliveries")) return html`<a href=${link("deliveries", { state: "waiting" })}>See them</a>`;
   if (point.about === "match" && find("doctor")) return html`<a href=${link("doctor", { network: point.network })}>See the doctor</a>`;
   if (point.about === "match") return html`<a href=${link("live", { network: point.network, verdict: "unmatched" })}>See them</a>`;
   if (point.about === "deliveries" && find("deliveries")) return html`<a href=${link("deliveries", { source: point.source })}>See them</a>`;
