@@ -160,6 +160,13 @@ def _field_of(error: msgspec.ValidationError) -> str | None:
     return where.partition("`")[0] or None
 
 
+def _say_unusable(error: Exception, field: str | None) -> str:
+    """msgspec's words, except for what happens to everybody who fills in a form: a field left empty."""
+    if field is not None and "`str` of length >= 1" in str(error):
+        return f"{field} is empty; write something there"
+    return f"the body is not usable: {error}"
+
+
 def _given_fields(body: bytearray) -> Sequence[str]:
     """Names of what was given, for the audit log; values may be secret."""
     given = msgspec.json.decode(body)
@@ -190,4 +197,4 @@ async def _read_body(endpoint: Endpoint, request: Request) -> Any:
         raise Problem(400, "the body is not usable: it is nested too deeply") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         field = _field_of(error) if isinstance(error, msgspec.ValidationError) else None
-        raise Problem(400, f"the body is not usable: {error}", field=field) from error
+        raise Problem(400, _say_unusable(error, field), field=field) from error

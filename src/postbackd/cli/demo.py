@@ -226,4 +226,5 @@ def _print(document: dict[str, Any], directory: Path, json_wanted: bool) -> None
     for fault in document["faults"]:
         click.echo(f"  {fault['where']} since {write_moment(fault['since_ms'])[:16]}Z: {fault['what']}")
     click.echo(f"look at it:  postbackd report --by network --data {directory}")
+    click.echo("or in the dashboard of the server beside it: the switch at the top shows simulated data")
     click.echo(f"what is true is in {directory / TRUTH}; 'postbackd demo --remove' removes it all")

@@ -41,7 +41,7 @@ function Choose({ code, link: one }) {
     <p class="lead">${one.purpose === "welcome" ? LEADS.welcome : html`${LEADS[one.purpose]} <strong>${one.purpose === "invite" ? one.role : one.name}</strong>.`}</p>
     <${Form} send=${one.purpose === "reset" ? "Save and sign in" : "Begin"} onSend=${send} fields=${["name", "password"]}>${(wrong) => html`
       <${Field} label="Name" value=${name} onValue=${setName} wrong=${wrong("name")} readonly=${Boolean(one.name)} name="username" autocomplete="username" autocapitalize="none" spellcheck=${false} required autofocus=${!one.name} />
-      <${Field} label="Password" kind="password" hint="At least 12 characters; a sentence is easier to remember than signs." value=${password} onValue=${setPassword} wrong=${wrong("password")} name="new-password" autocomplete="new-password" required />
+      <${Field} label="Password" kind="password" hint="At least 12 characters; a sentence is easier to remember than symbols." value=${password} onValue=${setPassword} wrong=${wrong("password")} name="new-password" autocomplete="new-password" required />
       <${Field} label="The same password again" kind="password" value=${again} onValue=${setAgain} wrong=${differs ? "The two passwords differ." : undefined} name="new-password-again" autocomplete="new-password" required />
       <p class="soft tiny">The link works once, until <${Time} at=${one.until} />.</p>`}
     <//>`;
