@@ -17,6 +17,7 @@ from bench.parts_deliveries import measure_deliveries, measure_deliveries_postgr
 from bench.parts_live import measure_live
 from bench.parts_nodes import measure_nodes
 from bench.parts_postgres import measure_postbackd_postgres, measure_postgres_levels
+from bench.parts_reconcile import measure_reconcile
 from bench.parts_reports import measure_reports
 from bench.purge import Purge
 from bench.run import Run, all_clicks, all_new, all_repeats, running, settled
@@ -192,6 +193,7 @@ PARTS: dict[str, Callable[[Run], None]] = {
     "backup": measure_backup,
     "live": measure_live,
     "reports": measure_reports,
+    "reconcile": measure_reconcile,
     "footprint": measure_footprint,
 }
 """Name on the command line -> part, in their order."""

@@ -133,6 +133,10 @@ def test_a_process_that_runs_finds_the_key_that_was_changed_meanwhile(tmp_path: 
         kept.open(old)
 
 
+NO_SECRETS = {("users", "password"), ("tokens", "name"), ("tokens", "hash"), ("audit", "kind")}
+"""Columns that speak of a secret and hold a hash of it (``admin.passwords``, ``core.people``), or a word."""
+
+
 @pytest.mark.parametrize("store", ["sqlite", "postgres"])
 def test_every_column_that_holds_something_sealed_or_secret_is_in_the_list_of_places(store: str) -> None:
     folder = resources.files("postbackd.store") / "migrations" / store
@@ -145,5 +149,5 @@ def test_every_column_that_holds_something_sealed_or_secret_is_in_the_list_of_pl
             if column and re.search(r"seal|secret|token|password", f"{column[1]} {column[2]}".lower()):
                 found.add((table, column[1]))
     assert found >= {("targets", "secrets"), ("signing_keys", "secret")}
-    for table, column_name in found:
+    for table, column_name in found - NO_SECRETS:
         assert column_name in places_of(table)

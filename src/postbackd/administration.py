@@ -6,7 +6,7 @@ import asyncio
 import logging
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,20 @@ from postbackd.admin.desk import DataSet, Desk, SettingValue
 from postbackd.admin.doorkeeper import PeopleDoorkeeper
 from postbackd.admin.hosts import HostGuard, Hosts
 from postbackd.admin.reception import Reception
+from postbackd.admin.scraping import metrics_route
 from postbackd.admin_address import dashboard_names, dashboard_url, serves_tls
 from postbackd.admin_tools import make_tools
+from postbackd.alarming import make_client, make_keeper, make_test_tool
 from postbackd.core.client_address import read_ranges
+from postbackd.delivery.client import Client
 from postbackd.ingest.batcher import now_ms
 from postbackd.ingest.client import Proxies
+from postbackd.measuring import surroundings_of
+from postbackd.reports.metrics import Metrics
+from postbackd.reports.question import open_zone
 from postbackd.settings import Settings, list_settings
 from postbackd.store.base import Store, StoreRefused, StoreUnavailable
+from postbackd.upkeep.rollups import RollupKeeper
 
 log = logging.getLogger("postbackd.admin")
 
@@ -45,10 +52,12 @@ HSTS = ("Strict-Transport-Security", "max-age=31536000")
 Work = Coroutine[Any, Any, None]
 
 
-def regular_work(desk: Desk, reception: Reception) -> list[Work]:
+def regular_work(settings: Settings, store: Store, reception: Reception, client: Client) -> list[Work]:
     """What is done beside answering, each until cancelled.  More of it is added here, a line each."""
     return [
         _keep_tidy(reception),
+        RollupKeeper(store, open_zone(settings.report_zone), now_ms).run(),
+        make_keeper(settings, store, client, now_ms).run(),
     ]
 
 
@@ -70,11 +79,12 @@ def make_desk(
     store: Store,
     reception: Reception | None = None,
     clock: Callable[[], int] = now_ms,
+    tools: Mapping[str, Callable[..., Any]] | None = None,
 ) -> Desk:
-    """What the endpoints work with."""
+    """What the endpoints work with.  ``tools``: beside those that every desk has."""
     return Desk(
         store, clock, base_url=settings.base_url, data=Path(settings.data),
-        settings=_setting_values(settings), tools=make_tools(settings), reception=reception,
+        settings=_setting_values(settings), tools={**make_tools(settings), **(tools or {})}, reception=reception,
     )  # fmt: skip
 
 
@@ -97,6 +107,7 @@ class DemoDesk:
         self._open_store = open_store
         self._opening = asyncio.Lock()
         self._desk: Desk | None = None
+        self._rolling: asyncio.Task[None] | None = None
         self._seen: tuple[int, int] | None = None
         """Which directory the desk is of: another one may have come under its name."""
 
@@ -128,10 +139,17 @@ class DemoDesk:
             store, now_ms, base_url=self._settings.base_url, data=self._path,
             settings=_setting_values(own), tools=make_tools(own), data_set=DataSet.DEMO,
         )  # fmt: skip
+        keeper = RollupKeeper(store, open_zone(self._settings.report_zone), now_ms)
+        self._rolling = asyncio.create_task(keeper.run())
+        self._rolling.add_done_callback(_name_failure)
         self._seen = there
 
     async def _close(self) -> None:
         desk, self._desk, self._seen = self._desk, None, None
+        if self._rolling is not None:
+            self._rolling.cancel()
+            await asyncio.wait((self._rolling,))
+            self._rolling = None
         if desk is not None:
             await desk.close()
             await desk.store.close()
@@ -148,25 +166,31 @@ class DemoDesk:
 async def administer(
     settings: Settings,
     store: Store,
+    apart: Store,
     open_demo: Callable[[Path], Awaitable[Store]],
     listening: socket.socket,
     stop: asyncio.Event,
     ready: Callable[[], None],
     more: Sequence[Work] = (),
 ) -> None:
-    """Answer requests until told to stop, and do the regular work beside, ``more`` of it too."""
+    """Answer requests until told to stop, and do the regular work beside over ``apart``, ``more`` of it too."""
     url = dashboard_url(settings, listening.getsockname()[1])
     reception = Reception(store.people, now_ms, url=url, client_of=_client_of(settings))
-    desk, demo = make_desk(settings, store, reception), DemoDesk(settings, open_demo)
+    client = make_client(settings)
+    tools = {"test_alarms": make_test_tool(settings, client, now_ms)}
+    desk, demo = make_desk(settings, store, reception, tools=tools), DemoDesk(settings, open_demo)
 
     async def find_desk(data_set: DataSet) -> Desk | None:
         return desk if data_set is DataSet.REAL else await demo.find()
 
     headers = [HSTS] if url.startswith("https://") else []
-    app = build_app(ENDPOINTS, find_desk, PeopleDoorkeeper(reception, now_ms), headers=headers)
+    doorkeeper = PeopleDoorkeeper(reception, now_ms)
+    metrics = metrics_route(Metrics(surroundings_of(settings), now_ms()), store, doorkeeper, now_ms)
+    app = build_app(ENDPOINTS, find_desk, doorkeeper, routes=[metrics], headers=headers)
     guarded = HostGuard(app, Hosts(dashboard_names(settings)))
     context, works = await _find_tls(settings)
-    tasks = [asyncio.create_task(work) for work in (*works, *regular_work(desk, reception), *more)]
+    regular = regular_work(settings, apart, reception, client)
+    tasks = [asyncio.create_task(work) for work in (*works, *regular, *more)]
     for task in tasks:
         task.add_done_callback(_name_failure)
     try:
@@ -177,6 +201,7 @@ async def administer(
         await asyncio.gather(*tasks, return_exceptions=True)
         await desk.close()
         await demo.close()
+        await client.close()
 
 
 def _name_failure(task: asyncio.Task[None]) -> None:

@@ -364,10 +364,14 @@ async def _administer(
         embedded = msgspec.structs.replace(patient, store=None, secret_key=None, data=str(directory))
         return await open_store(embedded, create=False)
 
+    # On a server the regular work has connections of its own: a person's question does not wait behind it.
+    apart = store if settings.store is None else await open_store(patient, create=False)
     try:
         tending = _tend_unserved(store, settings)
-        await administer(settings, store, open_demo, listening, stop, ready, [tending])
+        await administer(settings, store, apart, open_demo, listening, stop, ready, [tending])
     finally:
+        if apart is not store:
+            await apart.close()
         await store.close()
 
 

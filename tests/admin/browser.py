@@ -6,8 +6,9 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+
+from tests.deploy.tools import need
 
 PROGRAM = shutil.which("chromium") or "/usr/bin/chromium"
 
@@ -28,8 +29,7 @@ PASSWORD = "seven quiet harbours"
 @contextmanager
 def launched() -> Iterator[Browser]:
     """One browser; skips where there is none."""
-    if shutil.which(PROGRAM) is None:
-        pytest.skip("needs chromium (apt-get install chromium)")
+    need("chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=PROGRAM, args=FLAGS)
         try:

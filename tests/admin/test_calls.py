@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import json
 import re
+from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -113,3 +115,29 @@ def test_the_page_of_the_api_needs_no_script_and_names_every_endpoint(site: Site
 
 def test_a_wrong_method_is_told_which_there_are(site: Site) -> None:
     assert site.ask("PUT", "/api/v1/networks/x").headers["allow"] == "GET, PATCH, DELETE, HEAD"
+
+
+def test_a_body_that_is_nested_too_deeply_is_refused_before_anybody_has_signed_in(site: Site) -> None:
+    answer = site.ask("POST", "/api/v1/session", b"[" * 3900, {"Content-Type": "application/json"})
+    assert (answer.status, answer.headers["cache-control"]) == (400, "no-store")
+    assert "nested" in answer.json["detail"]
+
+
+def test_a_cursor_that_no_row_has_is_refused(site: Site) -> None:
+    for number in (1 << 70, -(1 << 70)):
+        cursor = urlsafe_b64encode(json.dumps([number]).encode()).decode()
+        for path in ("/log", "/deliveries", "/audit", "/alarms", "/networks"):
+            answer = site.get(f"/api/v1{path}?cursor={cursor}")
+            assert (answer.status, answer.json["field"]) == (400, "cursor"), path
+
+
+def test_a_nul_is_refused_wherever_it_stands_and_a_backslash_is_none(site: Site) -> None:
+    for answer in (
+        site.get("/api/v1/log?network=a%00"),
+        site.get("/api/v1/why/a%00"),
+        site.ask("POST", "/api/v1/session", {"name": "anna\0", "password": "a wrong password"}),
+        site.ask("POST", "/api/v1/networks", {"name": "\\\0"}),
+    ):
+        assert answer.status == 400
+        assert "NUL" in answer.json["detail"]
+    assert site.ask("POST", "/api/v1/networks", {"name": "a\\u0000"}).status == 201

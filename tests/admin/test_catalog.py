@@ -102,6 +102,7 @@ def test_of_many_changes_at_once_with_the_same_tag_one_wins(site: Site) -> None:
         ("POST", "networks", {"name": "X", "currency": "XXY"}, 422, "currency", "ISO 4217"),
         ("POST", "networks", {"name": "X", "preset": "no such"}, 422, "preset", "presets"),
         ("POST", "networks", {"name": "X", "dedup": "guess"}, 400, "dedup", "guess"),
+        ("POST", "networks", {"name": ""}, 400, "name", "name is empty"),
         ("POST", "networks", {"nam": "X"}, 400, None, "nam"),
         ("POST", "offers", {**OFFER, "name": "X", "network": "Y"}, 422, "network", "there are: 'Adnet'"),
         (

@@ -35,6 +35,10 @@ class Installation(Server):
         }
         super().__init__(data, env={**env, **more})
 
+    def __enter__(self) -> Installation:
+        self.start()
+        return self
+
     def start(self, deadline_s: float = 20) -> float:
         took_s = super().start(deadline_s)
         return took_s + wait_until(self.is_up, deadline_s, "an answer of the admin role")
@@ -91,6 +95,14 @@ def guest(server: Installation, name: str, role: str) -> dict[str, str]:
     """Another user's browser."""
     link = server.cli("user", "invite", name, "--role", role)["link"]
     return browser(server.ask("POST", "/welcome", {"code": link.partition("code=")[2], "password": PASSWORD}))
+
+
+def test_the_code_of_a_link_is_in_no_address(server: Installation) -> None:
+    code = server.cli("user", "invite", "zoe", "--role", "viewer")["link"].partition("#/welcome?code=")[2]
+    assert server.ask("GET", f"/welcome?code={code}").status == 400
+    shown = server.ask("GET", "/welcome", headers={"Postbackd-Code": code})
+    assert (shown.status, shown.json["name"], shown.json["role"]) == (200, "zoe", "viewer")
+    assert server.ask("GET", "/welcome").status == 410
 
 
 def test_the_cookie_is_of_this_host_alone_and_hidden_from_scripts(server: Installation) -> None:
@@ -230,6 +242,19 @@ def test_the_audit_log_says_who_and_which_fields_and_no_secret(server: Installat
     first = server.ask("GET", "/audit?limit=1", headers=us).json
     second = server.ask("GET", f"/audit?limit=1&cursor={first['next']}", headers=us).json
     assert second["items"][0]["id"] < first["items"][0]["id"]
+
+
+def test_whoever_is_nobody_cannot_fill_the_audit_log(server: Installation) -> None:
+    us = browser(server.sign_in(at="198.51.100.1"))
+    for method, path in (
+        ("POST", "/purge"),
+        ("POST", "/networks"),
+        ("DELETE", "/users/1"),
+        ("POST", "/me/password"),
+    ):
+        assert server.ask(method, path, {}, at="203.0.114.1").status == 401
+    page = server.ask("GET", "/audit?limit=1000", headers=us).json
+    assert not [one for one in page["items"] if one["prefix"] == "203.0.114"]
 
 
 def test_guesses_are_slowed_alike_for_every_name_and_the_owner_comes_in(server: Installation) -> None:

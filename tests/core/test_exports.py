@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from postbackd.core.click_id import KeyRing
@@ -212,7 +212,7 @@ def test_a_file_covers_whole_days_of_its_own_clock_but_nothing_that_it_cannot_kn
     assert today.until_ms == NOON + 60_001
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text(max_size=40), st.sampled_from([".", ",", ""]), st.sampled_from(["ymd", "dmy", "mdy", "epoch"]))
 def test_no_text_makes_a_reader_of_values_fail(text: str, decimal: str, order: str) -> None:
     amounts, dates = AmountEvidence(), DateEvidence()

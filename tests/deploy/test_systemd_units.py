@@ -264,9 +264,13 @@ def opened_for_writing(pid: int) -> list[Path]:
     """The files, not the pipes, sockets and devices."""
     found = []
     for link in Path(f"/proc/{pid}/fd").iterdir():
-        flags = int(Path(f"/proc/{pid}/fdinfo/{link.name}").read_text().split()[3], 8)
-        if flags & (os.O_WRONLY | os.O_RDWR) and link.readlink().is_file():
-            found.append(link.readlink())
+        try:
+            flags = int(Path(f"/proc/{pid}/fdinfo/{link.name}").read_text().split()[3], 8)
+            path = link.readlink()
+        except FileNotFoundError:  # closed since it was listed
+            continue
+        if flags & (os.O_WRONLY | os.O_RDWR) and path.is_file():
+            found.append(path)
     return found
 
 

@@ -18,6 +18,8 @@ FOLDERS = ("nginx", "haproxy", "caddy", "systemd", "docker")
 """The parts of ``deploy`` that are tested here."""
 
 PACKAGES = {
+    "chromium": "chromium",
+    "promtool": "prometheus",
     "nginx": "nginx-light",
     "haproxy": "haproxy",
     "caddy": "caddy",

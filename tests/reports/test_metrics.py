@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 
 from postbackd.backup.files import name_at, note_failure
@@ -23,7 +24,7 @@ from postbackd.reports.metrics import Metrics, Surroundings
 from postbackd.reports.period import Period
 from postbackd.reports.report import build_report
 from postbackd.store.base import Batch, StoreUnavailable
-from tests.deploy.tools import DEPLOY
+from tests.deploy.tools import DEPLOY, need
 from tests.store.conftest import PARAMETERS
 from tests.store.contract import NOW_MS, Kind, World
 from tests.store.test_contract_outbox import Desk
@@ -296,11 +297,20 @@ def test_the_dashboard_names_metrics_that_exist_and_shows_most_of_them() -> None
 
 
 def test_prometheus_itself_reads_the_rules_and_the_scrape_example(tmp_path: Path) -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("promtool is not installed (apt install prometheus)")
+    promtool = need("promtool")
     shutil.copytree(DEPLOY / "prometheus", tmp_path / "prometheus")
     for what, file in (("rules", "alerts.yml"), ("config", "scrape.yml")):
         command = [promtool, "check", what, str(tmp_path / "prometheus" / file)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=30)
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_no_counter_goes_backwards_when_a_network_gets_another_name(lone: World) -> None:
+    metrics = Metrics(Surroundings(lone.directory), NOW_MS - MINUTE_MS)
+    lone.send(lone.click(), "txid=A&value=5")
+    before = scrape(metrics, lone, NOW_MS + 1000)
+    lone.save(replace(lone.networks["ignore"], name="renamed"))
+    assert not falls(before, scrape(metrics, lone, NOW_MS + 2000))
+    after = scrape(metrics, lone, NOW_MS + 10 * MINUTE_MS)
+    assert not falls(before, after)
+    assert of(after, "postbackd_postbacks_total", network="renamed", verdict="accepted") == 1

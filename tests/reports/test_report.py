@@ -189,11 +189,26 @@ def test_money_is_added_by_currency_and_status_without_overflow(database: Databa
     }
 
 
+def test_postbacks_that_only_test_do_not_lower_the_success_rate(database: Database) -> None:
+    database.postback(DAY_ONE_MS, Verdict.ACCEPTED)
+    database.postback(DAY_ONE_MS, Verdict.REJECTED, Reason.TEST_EVENT)
+    report = database.report()
+    assert report["postbacks"]["total"] == 2
+    assert report["postback_success_rate"] == 1.0
+
+
 def test_channels_are_compared(database: Database) -> None:
     click = database.click(DAY_ONE_MS)
     for number, channels in enumerate((1, 1, 1, 2, 3, 3)):
         database.conversion(click, first_stamp_at(DAY_ONE_MS) + number, 0, channels=channels)
-    assert database.report()["channels"] == {"s2s": 5, "pixel": 3, "both": 2, "only_s2s": 3, "only_pixel": 1}
+    assert database.report()["channels"] == {
+        "s2s": 5,
+        "pixel": 3,
+        "both": 2,
+        "only_s2s": 3,
+        "only_pixel": 1,
+        "imported": 0,
+    }
 
 
 def test_response_times_come_from_the_histogram_of_the_period(database: Database) -> None:

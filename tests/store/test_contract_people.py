@@ -144,6 +144,29 @@ def test_a_token_has_never_more_than_whoever_made_it_and_goes_with_them(world: W
     assert world.run(people.find_token("h")) is None
 
 
+def test_links_go_with_the_right_to_make_them(world: World) -> None:
+    people, anna = people_of(world), welcome(world, "anna")
+    ben = welcome(world, "ben", Purpose.INVITE, Role.OWNER)
+
+    def is_there(secret: str) -> bool:
+        return world.run(people.find_code(hash_secret(secret), world.now_ms)) is not None
+
+    def make(secret: str, purpose: Purpose, name: str, by: str) -> None:
+        world.run(people.add_code(code_of(secret, purpose, Role.OWNER, name, by, world.now_ms)))
+
+    make("a way back", Purpose.INVITE, "", "ben")
+    make("into anna's account", Purpose.RESET, "anna", "ben")
+    make("of anna", Purpose.INVITE, "carl", "anna")
+    world.run(people.set_role(ben, Role.VIEWER))
+    assert [is_there(one) for one in ("a way back", "into anna's account", "of anna")] == [False, False, True]
+    make("a way back", Purpose.INVITE, "", "ben")
+    world.run(people.remove_user(ben))
+    assert not is_there("a way back")
+    make("forgotten", Purpose.RESET, "anna", "anna")
+    world.run(people.set_password(anna, "remembered", but=""))
+    assert not is_there("forgotten")
+
+
 def test_the_audit_log_is_read_in_pages_and_forgets_what_is_old(world: World) -> None:
     people = people_of(world)
     lines = [

@@ -8,6 +8,7 @@ from postbackd.core.deliveries import Attempt, DeliveryState, Settled
 from postbackd.core.kept import FOR_EVER, KEPT
 from postbackd.core.model import Click
 from postbackd.core.retention import DAY_MS, Class, Keep
+from postbackd.core.rollups import Kind, slot_of
 from postbackd.store.base import Batch, FlowMinute, Turn
 from postbackd.upkeep import retention
 from tests.store.contract import World
@@ -44,6 +45,22 @@ def test_a_purge_of_the_log_does_not_call_clicks_purged(world: World) -> None:
     assert world.send(lost, "txid=T").reason == "click_not_yet_seen"
     purge(world, Class.CLICKS, 10 * DAY_S)
     assert world.send(lost, "txid=T").reason == "click_purged"
+
+
+def test_marks_of_quarters_that_are_purged_go_with_them(world: World) -> None:
+    """Without an admin role nobody rolls up, and late rows would leave marks for ever."""
+    world.now_ms += 40 * DAY_S * 1000
+    late = [world.make_click(age_s=age * DAY_S) for age in (1, 30)]
+    for click in late:
+        world.write([click])
+    world.run(world.store.mark_slots({(Kind.POSTBACKS, slot_of(click.stamp)) for click in late}))
+    purge(world, Class.CLICKS, 10 * DAY_S)
+    old, young = slot_of(late[1].stamp), slot_of(late[0].stamp)
+    left = {(kind, slot) for _, kind, slot in rows(world, "rollup_marks")}
+    assert left == {(Kind.CLICKS, young), (Kind.POSTBACKS, young), (Kind.POSTBACKS, old)}
+    purge(world, Class.POSTBACKS, 10 * DAY_S)
+    left = {(kind, slot) for _, kind, slot in rows(world, "rollup_marks")}
+    assert left == {(Kind.CLICKS, young), (Kind.POSTBACKS, young)}
 
 
 def old_conversion(world: World) -> Click:

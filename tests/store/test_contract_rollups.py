@@ -18,6 +18,7 @@ from postbackd.reports.explore import Table, explore
 from postbackd.reports.question import Question
 from postbackd.store.base import Erasing
 from postbackd.upkeep.rollup_check import Difference, RollupCheck
+from postbackd.upkeep.rollup_subs import STEP_ROWS, changed_subs
 from postbackd.upkeep.rollups import RollupKeeper
 from tests.store.contract import NOW_MS, PIXEL, World
 from tests.store.test_contract_erasure import rows
@@ -233,3 +234,42 @@ def test_an_aggregate_says_what_it_cannot_be_grouped_by(world: World) -> None:
     asked = Grouping(part=Part.CLICKS, first=0, end=1, by=("status",))
     with pytest.raises(ValueError, match="cannot be grouped by status"):
         world.run(world.store.aggregate(asked))
+
+
+def test_a_sub_id_with_another_value_for_every_click_is_written_in_short_steps(world: World) -> None:
+    world.now_ms = MIDNIGHT_MS + 2 * 3_600_000
+    count = STEP_ROWS + 500
+    clicks = [world.make_click(age_s=5400, country="DE", subs=(f"u{n}", "same")) for n in range(count)]
+    world.write(clicks)
+    start = slot_of(clicks[0].stamp) // 4 * 4
+
+    def steps(level: Level, end: int) -> list[int]:
+        found = world.run(changed_subs(world.store, level, start, end))
+        return [len(step.values) for step in found if step.sub <= 2]
+
+    roll(world)
+    assert steps(Level.HOUR_SUBS, start + 4) == []
+    erase(world, clicks[0])
+    world.click(age_s=5400, subs=("late", "same"))
+    assert steps(Level.HOUR_SUBS, start + 4) == [
+        3,
+        1,
+    ]  # without the erased one's, with none, and the late one
+    roll(world)
+    assert by_key(ask(world, "sub2"))["same",].clicks == count
+    world.now_ms += 2 * DAY_S * 1000
+    roll(world)
+    assert check(world) == []
+    assert {row[0] for row in rows(world, "sub_rollups")} == {Level.DAY}
+    world.run(world.kind.execute(world.store, "DELETE FROM sub_rollups WHERE level >= 0"))
+    assert max(steps(Level.HOUR_SUBS, start + 4)) == STEP_ROWS
+
+
+def test_a_filter_on_no_source_finds_postbacks_of_no_campaign(world: World) -> None:
+    world.send("nothing", "value=3")
+    world.send(world.click(), "value=3")
+    roll(world)
+    everything = by_key(ask(world, "source"))
+    assert {key: found.postbacks for key, found in everything.items()} == {(None,): 1, (world.source.id,): 1}
+    alone = by_key(ask(world, "source", where={"source": ("",)}))
+    assert alone == {(None,): everything[None,]}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 from postbackd.core.click_id import MAX_STAMP, StampMint, first_stamp_at, stamp_ms
 from postbackd.core.model import Channel, Source
+from postbackd.core.retention import Class
 from postbackd.store import postgres, postgres_schema
 from postbackd.store.base import Batch, Erasing, NodeLease, NodeLost, StoreAway, StoreRefused, Written
 from postbackd.store.postgres import PostgresStore
@@ -30,6 +32,7 @@ from postbackd.store.postgres_write import PostgresTransaction
 from postbackd.store.queries import STATEMENTS
 from postbackd.store.verifying import Damage, verify
 from postbackd.upkeep.nodes import NodeNumber
+from postbackd.upkeep.rollups import RollupKeeper
 from tests.postgres_server import VERSIONS, new_database, server
 from tests.store.contract import ANY_PARAMETERS, NOW_MS, World, postgres_kind, words
 
@@ -493,6 +496,22 @@ def test_a_purge_drops_whole_days_and_what_is_interrupted_is_finished(world: Wor
         continue
     assert sql(address, "SELECT 1 FROM clicks") == []
     assert days() == before - 4
+
+
+def test_facts_that_a_killed_purge_left_behind_go_with_the_next(world: World, address: str) -> None:
+    click = world.click()
+    world.send(click, "txid=T&value=1")
+    keeper = RollupKeeper(world.store, UTC, lambda: world.now_ms)
+    assert world.run(keeper.catch_up())
+    before_ms = NOW_MS + 90 * DAY_MS
+    while world.run(world.store.purge_class(Class.CLICKS, before_ms, 100)):
+        pass
+    for partition in sql(address, "SELECT DISTINCT tableoid::regclass::text FROM conversions"):
+        sql(address, f"DROP TABLE {partition[0]}")
+    assert sql(address, "SELECT conversion_id FROM conversion_facts")
+    while world.run(world.store.purge_class(Class.CONVERSIONS, before_ms, 100)):
+        pass
+    assert not sql(address, "SELECT conversion_id FROM conversion_facts")
 
 
 def test_a_day_that_was_purged_can_be_written_to_again(world: World) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, get_type_hints
 
@@ -12,7 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from postbackd.admin.desk import DataSet, Desk
-from postbackd.admin.endpoints import Answered, Asked, Endpoint, Scope
+from postbackd.admin.endpoints import Answered, Asked, Endpoint, Principal, Scope
 from postbackd.admin.identity import Doorkeeper
 from postbackd.admin.problems import Problem
 from postbackd.catalog.changes import Unknown
@@ -25,6 +26,9 @@ Desks = Callable[[DataSet], Awaitable[Desk | None]]
 
 _SAFE = frozenset({"GET", "HEAD"})
 
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+"""As JSON writes it.  PostgreSQL stores none, and an argument of a command ends there."""
+
 
 def serve(
     endpoint: Endpoint, desks: Desks, doorkeeper: Doorkeeper
@@ -36,6 +40,8 @@ def serve(
             return await _call(endpoint, desks, doorkeeper, request)
         except Problem as problem:
             return problem.answer()
+        except StoreUnavailable as error:  # before or behind the work: who asks, or the audit log
+            return name_absence(error).answer()
 
     return call
 
@@ -43,17 +49,26 @@ def serve(
 async def _call(endpoint: Endpoint, desks: Desks, doorkeeper: Doorkeeper, request: Request) -> Response:
     who = await doorkeeper.identify(request)
     try:
-        if endpoint.scope is not None and endpoint.scope not in who.scopes:
-            raise _refuse(endpoint.scope, who.kind)
+        _permit(endpoint, who)
         response = await _work(endpoint, desks, who, request)
     except Problem as problem:
         response = problem.answer()
+    except Exception:  # what was begun is noted, too
+        if request.method not in _SAFE:
+            await doorkeeper.note(who, endpoint, request, Response(status_code=500))
+        raise
     if request.method not in _SAFE:
         await doorkeeper.note(who, endpoint, request, response)
     return response
 
 
-def _refuse(scope: Scope, kind: str) -> Problem:
+def _permit(endpoint: Endpoint, who: Principal) -> None:
+    if endpoint.scope is not None and endpoint.scope not in who.scopes:
+        raise refuse(endpoint.scope, who.kind)
+
+
+def refuse(scope: Scope, kind: str) -> Problem:
+    """Whoever asks has not this scope."""
     if kind == "nobody":
         return Problem(
             401,
@@ -63,7 +78,14 @@ def _refuse(scope: Scope, kind: str) -> Problem:
     return Problem(403, f"this needs the scope {scope.value!r}, which this {kind} does not have")
 
 
-async def _work(endpoint: Endpoint, desks: Desks, who: Any, request: Request) -> Response:
+def name_absence(error: StoreUnavailable) -> Problem:
+    """The database is away."""
+    log.warning("the database did not answer: %s", error)
+    detail = "the database did not answer; try again in some seconds"
+    return Problem(503, detail, headers={"Retry-After": "2"})
+
+
+async def _work(endpoint: Endpoint, desks: Desks, who: Principal, request: Request) -> Response:
     try:
         desk = await desks(DataSet.REAL if endpoint.own_data_only else _which_data(request))
         if desk is None:
@@ -82,9 +104,7 @@ async def _work(endpoint: Endpoint, desks: Desks, who: Any, request: Request) ->
     except StoreRefused as error:
         raise Problem(503, str(error), headers={"Retry-After": "10"}) from error
     except StoreUnavailable as error:
-        log.warning("the database did not answer: %s", error)
-        detail = "the database did not answer; try again in some seconds"
-        raise Problem(503, detail, headers={"Retry-After": "2"}) from error
+        raise name_absence(error) from error
     except ClientDisconnect as error:
         raise Problem(400, "the request ended too early") from error
     if isinstance(answer, Response):
@@ -112,6 +132,9 @@ def _read_query(endpoint: Endpoint, request: Request) -> Any:
         if name in given:
             raise Problem(400, f"the parameter {name!r} is there twice; give it once", field=name)
         given[name] = text
+    for name, text in (*given.items(), *request.path_params.items()):
+        if "\0" in text:
+            raise Problem(400, f"{name} holds a NUL character; leave it out", field=name)
     given.pop("data", None)
     known = _fields(endpoint.query) if endpoint.query is not None else {}
     for name in given:
@@ -137,6 +160,13 @@ def _field_of(error: msgspec.ValidationError) -> str | None:
     return where.partition("`")[0] or None
 
 
+def _say_unusable(error: Exception, field: str | None) -> str:
+    """msgspec's words, except for what happens to everybody who fills in a form: a field left empty."""
+    if field is not None and "`str` of length >= 1" in str(error):
+        return f"{field} is empty; write something there"
+    return f"the body is not usable: {error}"
+
+
 def _given_fields(body: bytearray) -> Sequence[str]:
     """Names of what was given, for the audit log; values may be secret."""
     given = msgspec.json.decode(body)
@@ -158,9 +188,13 @@ async def _read_body(endpoint: Endpoint, request: Request) -> Any:
             raise Problem(413, f"the body is over {endpoint.max_body_bytes} bytes")
     if endpoint.body is bytes:
         return bytes(body)
+    if _NUL.search(body):
+        raise Problem(400, "the body holds a NUL character (\\u0000); leave it out")
     try:
         request.state.fields = _given_fields(body)
         return msgspec.json.decode(body, type=endpoint.body)
+    except RecursionError as error:
+        raise Problem(400, "the body is not usable: it is nested too deeply") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         field = _field_of(error) if isinstance(error, msgspec.ValidationError) else None
-        raise Problem(400, f"the body is not usable: {error}", field=field) from error
+        raise Problem(400, _say_unusable(error, field), field=field) from error

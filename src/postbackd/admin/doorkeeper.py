@@ -30,7 +30,8 @@ _SAFE = frozenset({"GET", "HEAD"})
 _LONGEST_SECRET = 128
 
 _NOTED_OF_NOBODY = frozenset({200, 401, 409})
-"""Signed in, or a wrong password.  What anybody can send as often as they like (429, 400) must not fill the log."""
+"""Signed in, or a wrong password: ``core.guessing`` bounds these.  What anybody can send as often as they like (429,
+400, and everything where they would have to be somebody) must not fill the log."""
 
 _LONGEST_OBJECT = 200
 
@@ -106,7 +107,9 @@ class PeopleDoorkeeper:
 
     async def note(self, who: Principal, endpoint: Endpoint, request: Request, response: Response) -> None:
         """See ``admin.identity.Doorkeeper``."""
-        if who.kind == "nobody" and response.status_code not in _NOTED_OF_NOBODY:
+        if who.kind == "nobody" and (
+            endpoint.scope is not None or response.status_code not in _NOTED_OF_NOBODY
+        ):
             return
         fields: Sequence[str] = getattr(request.state, "fields", ())
         named: str = getattr(request.state, "who", "") or who.name

@@ -7,7 +7,7 @@ left out.  It is opaque to clients and may change its form with any version.
 from __future__ import annotations
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import msgspec
 from msgspec import Struct
@@ -18,6 +18,9 @@ T = TypeVar("T")
 
 MAX_ITEMS = 1000
 """Of one page."""
+
+_LARGEST = 1 << 62
+"""No key of a row is larger, and no database takes a number of more than 64 bits."""
 
 
 class Page(Struct, Generic[T], frozen=True):
@@ -36,8 +39,13 @@ def write_cursor(*key: Any) -> str:
 def read_cursor(text: str, type_: type[T]) -> T:
     """The key as a tuple of this type.  Raises ``Problem``."""
     try:
-        return msgspec.json.decode(urlsafe_b64decode(text + "=" * (-len(text) % 4)), type=type_)
+        key: Any = msgspec.json.decode(urlsafe_b64decode(text + "=" * (-len(text) % 4)), type=type_)
     except (ValueError, msgspec.DecodeError) as error:
-        raise Problem(
-            400, "this cursor is none of ours; leave it out to begin anew", field="cursor"
-        ) from error
+        raise _strange_cursor() from error
+    if any(isinstance(part, int) and abs(part) > _LARGEST for part in key):
+        raise _strange_cursor()
+    return cast(T, key)
+
+
+def _strange_cursor() -> Problem:
+    return Problem(400, "this cursor is none of ours; leave it out to begin anew", field="cursor")

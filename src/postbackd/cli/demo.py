@@ -36,10 +36,12 @@ from postbackd.market.place import (
 from postbackd.market.records import Event
 from postbackd.market.simulation import Market
 from postbackd.reports.period import write_moment
+from postbackd.reports.question import open_zone
 from postbackd.role import hear_signals
 from postbackd.runtime import DELIVER_LOCK_NAME, spare_syncs
 from postbackd.settings import Settings
 from postbackd.store.base import StoreRefused
+from postbackd.upkeep.rollups import RollupKeeper
 
 _CLICKS, _SEED = 150_000, 1
 _FEWEST, _MOST = 1_000, 5_000_000
@@ -145,6 +147,8 @@ async def _play(session: Session, made: Made, directory: Path, *, live: bool) ->
             bar.update(at_ms - shown_ms)
             shown_ms = at_ms
         bar.update(end_ms - shown_ms)
+    # A server would do this too, but standing back: whoever has just made a demo wants to look at it.
+    await RollupKeeper(store, open_zone(session.settings.report_zone), now_ms).catch_up()
     took_s = monotonic() - began_s
     write_document(directory / TRUTH, _truth(made, market, filler, end_ms))
     if live:
@@ -222,4 +226,5 @@ def _print(document: dict[str, Any], directory: Path, json_wanted: bool) -> None
     for fault in document["faults"]:
         click.echo(f"  {fault['where']} since {write_moment(fault['since_ms'])[:16]}Z: {fault['what']}")
     click.echo(f"look at it:  postbackd report --by network --data {directory}")
+    click.echo("or in the dashboard of the server beside it: the switch at the top shows simulated data")
     click.echo(f"what is true is in {directory / TRUTH}; 'postbackd demo --remove' removes it all")

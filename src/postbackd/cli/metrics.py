@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 import click
 
 from postbackd.cli.options import as_moment, now_ms, takes_settings
 from postbackd.cli.session import visit
-from postbackd.reports.metrics import Metrics, Surroundings
+from postbackd.reports.metrics import Metrics
 from postbackd.settings import Settings
 
 _DAY_MS = 86_400_000
@@ -30,24 +28,9 @@ def metrics(since_ms: int | None, settings: Settings) -> None:
 
     A server's own counters begin when it starts; these begin at --since, and are counted anew each time.
     """
+    from postbackd.measuring import surroundings_of
+
     now = now_ms()
     counting = Metrics(surroundings_of(settings), now - _DAY_MS if since_ms is None else min(since_ms, now))
     text = visit(settings, lambda session: counting.collect(session.store, now))
     sys.stdout.write(text.decode())
-
-
-def surroundings_of(settings: Settings) -> Surroundings:
-    """What is measured beside the database."""
-    return Surroundings(
-        Path(settings.data),
-        None if settings.backup_dir is None else Path(settings.backup_dir),
-        _certificate_term(settings),
-    )
-
-
-def _certificate_term(settings: Settings) -> Callable[[], Awaitable[int | None]] | None:
-    if settings.cert is None and not settings.domain:
-        return None
-    from postbackd.https import certificate_until_ms
-
-    return lambda: certificate_until_ms(settings)

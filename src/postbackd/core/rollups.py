@@ -87,17 +87,24 @@ class Slot(Struct, frozen=True):
 
 
 class SubSpan(Struct, frozen=True):
-    """The values of one sub id in an hour or a day, in place of what is stored of it."""
+    """What changed of the values of one sub id in an hour or a day."""
 
     level: Level
-    """``HOUR_SUBS``, or ``DAY``: then its hours go."""
+    """``HOUR_SUBS`` or ``DAY``."""
     slot: int
     """At which it begins."""
-    end: int
-    """At which it has ended."""
     sub: int
     """1 to 10."""
     values: Mapping[SubKey, Tally]
+    """As they are now; a value that nothing is left of goes."""
+
+
+class OldHours(Struct, frozen=True):
+    """Values of one sub id by hours whose days are over: those from the oldest up to one that was read."""
+
+    sub: int
+    last: tuple[int, int, str, int]
+    """Slot, campaign, value, 1 for the rest: the last row that goes."""
 
 
 class Fact(Struct, frozen=True):
@@ -119,6 +126,7 @@ class Put(Struct, frozen=True, kw_only=True):
     now_ms: int
     slots: Sequence[Slot] = ()
     subs: Sequence[SubSpan] = ()
+    old_hours: Sequence[OldHours] = ()
     subs_after: int = 0
     """Values of sub ids that go: those of spans that begin behind this slot."""
     minutes_before: int = 0

@@ -122,9 +122,14 @@ class _Run:
         self._applies = Applies("status" in self._uses, cost_currency)
 
     def _end_of(self, now: int, report_zone: tzinfo) -> int:
-        """Nothing is younger than now: a period that reaches so far takes in the whole day, which is rolled up."""
+        """Nothing is younger than now: a period that reaches so far takes in the whole day, which is rolled up.
+
+        And no more than that: its days are gone through one by one.
+        """
         end = self._asked.until_ms // QUARTER_MS
-        return max(end, next_day_start(report_zone, day_start(report_zone, now))) if end > now else end
+        if end > now:
+            end = next_day_start(report_zone, day_start(report_zone, now))
+        return max(end, self._first)
 
     async def answer(self) -> Table:
         # At the same time: the embedded database answers each over a connection of its own.
@@ -243,6 +248,8 @@ class _Run:
             if column != name:
                 held_by = self._source_of if name == "source" else self._network_of
                 values = tuple(id_ for id_, owner in held_by.items() if owner in wanted)
+                if 0 in wanted:  # what has none, such as a postback of no known campaign
+                    values = (*values, 0)
             if column in where:
                 values = tuple(value for value in values if value in where[column])
             where[column] = values or (-1,)

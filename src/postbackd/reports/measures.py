@@ -85,7 +85,7 @@ class Sums(Struct):
             return
         self.conversions += count
         self.micros[currency] += units * MICROS + micros
-        self.channels[channels] += count
+        self.channels[channels & (Channel.S2S | Channel.PIXEL)] += count
         self.rungs.update(rungs)
 
     def add_all(self, other: Sums) -> None:

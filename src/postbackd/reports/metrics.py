@@ -94,9 +94,12 @@ class Metrics:
         }
         self._closed.update(settled)
         self._closed_until_ms = cut_ms
-        self._counts = _at_zero(catalog)
-        self._counts.update(self._closed)
-        self._counts.update(fresh)
+        counts = _at_zero(catalog)
+        counts.update(self._closed)
+        counts.update(fresh)
+        for key, told in self._counts.items():  # what is fresh may be told by another name now, or be gone
+            counts[key] = max(counts[key], told)
+        self._counts = counts
         return gauges
 
     async def _count(self, store: Store, titles: _Titles, from_ms: int, until_ms: int | None) -> _Counts:

@@ -9,7 +9,7 @@
 - ``unmatched_by_reason``: of the unmatched ones that carried a click id, why; this is what lowers the match rate;
 - ``duplicate_rate``: postbacks that repeated what was counted already, divided by all postbacks;
 - ``postback_success_rate``: postbacks that were accepted, updated, duplicate or held, divided by all postbacks
-  and all requests that were refused at the door (unknown addresses apart: scanners are no senders);
+  but tests, and all requests that were refused at the door (unknown addresses apart: scanners are no senders);
 - ``deliveries``: see ``reports.delivery_figures``; a delivery belongs to the moment of its postback;
 - response times come from a histogram, so percentiles are upper bounds, at most one eighth too high.
 
@@ -118,6 +118,7 @@ def summarise(
 ) -> dict[str, Any]:
     """The figures of one set of rows; ``None`` for a table that the grouping does not apply to."""
     total = sum(row["count"] for row in postbacks)
+    tests = sum(row["count"] for row in postbacks if row["reason"] == Reason.TEST_EVENT)
     refused = sum(count for kind, count in refusals.items() if kind not in _NO_POSTBACKS)
     verdicts = _add_up((Verdict(row["verdict"]).word, row["count"]) for row in postbacks)
     return {
@@ -139,7 +140,7 @@ def summarise(
         "match_rate": _match_rate(postbacks),
         "duplicate_rate": share(verdicts.get(Verdict.DUPLICATE.word, 0), total),
         "postback_success_rate": share(
-            sum(verdicts.get(verdict.word, 0) for verdict in _GOT_THROUGH), total + refused
+            sum(verdicts.get(verdict.word, 0) for verdict in _GOT_THROUGH), total - tests + refused
         ),
         "request_bytes": {
             "average": share(sum(row["bytes"] for row in postbacks), total),

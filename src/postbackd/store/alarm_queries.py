@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from postbackd.core.diagnosis import SENDER_REASONS, Reason
 from postbackd.core.sender_rules import write_observed
 from postbackd.core.verdicts import Verdict
-from postbackd.store.statement import ALL_TIME, Statement
+from postbackd.store.statement import ALL_TIME, NOT_IMPORTED, Statement
 
 _HOUR = "({stamp} >> 22) / 3600000"
 _MINUTE = "({stamp} >> 22) / 60000"
@@ -46,7 +46,8 @@ ALARM_STATEMENTS: Mapping[str, Statement] = {
         f"AND (p.reason NOT IN ({_SAYS_NOTHING}) OR (p.click_id IS NOT NULL AND p.verdict <> 5))) AS carried, "
         f"count(*) FILTER (WHERE NOT {_NOT_OF_THE_NETWORK} AND p.click_id IS NOT NULL AND p.verdict <> 5) AS matched, "
         f"count(*) FILTER (WHERE p.verdict = {int(Verdict.DUPLICATE)}) AS duplicates "
-        "FROM postbacks AS p WHERE p.request_id >= :since AND p.request_id < :until GROUP BY 1, 2, 3",
+        f"FROM postbacks AS p WHERE p.request_id >= :since AND p.request_id < :until AND {NOT_IMPORTED} "
+        "GROUP BY 1, 2, 3",
         ALL_TIME,
     ),
     "alarm_clicks": Statement(
@@ -60,7 +61,7 @@ ALARM_STATEMENTS: Mapping[str, Statement] = {
         "How many parameters the postbacks of each network had.",
         "SELECT p.network, p.parameters, count(*) AS count, max(p.request_id) AS request_id FROM postbacks AS p "
         f"WHERE p.request_id >= :since AND p.request_id < :until AND NOT {_NOT_OF_THE_NETWORK} "
-        "GROUP BY p.network, p.parameters",
+        f"AND {NOT_IMPORTED} GROUP BY p.network, p.parameters",
         ALL_TIME,
     ),
     "alarm_words_sent": Statement(
@@ -70,7 +71,7 @@ ALARM_STATEMENTS: Mapping[str, Statement] = {
         f"WHEN p.reason = {int(Reason.VALUE_MACRO_LITERAL)} THEN p.value END AS word, "
         f"CASE WHEN p.observed & {_ADDRESS} <> 0 OR p.reason = {int(Reason.SENDER_IP_NOT_ALLOWED)} "
         "THEN p.sender END AS sender, count(*) AS count, max(p.request_id) AS request_id FROM postbacks AS p "
-        "WHERE p.request_id >= :since AND p.request_id < :until AND (p.reason IN "
+        f"WHERE p.request_id >= :since AND p.request_id < :until AND {NOT_IMPORTED} AND (p.reason IN "
         f"({_numbers(Reason.STATUS_UNKNOWN, Reason.MACRO_LITERAL, Reason.VALUE_MACRO_LITERAL)}, "
         f"{int(Reason.SENDER_IP_NOT_ALLOWED)}) OR p.observed & {_ADDRESS} <> 0) "
         "GROUP BY 1, 2, 3, 4 ORDER BY count(*) DESC, 1, 2 LIMIT :limit",

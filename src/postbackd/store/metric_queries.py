@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from postbackd.store.statement import ALL_TIME, Statement
+from postbackd.store.statement import ALL_TIME, NOT_IMPORTED, Statement
 
 ATTEMPT_LADDER_MS = (10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000)
 """Upper bounds of the rungs that the times of attempts are counted in; the last one has none."""
@@ -25,7 +25,8 @@ METRIC_STATEMENTS: Mapping[str, Statement] = {
         "Postbacks by network, verdict and reason, then and now, in a range of stamps; the newest of each.",
         "SELECT p.network, p.verdict, p.reason, p.first_verdict, p.first_reason, count(*) AS count, "
         "CAST(sum(p.bytes) AS BIGINT) AS bytes, count(p.click_id) AS with_click, max(p.request_id) AS newest "
-        "FROM postbacks AS p WHERE p.request_id >= :since AND p.request_id < :until GROUP BY 1, 2, 3, 4, 5",
+        f"FROM postbacks AS p WHERE p.request_id >= :since AND p.request_id < :until AND {NOT_IMPORTED} "
+        "GROUP BY 1, 2, 3, 4, 5",
         ALL_TIME,
     ),
     "metric_attempts": Statement(

@@ -37,6 +37,7 @@ from postbackd.store.people_queries import (
     END_SESSION,
     END_SESSIONS,
     FORGET_CODES,
+    FORGET_CODES_BY,
     FORGET_CODES_OF,
     NOTE,
     OTHER_OWNER,
@@ -110,35 +111,45 @@ class People:
         return await self._read(work)
 
     async def set_role(self, user: User, role: Role) -> None:
-        """Their sessions end.  Raises ``CatalogConflict`` when no owner would be left."""
+        """Their sessions end, and links that they made as an owner.
+
+        Raises ``CatalogConflict`` when no owner would be left.
+        """
 
         async def work(db: Database) -> None:
             async with db.changing():
                 await _keep_an_owner(db, user, role)
                 await db.rows(SET_ROLE, role.value, user.id)
                 await db.rows(END_SESSIONS, user.id, "")
+                if role is not Role.OWNER:
+                    await db.rows(FORGET_CODES_BY, user.name)
 
         await self._change(work)
 
     async def remove_user(self, user: User) -> None:
-        """With sessions, tokens and views.  Raises ``CatalogConflict`` when no owner would be left."""
+        """With sessions, tokens, views and links.  Raises ``CatalogConflict`` when no owner would be left."""
 
         async def work(db: Database) -> None:
             async with db.changing():
                 await _keep_an_owner(db, user, None)
                 await db.rows(REMOVE_USER, user.id)
                 await db.rows(FORGET_CODES_OF, user.name)
+                await db.rows(FORGET_CODES_BY, user.name)
 
         await self._change(work)
 
     async def set_password(self, user: User, password: str, *, but: str | None) -> None:
-        """Every session of theirs ends ``but`` this one; ``None``: none does, the password is the same."""
+        """Every session of theirs ends ``but`` this one, and every link that would choose another password.
+
+        ``None``: none does, the password is the same.
+        """
 
         async def work(db: Database) -> None:
             async with db.changing():
                 await db.rows(SET_PASSWORD, password, user.id)
                 if but is not None:
                     await db.rows(END_SESSIONS, user.id, but)
+                    await db.rows(FORGET_CODES, Purpose.RESET.value, user.name)
 
         await self._change(work)
 

@@ -82,6 +82,9 @@ FORGET_CODES = "DELETE FROM sign_in_codes WHERE purpose = ? AND name = ?"
 FORGET_CODES_OF = "DELETE FROM sign_in_codes WHERE name = ?"
 """Whatever was meant for a user who is gone."""
 
+FORGET_CODES_BY = "DELETE FROM sign_in_codes WHERE made_by = ?"
+"""Whatever was made by a user who may let nobody in any more."""
+
 CODE = """
 SELECT hash, purpose, name, role, made_by, made_ms, expires_ms FROM sign_in_codes WHERE hash = ? AND expires_ms > ?
 """

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import asyncpg
 
-from postbackd.core.click_id import first_stamp_at
+from postbackd.core.click_id import EPOCH_MS, first_stamp_at
 from postbackd.core.retention import Class
+from postbackd.core.rollups import Kind
+from postbackd.core.zones import QUARTER_MS
 from postbackd.store.failpoints import pass_failpoint
 from postbackd.store.postgres_insert import count_of
 from postbackd.store.postgres_partitions import Partition, drop_partition, finish_drops, list_partitions
@@ -25,12 +27,22 @@ ON CONFLICT (name) DO UPDATE SET value = greatest(s.value, excluded.value)
 """
 """Keep a number that only grows."""
 
+PURGE_MARKS = (
+    "DELETE FROM rollup_marks "
+    f"WHERE kind = {{kind}} AND slot < (($1::bigint >> 22) + {EPOCH_MS}) / {QUARTER_MS}"
+)
+"""Nothing is left to roll up of these quarters; without an admin role nobody else takes their marks away."""
+
 PURGE_BESIDE: Mapping[Class, Sequence[str]] = {
     Class.CLICKS: (
         "DELETE FROM own_ids WHERE click_id < $1",
         "DELETE FROM pixel_conversions WHERE click_id < $1",
+        PURGE_MARKS.format(kind=Kind.CLICKS.value),
     ),
-    Class.POSTBACKS: ("DELETE FROM waiting WHERE request_id < $1",),
+    Class.POSTBACKS: (
+        "DELETE FROM waiting WHERE request_id < $1",
+        PURGE_MARKS.format(kind=Kind.POSTBACKS.value),
+    ),
 }
 """What belongs to clicks and log rows that are purged next: own ids, what the pixel brought, and what waits."""
 
@@ -81,6 +93,9 @@ WHERE e.click_id < $1
 
 PURGE_FACTS = "DELETE FROM conversion_facts WHERE click_id >= $1 AND click_id < $2"
 """What was rolled up of a month of conversions."""
+
+PURGE_LOST_FACTS = "DELETE FROM conversion_facts WHERE click_id < $1"
+"""What was rolled up of months that are gone: a purge may have been killed before it came to that."""
 
 PURGED_BEFORE = "SELECT value FROM settings WHERE name = 'purged_before'"
 """The stamp before which clicks are gone."""
@@ -214,6 +229,8 @@ async def _purge_conversions(db: asyncpg.Connection, before: int, *, alone: bool
         await db.execute(PURGE_FACTS, month.first, month.end)
         if used:
             return rows
+    months = await list_partitions(db, "conversions")
+    await db.execute(PURGE_LOST_FACTS, months[0].first if months else 0)
     return count_of(await db.execute(PURGE_ERASED, min(before, await db.fetchval(PURGED_BEFORE) or 0)))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from postbackd.core.grouping import SUB_COLUMNS
-from postbackd.store.statement import ALL_TIME, CLICK_OF_POSTBACK, Statement
+from postbackd.store.statement import ALL_TIME, CLICK_OF_POSTBACK, NOT_IMPORTED, Statement
 
 _COST = (
     "count(*) AS clicks, count(c.cost_micros) AS costed, "
@@ -29,7 +29,7 @@ ROLLUP_STATEMENTS: Mapping[str, Statement] = {
         "SELECT (p.request_id >> 22) / CAST(:grain AS BIGINT) AS span, p.network, "
         "coalesce(p.campaign, 0) AS campaign, p.verdict, p.reason, count(*) AS count, "
         "count(p.click_id) AS with_click FROM postbacks AS p "
-        "WHERE p.request_id >= :since AND p.request_id < :until GROUP BY 1, 2, 3, 4, 5",
+        f"WHERE p.request_id >= :since AND p.request_id < :until AND {NOT_IMPORTED} GROUP BY 1, 2, 3, 4, 5",
         _BY_SPAN,
     ),
     "rollup_conversions": Statement(
@@ -111,10 +111,17 @@ ROLLUP_STATEMENTS: Mapping[str, Statement] = {
         ALL_TIME,
     ),
     "rollup_sub_values": Statement(
-        "Values of one sub id on one day.",
+        "Values of one sub id in one day or hour.",
         "SELECT campaign, value, other, clicks, costed, cost_units AS units, cost_micros AS micros "
-        "FROM sub_rollups WHERE level = 5 AND sub = :sub AND slot = :slot",
-        {"sub": 1, "slot": 0},
+        "FROM sub_rollups WHERE level = :level AND sub = :sub AND slot = :slot",
+        {"level": 5, "sub": 1, "slot": 0},
+    ),
+    "rollup_old_hours": Statement(
+        "Values of one sub id by the hour, before a slot, oldest first: the last of the first so many.",
+        "SELECT w.slot, w.campaign, w.value, w.other FROM (SELECT slot, campaign, value, other FROM sub_rollups "
+        "WHERE level = 6 AND sub = :sub AND slot < :before ORDER BY slot, campaign, value, other LIMIT :most) AS w "
+        "ORDER BY w.slot DESC, w.campaign DESC, w.value DESC, w.other DESC LIMIT 1",
+        {"sub": 1, "before": 0, "most": 1},
     ),
     "rollup_raw_facts": Statement(
         "Conversions with what their clicks say, if these are there still, by the stamps of their clicks.",

@@ -108,11 +108,11 @@ DROP_OLD_MINUTES = "DELETE FROM minute_rollups WHERE minute < ?"
 """Minutes that no live chart shows any more."""
 
 DROP_OLD = (
-    "DELETE FROM click_rollups WHERE level >= 0 AND slot < ?",
-    "DELETE FROM postback_rollups WHERE level >= 0 AND slot < ?",
-    "DELETE FROM sub_rollups WHERE level >= 0 AND slot < ?",
+    "DELETE FROM click_rollups WHERE level IN (1, 2, 3, 4, 5) AND slot < ?",
+    "DELETE FROM postback_rollups WHERE level IN (1, 5) AND slot < ?",
+    "DELETE FROM sub_rollups WHERE level IN (5, 6) AND sub IN (1, 2, 3, 4, 5, 6, 7, 8, 9, 10) AND slot < ?",
 )
-"""What is older than any conversion."""
+"""What is older than any conversion; all columns of the keys are named, so that what stays is not read."""
 
 DROP_MARKS = "DELETE FROM rollup_marks WHERE id IN ({rows})"
 """Marks that were looked at."""
@@ -126,14 +126,24 @@ READ_MARKS = "SELECT id, kind, slot FROM rollup_marks ORDER BY id LIMIT ?"
 ADD_MARKS = "INSERT INTO rollup_marks (kind, slot) VALUES {rows}"
 """A slot has to be looked at again."""
 
-DROP_SUBS = "DELETE FROM sub_rollups WHERE level = ? AND sub = ? AND slot >= ? AND slot < ?"
-"""Values of a sub id in a span, written anew."""
+DROP_EMPTY_SUB = """
+DELETE FROM sub_rollups WHERE level = ? AND sub = ? AND slot = ? AND campaign = ? AND value = ? AND other = ?
+"""
+"""A value that nothing is left of."""
 
-ADD_SUBS = """
+DROP_OLD_HOURS = """
+DELETE FROM sub_rollups WHERE level = 6 AND sub = ? AND (slot, campaign, value, other) <= (?, ?, ?, ?)
+"""
+"""Values by the hour whose day is over, up to one of them."""
+
+PUT_SUBS = """
 INSERT INTO sub_rollups (level, slot, campaign, sub, value, other, clicks, costed, cost_units, cost_micros)
 VALUES {rows}
+ON CONFLICT (level, sub, slot, campaign, value, other) DO UPDATE SET
+    clicks = excluded.clicks, costed = excluded.costed, cost_units = excluded.cost_units,
+    cost_micros = excluded.cost_micros
 """
-"""Values of a sub id."""
+"""Values of a sub id as they are now."""
 
 _SUBS = ", ".join(f"sub{number}" for number in range(1, 11))
 
@@ -237,6 +247,8 @@ async def put(db: Database, step: Put) -> bool:
         await db.rows("DELETE FROM sub_rollups WHERE level >= 0 AND slot > ?", step.subs_after)
     for subs in step.subs:
         await _put_subs(db, subs)
+    for hours in step.old_hours:
+        await db.rows(DROP_OLD_HOURS, hours.sub, *hours.last)
     await _drop(db, step)
     await _keep_state(db, {**step.state, _STEP: step.now_ms})
     return True
@@ -284,14 +296,13 @@ async def _put_postbacks(db: Database, slot: Slot, postbacks: Mapping[PostbackKe
 
 
 async def _put_subs(db: Database, subs: SubSpan) -> None:
-    await db.rows(DROP_SUBS, subs.level, subs.sub, subs.slot, subs.slot + 1)
-    if subs.level is Level.DAY:
-        await db.rows(DROP_SUBS, Level.HOUR_SUBS, subs.sub, subs.slot, subs.end)
-    rows = [
-        (subs.level, subs.slot, campaign, subs.sub, value, other, *tally)
-        for (campaign, value, other), tally in sorted(subs.values.items())
-    ]
-    await _run(db, ADD_SUBS, rows)
+    rows = []
+    for (campaign, value, other), tally in sorted(subs.values.items()):
+        if tally[0]:
+            rows.append((subs.level, subs.slot, campaign, subs.sub, value, other, *tally))
+        else:
+            await db.rows(DROP_EMPTY_SUB, subs.level, subs.sub, subs.slot, campaign, value, other)
+    await _run(db, PUT_SUBS, rows)
 
 
 async def read_marks(db: Database, limit: int) -> Sequence[Mark]:

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import apsw
 
-from postbackd.core.click_id import first_stamp_at
+from postbackd.core.click_id import EPOCH_MS, first_stamp_at
 from postbackd.core.retention import Class
+from postbackd.core.rollups import Kind
+from postbackd.core.zones import QUARTER_MS
 from postbackd.store.failpoints import pass_failpoint
 
 LAST_STAMP = """
@@ -61,6 +63,11 @@ DELETE FROM postbacks WHERE request_id IN (
     SELECT request_id FROM postbacks WHERE request_id < :before ORDER BY request_id LIMIT :limit)
 """  # The oldest rows of the postback log.
 
+PURGE_MARKS = f"""
+DELETE FROM rollup_marks WHERE id IN (
+    SELECT id FROM rollup_marks WHERE kind = {{kind}} AND slot < ((:before >> 22) + {EPOCH_MS}) / {QUARTER_MS}
+    LIMIT :limit)
+"""  # Nothing is left to roll up of these quarters; without an admin role nobody else takes their marks away.
 
 PURGE_ATTEMPTS = """
 DELETE FROM attempts WHERE (delivery, attempt) IN (
@@ -161,9 +168,14 @@ def purge(db: apsw.Connection, class_: Class, before_ms: int, limit: int) -> int
 
 _HORIZONS: Mapping[Class, str] = {Class.CLICKS: PURGE_HORIZON, Class.POSTBACKS: LOG_HORIZON}
 
+
+def _marks(kind: Kind) -> str:
+    return PURGE_MARKS.format(kind=kind.value)
+
+
 PURGES: Mapping[Class, Sequence[str]] = {
-    Class.CLICKS: (PURGE_OWN_IDS, PURGE_PIXEL_CONVERSIONS, PURGE_CLICKS),
-    Class.POSTBACKS: (PURGE_WAITING, PURGE_POSTBACKS),
+    Class.CLICKS: (PURGE_OWN_IDS, PURGE_PIXEL_CONVERSIONS, PURGE_CLICKS, _marks(Kind.CLICKS)),
+    Class.POSTBACKS: (PURGE_WAITING, PURGE_POSTBACKS, _marks(Kind.POSTBACKS)),
     Class.ATTEMPTS: (PURGE_ATTEMPTS,),
     Class.CONVERSIONS: (PURGE_ERASED,),
     Class.COUNTS: PURGE_COUNTS,

@@ -21,6 +21,9 @@ class Statement(NamedTuple):
     defaults: Mapping[str, Any]
 
 
+NOT_IMPORTED = "p.channel <> 4"
+"""What an operator imported says nothing about how a network sends (``model.Channel.IMPORT``)."""
+
 ALL_TIME: Mapping[str, Any] = {"since": 0, "until": MAX_STAMP}
 
 LOG_COLUMNS = """

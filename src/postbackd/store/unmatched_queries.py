@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from postbackd.core.lost_ids import AGES_MS
-from postbackd.store.statement import ALL_TIME, LOG_COLUMNS, LOG_NAMES, Statement
+from postbackd.store.statement import ALL_TIME, LOG_COLUMNS, LOG_NAMES, NOT_IMPORTED, Statement
 
 # By network: so the index over what is to be repaired leads to the rows, however long the log is.
 _OF_NETWORK = """
@@ -34,7 +34,7 @@ UNMATCHED_STATEMENTS: Mapping[str, Statement] = {
     "postback_totals": Statement(
         "How many postbacks each network sent.",
         "SELECT p.network, count(*) AS count FROM postbacks AS p "
-        "WHERE p.request_id >= :since AND p.request_id < :until GROUP BY p.network",
+        f"WHERE p.request_id >= :since AND p.request_id < :until AND {NOT_IMPORTED} GROUP BY p.network",
         ALL_TIME,
     ),
     "any_own_id": Statement(

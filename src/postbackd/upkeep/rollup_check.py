@@ -75,21 +75,22 @@ class RollupCheck:
         """Every difference from slot ``first`` to ``end``."""
         self._state = {row["name"]: row["value"] for row in await self._store.query("rollup_state")}
         self._purged = {row["name"]: row["stamp"] for row in await self._store.query("rollup_horizons")}
-        day = day_start(self._zone, max(first, await self._oldest()))
         end = min(end, self._state.get("slots_to", 0))
+        oldest = await self._oldest()
+        day = end if oldest is None else day_start(self._zone, max(first, oldest))
         while day < end:
             following = next_day_start(self._zone, day)
             async for found in self._check_day(day, following, min(following, end)):
                 yield found
             day = following
 
-    async def _oldest(self) -> int:
-        """Before this slot there is nothing to compare."""
+    async def _oldest(self) -> int | None:
+        """Before this slot there is nothing to compare; ``None``: nowhere."""
         (rolled,) = await self._store.query_apart("rollup_span")
         (raw,) = await self._store.query_apart("rollup_oldest")
         (converted,) = await self._store.query_apart("rollup_oldest_conversion")
         slots = [slot_of(stamp) for stamp in (*raw.values(), *converted.values()) if stamp is not None]
-        return min([*slots, *([] if rolled["first"] is None else [rolled["first"]])], default=0)
+        return min([*slots, *([] if rolled["first"] is None else [rolled["first"]])], default=None)
 
     async def _check_day(self, day: int, following: int, end: int) -> AsyncIterator[Difference]:
         span = {"since": day, "until": following}

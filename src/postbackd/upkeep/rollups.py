@@ -30,7 +30,6 @@ from postbackd.core.rollups import (
     PostbackKey,
     Put,
     Slot,
-    SubSpan,
     Tally,
     add,
     first_stamp_of,
@@ -40,6 +39,7 @@ from postbackd.core.rollups import (
 from postbackd.core.zones import QUARTER_MS, QUARTERS_A_DAY, day_start, next_day_start, zone_number
 from postbackd.store.base import Store, StoreRefused, StoreUnavailable
 from postbackd.upkeep.rollup_check import Difference, RollupCheck
+from postbackd.upkeep.rollup_subs import changed_subs, old_hours
 
 log = logging.getLogger("postbackd.upkeep")
 
@@ -66,7 +66,6 @@ _CHECK_SPAN_MS = 2 * 86_400_000
 
 _MINUTE_MS = 60_000
 _EPOCH_MINUTE = EPOCH_MS // _MINUTE_MS
-_SUBS = range(1, 11)
 
 
 class LostLease(Exception):
@@ -390,17 +389,18 @@ class RollupKeeper:
             hour = end
 
     async def _roll_sub_span(self, level: Level, start: int, end: int, state: Mapping[str, int]) -> None:
-        spans = []
-        for sub in _SUBS:
-            name = f"rollup_day_sub{sub}" if level is Level.DAY else f"rollup_sub{sub}"
-            rows = await self._store.query_apart(name, **_span(start, end))
-            values = {(row["campaign"], row["value"], row.get("rest", 0)): _cost_of(row) for row in rows}
-            spans.append(SubSpan(level, start, end, sub, values))
+        steps = await changed_subs(self._store, level, start, end)
         await self._read_horizons()
-        for span in spans if self._is_whole(start, "purged_before") else ():
-            await self._put(subs=[span])
+        for step in steps if self._is_whole(start, "purged_before") else ():
+            await self._put_resting(subs=[step])
         if state:
             await self._put(state=state)
+
+    async def _put_resting(self, **step: Any) -> None:
+        """One of many steps: whoever waits to write gets a turn after it."""
+        began = perf_counter()
+        await self._put(**step)
+        await asyncio.sleep(self._step_share * (perf_counter() - began))
 
     async def _check_nightly(self) -> None:
         """Mend what the clock of another node made the marks miss."""
@@ -434,8 +434,10 @@ class RollupKeeper:
         await self._put(
             minutes_before=(now - MINUTES_MS) // 60_000,
             slots_before=slot_of(gone) if gone else 0,
-            state={"tidied_ms": now},
         )
+        async for hours in old_hours(self._store, self._state["subs_to"]):
+            await self._put_resting(old_hours=[hours])
+        await self._put(state={"tidied_ms": now})
 
 
 def _span(first: int, end: int) -> dict[str, int]:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct
 
 from postbackd import __version__
+from postbackd.admin.desk import DataSet
 from postbackd.admin.endpoints import Asked, Endpoint, Scope
 from postbackd.admin.problems import Problem
 from postbackd.reports.period import Period, read_moment, write_moment
@@ -61,7 +62,7 @@ async def show_report(asked: Asked[ReportQuery, None]) -> dict[str, Any]:
 async def show_about(asked: Asked[None, None]) -> About:
     """Version, addresses, and whether there are simulated data."""
     desk = asked.desk
-    has_demo = (desk.data / "demo").is_dir()
+    has_demo = desk.data_set is DataSet.DEMO or (desk.data / "demo").is_dir()
     return About(__version__, desk.base_url, desk.data_set.value, has_demo, write_moment(desk.now_ms()))
 
 

@@ -21,6 +21,10 @@ Name = Annotated[str, Meta(max_length=200)]
 Secret = Annotated[str, Meta(max_length=128)]
 
 
+CODE_HEADER = "postbackd-code"
+"""Carries the code of a one-time link that is only looked at."""
+
+
 class SignIn(Struct, frozen=True, forbid_unknown_fields=True):
     name: Name
     password: Password
@@ -41,10 +45,6 @@ class Me(Struct, frozen=True):
     """Recovery codes that were not used."""
     until: str
     """When the session ends, used or not."""
-
-
-class CodeQuery(Struct, frozen=True, forbid_unknown_fields=True):
-    code: Secret
 
 
 class Welcome(Struct, frozen=True, forbid_unknown_fields=True):
@@ -175,9 +175,12 @@ async def sign_out(asked: Asked[None, None]) -> Response:
     return response
 
 
-async def show_link(asked: Asked[CodeQuery, None]) -> OneTimeLink:
-    """What a one-time link is for, before it is used."""
-    code = await reception_of(asked).look_at(asked.query.code)
+async def show_link(asked: Asked[None, None]) -> OneTimeLink:
+    """What a one-time link is for, before it is used.
+
+    Its code is sent in the header ``Postbackd-Code``: a proxy writes addresses into its log, and it still opens.
+    """
+    code = await reception_of(asked).look_at(asked.request.headers.get(CODE_HEADER, ""))
     return _link(code)
 
 
@@ -321,7 +324,7 @@ ENDPOINTS = (
     Endpoint("DELETE", "/session", None, _T, "Sign out.", sign_out, problems=(403,), own_data_only=True),
     Endpoint(
         "GET", "/welcome", None, _T, "Say what a one-time link is for.", show_link,
-        query=CodeQuery, answer=OneTimeLink, problems=(410,), own_data_only=True,
+        answer=OneTimeLink, problems=(410,), own_data_only=True,
     ),
     Endpoint(
         "POST", "/welcome", None, _T, "Follow a one-time link.", welcome,

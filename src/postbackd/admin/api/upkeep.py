@@ -91,6 +91,15 @@ class Verification(Struct, frozen=True, forbid_unknown_fields=True):
     seal: Annotated[bool, Meta(description="Give a checksum to rows from before there were any.")] = False
 
 
+class RollupCheck(Struct, frozen=True, forbid_unknown_fields=True):
+    """How to check the roll-ups."""
+
+    since: Annotated[Moment | None, Meta(description="From then on; everything, when it is not given.")] = (
+        None
+    )
+    mend: Annotated[bool, Meta(description="Add up again what differs.")] = False
+
+
 class Purge(Struct, frozen=True, forbid_unknown_fields=True):
     """What to delete."""
 
@@ -193,6 +202,15 @@ async def verify(asked: Asked[None, Verification]) -> Answered:
     return jobs.start(asked.desk, "verify", ["verify", "--json", "--progress", *seal])
 
 
+async def check_rollups(asked: Asked[None, RollupCheck]) -> Answered:
+    """Compares what reports are read from with the rows that it was added up from; the keeper does so every night."""
+    since_ms = read_period(asked.body.since, None, asked.desk.now_ms()).since_ms
+    arguments = ["report", "check", "--json", *(["--mend"] if asked.body.mend else [])]
+    if since_ms is not None:
+        arguments += ["--since", write_moment(since_ms)]
+    return jobs.start(asked.desk, "report check", arguments)
+
+
 async def purge(asked: Asked[None, Purge]) -> Answered:
     """A server does the same every hour; a brake holds it when far more than usual would go."""
     body, now = asked.body, asked.desk.now_ms()
@@ -246,6 +264,10 @@ ENDPOINTS = (
     starts(
         "/verify", "Upkeep", "Verify every row that is money.", verify, body=Verification,
         example={"seal": False},
+    ),
+    starts(
+        "/reports/check", "Reports", "Prove that reports equal the rows.", check_rollups, body=RollupCheck,
+        example={"since": "1d"},
     ),
     starts(
         "/purge", "Upkeep", "Delete what is older than it has to be kept.", purge, body=Purge,

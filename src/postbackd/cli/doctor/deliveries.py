@@ -76,7 +76,7 @@ def check_target(state: dict[str, Any], now: int) -> Finding:
         detail=f"{state['state']} since {write_moment(state['since_ms'])}{again}{reason}",
         fix=f"Its deliveries wait. When it is as it should be, run: {resume_command(name)}"
         if paused
-        else f"Its deliveries wait. Look at 'postbackd target show {name}' and at the network between.",
+        else f"Its deliveries wait. Look: postbackd target show {shlex.quote(name)}. Then at the network between.",
     )
 
 

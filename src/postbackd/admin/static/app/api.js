@@ -29,11 +29,13 @@ export class Problem extends Error {
 
 // call("GET", "/report", { query: { since: "24h" } }) -> the decoded answer.  `raw`: the Response itself.
 // `match`: the tag of the answer that a change is based on; if somebody changed it meanwhile, the Problem has status 412.
-export async function call(method, path, { query, body, type, match, signal: stop, raw } = {}) {
+// `code`: of a one-time link; it must not be in an address, because proxies keep those.
+export async function call(method, path, { query, body, type, match, code, signal: stop, raw } = {}) {
   const headers = { Accept: "application/json" };
   if (dataSet.value === "demo") headers["Postbackd-Data"] = "demo";
   if (!SAFE.has(method) && csrf.value) headers["Postbackd-CSRF"] = csrf.value;
   if (match) headers["If-Match"] = match;
+  if (code) headers["Postbackd-Code"] = code;
   if (body !== undefined) headers["Content-Type"] = type ?? "application/json";
   let response;
   try {

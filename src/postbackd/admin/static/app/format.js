@@ -4,6 +4,7 @@ const short = new Intl.NumberFormat(undefined, { notation: "compact", maximumFra
 const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
 const minute = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
 const dayTime = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+const daySecond = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
 const fullTime = new Intl.DateTimeFormat(undefined, { year: "numeric", month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23", timeZoneName: "short" });
 const ago = new Intl.RelativeTimeFormat(undefined, { numeric: "auto" });
 
@@ -65,6 +66,7 @@ export const utc = (at) => moment(at).toISOString().replace("T", " ").replace(/\
 export const timeOfDay = (at) => clock.format(moment(at));
 export const hourMinute = (at) => minute.format(moment(at));
 export const dateTime = (at) => dayTime.format(moment(at));
+export const dateSecond = (at) => daySecond.format(moment(at));
 export const fullMoment = (at) => fullTime.format(moment(at));
 
 export function since(at, now = Date.now()) {

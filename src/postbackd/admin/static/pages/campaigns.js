@@ -1,6 +1,6 @@
 // Campaigns: tracked links, each a source plus one or more weighted offers.
 import { html, useState } from "../app/html.js";
-import { useAsk } from "../app/api.js";
+import { dataSet, useAsk } from "../app/api.js";
 import { count, percent } from "../app/format.js";
 import { go, link } from "../app/router.js";
 import { may } from "../app/session.js";
@@ -9,10 +9,13 @@ import { Dialog, say } from "../parts/messages.js";
 import { Asked, Button, Card, Copy, Empty, Facts, Field, Form, Head, Icon, Notice, Table } from "../parts/parts.js";
 
 export default function Campaigns({ rest, query }) {
-  return rest[0] ? html`<${One} name=${rest[0]} />` : html`<${All} adds=${query.add === "1"} />`;
+  return rest[0] ? html`<${One} name=${rest[0]} />` : html`<${All} adds=${query.add === "1"} source=${query.source} />`;
 }
 
-function All({ adds }) {
+// Match rate is not shown here: a postback that did not match belongs to no campaign.
+const rateOf = (figures) => (figures?.clicks ? percent((figures.conversions?.count ?? 0) / figures.clicks, 2) : "–");
+
+function All({ adds, source }) {
   const campaigns = useList("campaign");
   const figures = useAsk("/report", { since: "24h", by: "campaign" });
   const [open, setOpen] = useState(adds);
@@ -28,10 +31,10 @@ function All({ adds }) {
           { head: "Offers", cell: (row) => row.offers.map((one) => one.offer ?? "(removed)").join(", "), break: true },
           { head: "Clicks, 24 h", num: true, cell: (row) => count(of.get(row.name)?.clicks ?? (figures.data.value ? 0 : null)) },
           { head: "Conversions", num: true, cell: (row) => count(of.get(row.name)?.conversions?.count ?? (figures.data.value ? 0 : null)) },
-          { head: "Match rate", num: true, cell: (row) => percent(of.get(row.name)?.match_rate ?? null) },
+          { head: "Conversion rate", num: true, cell: (row) => rateOf(of.get(row.name)) },
         ]} />`}<//><//>
     </div>
-    ${open && html`<${Edit} onClose=${() => setOpen(false)} />`}`;
+    ${open && html`<${Edit} source=${source} onClose=${() => setOpen(false)} />`}`;
 }
 
 function One({ name }) {
@@ -58,7 +61,9 @@ function Links({ campaign }) {
       ${bare === campaign.click_url
         ? html`<p class="soft small">Add the source's own click id as <code>source_click_id=</code> and up to ten more values as <code>sub1=</code> … <code>sub10=</code>, with the macros of the source.</p>`
         : html`<details><summary class="soft small">Without macros, for a mail or a post</summary><${Copy} text=${bare} label="link without macros" /></details>`}
-      <p class="row"><a class="button low" href=${bare} target="_blank" rel="noreferrer"><${Icon} name="right" />Open it once</a><span class="soft small">A real click: it is counted, and its id is shown in the address of the offer.</span></p>
+      ${dataSet.value === "demo"
+        ? html`<p class="soft small">This campaign is simulated: the server does not know its link.</p>`
+        : html`<p class="row"><a class="button low" href=${bare} target="_blank" rel="noreferrer"><${Icon} name="right" />Open it once</a><span class="soft small">A real click: it is counted, and its id is shown in the address of the offer.</span></p>`}
     </div>
   <//>`;
 }
@@ -77,23 +82,26 @@ function Yesterday({ campaign }) {
   return html`<${Card} title="Last 24 hours"><${Asked} of=${figures} lines=${2}>${(report) => {
     const found = report.groups.find((group) => group.campaign === campaign.name);
     if (!found) return html`<p class="soft">No visitor came through this link yet. Open it once yourself: the click shows here and in the <a href=${link("live")}>live log</a> as soon as a postback follows.</p>`;
-    return html`<${Facts} of=${[["Clicks", count(found.clicks)], ["Conversions", count(found.conversions?.count)], ["Postbacks", count(found.postbacks.total)], ["Match rate", percent(found.match_rate)]]} />`;
+    return html`<${Facts} of=${[["Clicks", count(found.clicks)], ["Conversions", count(found.conversions?.count)], ["Postbacks", count(found.postbacks.total)], ["Conversion rate", rateOf(found)]]} />`;
   }}<//><//>`;
 }
 
-function Edit({ entry = null, tag, onClose, onSaved }) {
+function Edit({ entry = null, source, tag, onClose, onSaved }) {
   const sources = useList("source");
   const offers = useList("offer");
   return html`<${Dialog} title=${entry ? `Edit ${entry.name}` : "New campaign"} onClose=${onClose}>
-    <${Asked} of=${sources}>${(ofSources) => html`<${Asked} of=${offers}>${(ofOffers) => html`<${Fields} entry=${entry} tag=${tag} sources=${ofSources.items} offers=${ofOffers.items} onClose=${onClose} onSaved=${onSaved} />`}<//>`}<//>
+    <${Asked} of=${sources}>${(ofSources) => html`<${Asked} of=${offers}>${(ofOffers) => html`<${Fields} entry=${entry} from=${source} tag=${tag} sources=${ofSources.items} offers=${ofOffers.items} onClose=${onClose} onSaved=${onSaved} />`}<//>`}<//>
   <//>`;
 }
 
-function Fields({ entry, tag, sources, offers, onClose, onSaved }) {
+const newest = (rows) => rows.reduce((last, one) => (!last || one.id > last.id ? one : last), null);
+
+// `from`: the source whose page led here.  Else what was added last is proposed: it is most often what is meant.
+function Fields({ entry, from, tag, sources, offers, onClose, onSaved }) {
   const [name, setName] = useState(entry?.name ?? "");
-  const [source, setSource] = useState(entry?.source ?? sources[0]?.name ?? "");
+  const [source, setSource] = useState(entry?.source ?? from ?? newest(sources)?.name ?? "");
   const [slug, setSlug] = useState(entry?.slug ?? "");
-  const [shares, setShares] = useState(entry?.offers ?? [{ offer: offers[0]?.name ?? "", weight: 1 }]);
+  const [shares, setShares] = useState(entry?.offers ?? [{ offer: newest(offers)?.name ?? "", weight: 1 }]);
   if (!entry && (sources.length === 0 || offers.length === 0)) return html`<${Missing} sources=${sources} offers=${offers} />`;
   const send = async () => {
     const wanted = { name, source, offers: shares.map((one) => ({ offer: one.offer, weight: Number(one.weight) })), ...(slug ? { slug } : {}) };
@@ -111,6 +119,7 @@ function Fields({ entry, tag, sources, offers, onClose, onSaved }) {
         <input type="number" min="1" max="1000000" aria-label=${`Weight of offer ${at + 1}`} title="Weight" value=${one.weight} onInput=${(event) => put(at, { weight: event.currentTarget.value })} />
         ${shares.length > 1 && html`<${Button} kind="quiet square" icon="cross" label=${`Leave out offer ${at + 1}`} onClick=${() => setShares(shares.filter((_, here) => here !== at))} />`}
       </div>`)}
+      ${shares.length > 1 && html`<p class="hint soft small">The numbers are weights: with 3 and 1, three visitors of four go to the first.</p>`}
       ${wrong("offers") && html`<p class="wrong">${wrong("offers")}</p>`}
       ${shares.length < offers.length && html`<p><button type="button" class="link" onClick=${() => setShares([...shares, { offer: offers.find((one) => !shares.some((had) => had.offer === one.name))?.name, weight: 1 }])}>Share the visitors with another offer</button></p>`}
     </fieldset>

@@ -1,6 +1,6 @@
 // Networks: who sends postbacks, under which URL; and their offers.
 import { html, useState } from "../app/html.js";
-import { call, useAsk } from "../app/api.js";
+import { call, dataSet, useAsk } from "../app/api.js";
 import { count, percent, words } from "../app/format.js";
 import { HEALTHY_MATCH_RATE } from "../app/health.js";
 import { go, link } from "../app/router.js";
@@ -8,7 +8,7 @@ import { may } from "../app/session.js";
 import { changed, nameOf, ReadOnly, readList, readLists, readPairs, Remove, save, useEntry, useList, writeLists, writePairs } from "../parts/catalog.js";
 import { Confirm, Dialog, say } from "../parts/messages.js";
 import { Asked, Button, Card, Copy, Empty, Facts, Field, Form, Head, Notice, Pill, Table } from "../parts/parts.js";
-import { Choose, usePresets } from "../parts/presets.js";
+import { Choose, gradeOf, usePresets } from "../parts/presets.js";
 
 export default function Networks({ rest, query }) {
   return rest[0] ? html`<${One} name=${rest[0]} isNew=${query.new === "1"} />` : html`<${All} adds=${query.add === "1"} />`;
@@ -99,7 +99,7 @@ function Url({ network }) {
       <li><p>In the offer link that the network gives you, put <code>{click_id}</code> into the sub id${known?.fields.click_id ? html` that it hands back as <code>${known.fields.click_id}</code>` : " that it hands back"}: that is how a conversion finds its click. ${html`Do it below, under Offers.`}</p></li>
       <li><p>Send a test, then make one real conversion or ask the network for a test conversion, and watch it in the <a href=${link("live", { network: network.name })}>live log</a>.</p></li>
     </ol>
-    ${known?.notes && html`<details class="spaced"><summary class="soft small">What is known of ${known.name} (${known.grade})</summary><p class="small">${known.notes}</p></details>`}
+    ${known?.notes && html`<details class="spaced"><summary class="soft small">What is known of ${known.name} (${gradeOf(known)})</summary><p class="small">${known.notes}</p></details>`}
   <//>`;
 }
 
@@ -114,7 +114,8 @@ function Test({ network }) {
   return html`<${Card} title="Try it">
     <div class="stack tight">
       <p>Sends a postback to this URL with a test word for a click id. It goes through everything, is in the log, and is no conversion: no money and no match rate changes.</p>
-      ${may("operate") && html`<p><${Button} icon="send" busy=${busy} onClick=${send}>${busy ? "Sending…" : "Send a test postback"}<//></p>`}
+      ${dataSet.value === "demo" && html`<${Notice}>This network is simulated: the server takes no postbacks for it.<//>`}
+      ${may("operate") && dataSet.value !== "demo" && html`<p><${Button} icon="send" busy=${busy} onClick=${send}>${busy ? "Sending…" : "Send a test postback"}<//></p>`}
       <div role="status">${trial && html`<${Notice} kind=${trial.arrived ? "good" : "bad"}>${trial.says}${trial.request && html` <a href=${link("live", { why: trial.request })}>See it</a>`}<//>`}</div>
     </div>
   <//>`;
@@ -124,7 +125,7 @@ function Figures({ network }) {
   const figures = useAsk("/report", { since: "24h", by: "network" }, { every: 30 });
   return html`<${Card} title="Last 24 hours" aside=${html`<a class="small" href=${link("live", { network: network.name })}>Live log</a>`}><${Asked} of=${figures} lines=${3}>${(report) => {
     const found = report.groups.find((group) => group.network === network.name);
-    if (!found) return html`<p class="soft">Nothing arrived from this network yet.</p>`;
+    if (!found) return html`<p class="soft">Nothing but tests arrived from this network yet.</p>`;
     const [reason, number] = Object.entries(found.postbacks.unmatched_by_reason)[0] ?? [];
     return html`<${Facts} of=${[
       ["Postbacks", count(found.postbacks.total)], ["Match rate", html`<${Rate} of=${found.match_rate} />`], ["Conversions", count(found.conversions?.count)],

@@ -51,6 +51,7 @@ function Health({ of, period }) {
 }
 
 function Next({ point }) {
+  if (point.about === "waiting" && find("deliveries")) return html`<a href=${link("deliveries", { state: "waiting" })}>See them</a>`;
   if (point.about === "match" && find("doctor")) return html`<a href=${link("doctor", { network: point.network })}>See the doctor</a>`;
   if (point.about === "match") return html`<a href=${link("live", { network: point.network, verdict: "unmatched" })}>See them</a>`;
   if (point.about === "deliveries" && find("deliveries")) return html`<a href=${link("deliveries", { state: "dead" })}>See them</a>`;
@@ -119,7 +120,7 @@ function Matching({ report, by }) {
     const [at, rates] = fill(report, by, [(g) => (g === null || g.match_rate === null ? null : g.match_rate * 100)]);
     return [at, [{ name: "Match rate", values: rates, colour: 2, fill: true, show: (value) => `${value.toFixed(1)} %` }]];
   }, [report]);
-  if (report.match_rate === null) return html`<${Empty} icon="doctor" title="Nothing to match yet">As soon as postbacks arrive, their match rate is drawn against the 90 % line.<//>`;
+  if (report.match_rate === null) return html`<${Empty} icon="doctor" title="Nothing to match yet">As soon as postbacks arrive, their match rate is drawn against the 90\u00a0% line.<//>`;
   return html`<${Chart} times=${times} series=${series} top=${100} lines=${[{ at: 90 }]} show=${(value) => `${value} %`} summary=${`Match rate ${percent(report.match_rate)}; the line of health is 90 %`} />`;
 }
 
@@ -160,13 +161,15 @@ function Verdicts({ report, since }) {
     ]} />`;
 }
 
+const waiting = (row) => (row.by_state.waiting ? html`<${Pill} kind="warn">${count(row.by_state.waiting)} waiting<//>` : "–");
+
 function Deliveries({ report }) {
   return html`<${Table} caption="Deliveries by source" rows=${report.deliveries.by_source} keyOf=${(row) => row.source}
     empty=${html`<${Empty} icon="deliveries" title="Nothing to deliver yet">When a rule tells a source of its conversions, each delivery and its attempts are counted here.<//>`}
     columns=${[
       { head: "Source", lead: true, cell: (row) => html`<span class="main-text">${row.source ?? "(removed)"}</span>` },
       { head: "Deliveries", num: true, cell: (row) => count(row.total) },
-      { head: "Came through", num: true, cell: (row) => (row.success_rate === null ? "–" : html`<${Pill} kind=${row.success_rate < 0.95 ? "bad" : "good"}>${percent(row.success_rate)}<//>`) },
+      { head: "Came through", num: true, cell: (row) => (row.success_rate === null ? waiting(row) : html`<${Pill} kind=${row.success_rate < 0.95 ? "bad" : "good"}>${percent(row.success_rate)}<//>`) },
       { head: "Usual time", num: true, cell: (row) => (row.seconds.p50 === null ? "–" : row.seconds.p50 < 60 ? milliseconds(row.seconds.p50 * 1000) : seconds(row.seconds.p50)) },
     ]} />`;
 }

@@ -7,7 +7,7 @@ import { may } from "../app/session.js";
 import { changed, nameOf, ReadOnly, readLists, Remove, save, useEntry, useList, writeLists } from "../parts/catalog.js";
 import { Dialog, say } from "../parts/messages.js";
 import { Asked, Button, Card, Copy, Empty, Field, Form, Head, Notice, Table } from "../parts/parts.js";
-import { Choose, usePresets } from "../parts/presets.js";
+import { Choose, gradeOf, usePresets } from "../parts/presets.js";
 
 export default function Sources({ rest, query }) {
   return rest[0] ? html`<${One} name=${rest[0]} isNew=${query.new === "1"} />` : html`<${All} adds=${query.add === "1"} />`;
@@ -62,7 +62,7 @@ function One({ name, isNew }) {
       ${may("catalog") && shown && html`<${Button} icon="pencil" onClick=${() => setEdits(true)}>Edit<//><${Remove} kind="source" row=${shown}>Campaigns must not use it any more. What it brought stays in the reports.<//>`}
     <//>
     <${Asked} of=${entry}>${(source) => html`<div class="stack">
-      ${isNew && html`<${Notice} kind="good">The source is added. Next: a <a href=${link("campaigns", { add: 1 })}>campaign</a>, which is the link that you give to it.<//>`}
+      ${isNew && html`<${Notice} kind="good">The source is added. Next: a <a href=${link("campaigns", { add: 1, source: source.name })}>campaign</a>, which is the link that you give to it.<//>`}
       <${Links} source=${source} />
       <${Steps} source=${source} />
       <${Parameters} source=${source} />
@@ -74,7 +74,7 @@ function Links({ source }) {
   const campaigns = useList("campaign");
   return html`<${Card} title="Links to give to this source"><${Asked} of=${campaigns} lines=${2}>${({ items }) => {
     const used = items.filter((one) => one.source === source.name);
-    if (!used.length) return html`<p class="soft">No campaign uses this source yet. ${may("catalog") && html`<a href=${link("campaigns", { add: 1 })}>Add one</a>`}</p>`;
+    if (!used.length) return html`<p class="soft">No campaign uses this source yet. ${may("catalog") && html`<a href=${link("campaigns", { add: 1, source: source.name })}>Add one</a>`}</p>`;
     return html`<div class="stack">${used.map((one) => html`<div class="stack tight" key=${one.id}><h3><a href=${link("campaigns", one.slug)}>${one.name}</a></h3><${Copy} text=${one.click_url} label=${`link of ${one.name}`} /></div>`)}</div>`;
   }}<//><//>`;
 }
@@ -86,7 +86,7 @@ function Steps({ source }) {
     <li><p>Create a campaign there and paste a link from above as its target address. Its macros are filled by ${known.name} for each visitor.</p></li>
     ${known.target_url && html`<li><p>To tell it of conversions, postbackd calls <span class="mono small break">${known.target_url}</span>${known.fill.length > 0 && html`; your account fills ${known.fill.map((one, at) => html`${at ? ", " : ""}<code>${one}</code>`)}`}. Set it up with <code>postbackd target add</code> and <code>postbackd rule add</code>.</p></li>`}
     ${!known.target_url && known.target_kind && html`<li><p>It takes conversions by an API (<code>${known.target_kind}</code>): <code>postbackd target add --preset ${known.id}</code>.</p></li>`}
-  </ol>${known.notes && html`<details class="spaced"><summary class="soft small">What is known of ${known.name} (${known.grade})</summary><p class="small">${known.notes}</p></details>`}`}<//><//>`;
+  </ol>${known.notes && html`<details class="spaced"><summary class="soft small">What is known of ${known.name} (${gradeOf(known)})</summary><p class="small">${known.notes}</p></details>`}`}<//><//>`;
 }
 
 function Parameters({ source }) {

@@ -1,9 +1,9 @@
 // Welcome: what a one-time link leads to.  Somebody chooses a name and a password, and is signed in.
-import { html, useState } from "../app/html.js";
-import { call, useAsk } from "../app/api.js";
+import { html, useEffect, useState } from "../app/html.js";
+import { call } from "../app/api.js";
 import { goInstead, link } from "../app/router.js";
 import { take } from "../app/session.js";
-import { Asked, Bones, Field, Form, Notice, Time } from "../parts/parts.js";
+import { Bones, Field, Form, Notice, Time } from "../parts/parts.js";
 
 const LEADS = {
   welcome: "You are the first one here, and will be the owner: you see and change everything, and invite others.",
@@ -19,9 +19,11 @@ export default function Welcome({ query }) {
 }
 
 function Follow({ code }) {
-  const asked = useAsk("/welcome", { code });
-  if (asked.problem.value) return html`<h1>This link does not open</h1><${Notice} kind="bad">${asked.problem.value.detail}<//><p><a href=${link("sign-in")}>Sign in</a></p>`;
-  return html`<${Asked} of=${asked} bones=${html`<h1>Welcome</h1><${Bones} />`}>${(one) => html`<${Choose} code=${code} link=${one} />`}<//>`;
+  const [one, setOne] = useState(null);
+  const [problem, setProblem] = useState(null);
+  useEffect(() => { call("GET", "/welcome", { code }).then(setOne, setProblem); }, [code]);
+  if (problem) return html`<h1>This link does not open</h1><${Notice} kind="bad">${problem.message}<//><p><a href=${link("sign-in")}>Sign in</a></p>`;
+  return one ? html`<${Choose} code=${code} link=${one} />` : html`<h1>Welcome</h1><${Bones} />`;
 }
 
 function Choose({ code, link: one }) {
@@ -39,7 +41,7 @@ function Choose({ code, link: one }) {
     <p class="lead">${one.purpose === "welcome" ? LEADS.welcome : html`${LEADS[one.purpose]} <strong>${one.purpose === "invite" ? one.role : one.name}</strong>.`}</p>
     <${Form} send=${one.purpose === "reset" ? "Save and sign in" : "Begin"} onSend=${send} fields=${["name", "password"]}>${(wrong) => html`
       <${Field} label="Name" value=${name} onValue=${setName} wrong=${wrong("name")} readonly=${Boolean(one.name)} name="username" autocomplete="username" autocapitalize="none" spellcheck=${false} required autofocus=${!one.name} />
-      <${Field} label="Password" kind="password" hint="At least 12 characters; a sentence is easier to remember than signs." value=${password} onValue=${setPassword} wrong=${wrong("password")} name="new-password" autocomplete="new-password" required />
+      <${Field} label="Password" kind="password" hint="At least 12 characters; a sentence is easier to remember than symbols." value=${password} onValue=${setPassword} wrong=${wrong("password")} name="new-password" autocomplete="new-password" required />
       <${Field} label="The same password again" kind="password" value=${again} onValue=${setAgain} wrong=${differs ? "The two passwords differ." : undefined} name="new-password-again" autocomplete="new-password" required />
       <p class="soft tiny">The link works once, until <${Time} at=${one.until} />.</p>`}
     <//>`;

@@ -15,6 +15,7 @@ function loadLibrary() {
   return library;
 }
 
+const absent = (value) => value === null || value === undefined;
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 // times: seconds since 1970.  series: [{ name, values, colour: 1…4, bars, scale, show: (number) => text, fill }].
@@ -38,7 +39,7 @@ export function Chart({ times, series, summary, height = 208, lines = [], top, s
       scales: { x: { time: true }, y: { range: (_, low, high) => [0, top ?? Math.max(high * 1.08, 1)] } },
       axes: [axis({ size: 28, values: (_, splits) => ticks(splits) }), axis({ size: 46, values: (_, splits) => splits.map((value) => show(value)) })],
       series: [
-        { label: "Time", value: (_, at) => (at === null ? "" : dateTime(at * 1000)) },
+        { label: "Time", value: (_, at) => (absent(at) ? "" : dateTime(at * 1000)) },
         ...series.map((one) => drawn(uPlot, one)),
       ],
       hooks: { draw: [(self) => lines.forEach((line) => drawLine(self, line))] },
@@ -51,7 +52,7 @@ export function Chart({ times, series, summary, height = 208, lines = [], top, s
     const drawn = (uPlot, one) => {
       const stroke = colour(`--chart-${one.colour ?? 1}`);
       return {
-        label: one.name, stroke, width: one.bars ? 0 : 1.75, value: (_, value) => (value === null || value === undefined ? "–" : (one.show ?? show)(value)),
+        label: one.name, stroke, width: one.bars ? 0 : 1.75, value: (_, value, __, at) => (absent(at) ? "" : absent(value) ? "–" : (one.show ?? show)(value)),
         fill: one.bars ? stroke : one.fill ? `color-mix(in srgb, ${stroke} 14%, transparent)` : undefined,
         paths: one.bars ? uPlot.paths.bars({ size: [0.72, 40], radius: 0.12 }) : undefined,
         points: { show: one.values.filter((value) => value !== null).length < 4, size: 6, fill: stroke }, spanGaps: false,

@@ -1,6 +1,6 @@
 // The parts that pages are made of.  Texts are always text nodes: nothing here takes markup.
 import { html, useId, useState } from "../app/html.js";
-import { count, fullMoment, money, NOTHING, since, utc, words, dateTime, timeOfDay } from "../app/format.js";
+import { count, fullMoment, money, NOTHING, since, utc, words, dateSecond, dateTime, timeOfDay } from "../app/format.js";
 import { Icon } from "./icon.js";
 import { say } from "./messages.js";
 
@@ -43,11 +43,11 @@ export function Pill({ word, kind, children }) {
   return html`<span class=${`pill ${kind ?? KINDS[word] ?? "calm"}`}>${children ?? words(word)}</span>`;
 }
 
-// A moment in the viewer's zone, with UTC in the tooltip.  `as`: "since", "clock" or nothing (date and time).
+// A moment in the viewer's zone, with UTC in the tooltip.  `as`: "since", "clock", "exact" (to the second) or nothing (date and time).
 export function Time({ at, as }) {
   if (at === null || at === undefined || at === "") return NOTHING;
   const moment = new Date(at);
-  const text = as === "since" ? since(moment) : as === "clock" ? timeOfDay(moment) : dateTime(moment);
+  const text = as === "since" ? since(moment) : as === "clock" ? timeOfDay(moment) : as === "exact" ? dateSecond(moment) : dateTime(moment);
   return html`<time dateTime=${moment.toISOString()} title=${`${utc(moment)} · ${fullMoment(moment)}`}>${text}</time>`;
 }
 

@@ -3,6 +3,10 @@ import { html, useState } from "../app/html.js";
 import { useAsk } from "../app/api.js";
 import { Field, Notice } from "./parts.js";
 
+// How well the spellings of a preset are known, in words that need no explanation.
+const GRADES = { vendor: "from its own documentation", "several independent sources": "from several sources" };
+export const gradeOf = (preset) => GRADES[preset.grade] ?? preset.grade;
+
 export const usePresets = (role) => useAsk("/presets", { role });
 
 // `value`: id of the preset, or "".  `onValue(id, preset)`.
@@ -14,7 +18,7 @@ export function Choose({ presets, value, onValue, wrong, what }) {
     <input type="search" placeholder=${`Search ${presets.length} presets`} aria-label=${`Search presets of ${what}s`} value=${search} onInput=${(event) => setSearch(event.currentTarget.value)} />
     <div class="choices" role="radiogroup" aria-label="Preset">
       <label class="choice"><input type="radio" name="preset" checked=${value === ""} onChange=${() => onValue("", null)} /><span>Another one<small>I fill in its macros myself</small></span></label>
-      ${fitting.map((one) => html`<label class="choice" key=${one.id}><input type="radio" name="preset" checked=${value === one.id} onChange=${() => onValue(one.id, one)} /><span>${one.name}<small>${one.grade}</small></span></label>`)}
+      ${fitting.map((one) => html`<label class="choice" key=${one.id}><input type="radio" name="preset" checked=${value === one.id} onChange=${() => onValue(one.id, one)} /><span>${one.name}<small>${gradeOf(one)}</small></span></label>`)}
     </div>
     ${fitting.length === 0 && html`<${Notice}>No preset of this name. Choose “Another one”: everything works without a preset, too.<//>`}
     ${wrong && html`<p class="wrong">${wrong}</p>`}

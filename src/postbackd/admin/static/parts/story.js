@@ -31,10 +31,10 @@ function Click({ of }) {
 }
 
 function Step({ of }) {
-  if (of.event === "click") return html`<div class="row"><strong>Click</strong><${Time} at=${of.time} /></div>`;
-  if (of.event === "change") return html`<div class="row"><strong>Conversion changed</strong><${Time} at=${of.time} /></div><p class="row"><${Pill} word=${of.status_from} /> ${money(of.value_from, of.currency)} <span aria-label="to">→</span> <${Pill} word=${of.status_to} /> ${money(of.value_to, of.currency)}</p>`;
+  if (of.event === "click") return html`<div class="row"><strong>Click</strong><${Time} at=${of.time} as="exact" /></div>`;
+  if (of.event === "change") return html`<div class="row"><strong>Conversion changed</strong><${Time} at=${of.time} as="exact" /></div><p class="row"><${Pill} word=${of.status_from} /> ${money(of.value_from, of.currency)} <span aria-label="to">→</span> <${Pill} word=${of.status_to} /> ${money(of.value_to, of.currency)}</p>`;
   const sent = Object.entries(of.sent ?? {});
-  return html`<div class="row"><strong>Postback</strong>${of.verdict && html`<${Pill} word=${of.verdict} />`}<${Time} at=${of.time} /></div>
+  return html`<div class="row"><strong>Postback</strong>${of.verdict && html`<${Pill} word=${of.verdict} />`}<${Time} at=${of.time} as="exact" /></div>
     <p class="small">${of.network ?? "a removed network"}${of.reason && html`: <strong>${words(of.reason)}</strong>. ${of.cause} <span class="soft">${of.fix}</span>`}</p>
     ${of.found_in && html`<p class="small">The click id was found in <code>${of.found_in}</code>.</p>`}
     ${of.first_verdict && html`<p class="small">First it was ${words(of.first_verdict)}${of.first_reason && ` (${words(of.first_reason)})`}.</p>`}
