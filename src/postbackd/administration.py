@@ -17,6 +17,7 @@ from starlette.types import ASGIApp
 
 from postbackd.admin.api import ENDPOINTS
 from postbackd.admin.app import build_app
+from postbackd.admin.connections import PatientProtocol
 from postbackd.admin.desk import DataSet, Desk, SettingValue
 from postbackd.admin.doorkeeper import PeopleDoorkeeper
 from postbackd.admin.hosts import HostGuard, Hosts
@@ -243,7 +244,7 @@ async def serve_app(
 ) -> None:
     """Answer requests until told to stop; over TLS with a ``context``."""
     config = uvicorn.Config(
-        app, lifespan="off", log_config=None, access_log=False, server_header=False,
+        app, http=PatientProtocol, lifespan="off", log_config=None, access_log=False, server_header=False,
         timeout_graceful_shutdown=_STOP_WITHIN_S, timeout_keep_alive=75, limit_concurrency=512,
         proxy_headers=False,
         ssl_context_factory=None if context is None else lambda _config, _default: context,

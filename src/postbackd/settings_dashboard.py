@@ -48,7 +48,9 @@ class DashboardSettings(Struct, frozen=True, kw_only=True):
         str | None,
         Meta(
             description="Address that is told of alarms by a signed webhook, such as "
-            "https://chat.example/hooks/postbackd. Not public: allow it with deliver_ranges and deliver_ports."
+            "https://chat.example/hooks/postbackd. Not public: allow it with deliver_ranges and deliver_ports. Secret, "
+            "because whoever knows such an address may often post there.",
+            extra={"secret": True},
         ),
     ] = None
     alarm_webhook_secret: Annotated[

@@ -5,12 +5,14 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import socket
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from postbackd.admin import connections
 from tests.admin.site import Site
 
 
@@ -141,3 +143,26 @@ def test_a_nul_is_refused_wherever_it_stands_and_a_backslash_is_none(site: Site)
         assert answer.status == 400
         assert "NUL" in answer.json["detail"]
     assert site.ask("POST", "/api/v1/networks", {"name": "a\\u0000"}).status == 201
+
+
+def test_a_connection_that_asks_nothing_is_closed_and_one_that_waits_for_its_answer_is_not(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "HEAD_WITHIN_S", 0.2)
+    head = b"GET /api/v1/log/live HTTP/1.1\r\nHost: localhost\r\n"
+    with (
+        socket.create_connection(("127.0.0.1", site.port), 10) as silent,
+        socket.create_connection(("127.0.0.1", site.port), 10) as half,
+        socket.create_connection(("127.0.0.1", site.port), 10) as listening,
+    ):
+        listening.sendall(head + b"\r\n")
+        half.sendall(head)
+        assert (silent.recv(1), half.recv(1)) == (b"", b"")
+        assert listening.recv(15) == b"HTTP/1.1 200 OK"
+        listening.settimeout(0.4)
+        try:
+            while listening.recv(1000):
+                pass
+        except TimeoutError:
+            return
+        pytest.fail("a live log was cut off")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,22 @@ def test_lines_that_are_wrong_are_told_by_number_and_leave_their_neighbours_alon
         2: "", 4: "too_many_cells", 5: "malformed", 6: "value_negative", 7: "", 8: "value_unreadable", 9: "no_id",
         10: "", 11: "field_too_long",
     }  # fmt: skip
+
+
+def test_a_file_that_is_made_to_fill_the_memory_is_refused_before_it_does(tmp_path: Path) -> None:
+    """Each of these came to gigabytes: many records of a megabyte, and one record of any number of lines."""
+    wide = ",".join(str(number % 90 + 10) for number in range(200_000)).encode() + b"\n"
+    many_lines = b'id,payout\n"' + b'a\n","' * 1_000_000
+    tracemalloc.start()
+    try:
+        for content, words in ((wide * 5, "more than 1000 columns"), (many_lines, "never closed")):
+            tracemalloc.reset_peak()
+            (tmp_path / "e.csv").write_bytes(content)
+            with pytest.raises(ExportError, match=words):
+                survey(tmp_path / "e.csv", Given(), {}, KEYS)
+            assert tracemalloc.get_traced_memory()[1] < 100 << 20
+    finally:
+        tracemalloc.stop()
 
 
 _CELLS = st.one_of(

@@ -197,8 +197,8 @@ def find_header(
     ``own_names``: what the network calls the fields in its postbacks, which its export is likely to do too.
     Raises ``ExportError`` when no column can tell one conversion from another.
     """
-    if any(len(record) > MAX_COLUMNS for record in records):
-        raise ExportError(f"the file has more than {MAX_COLUMNS} columns; is it a table of conversions?")
+    for record in records:
+        check_width(record)
     for number, record in enumerate(records[:_MAX_PREAMBLE]):
         if not any(cell.strip() for cell in record):
             continue
@@ -210,6 +210,12 @@ def find_header(
         if {"transaction_id", "click_id"} & header.columns.keys():
             return header
     raise ExportError(_no_header(records, given))
+
+
+def check_width(record: Sequence[str]) -> None:
+    """Raises ``ExportError`` when it is of no table of conversions."""
+    if len(record) > MAX_COLUMNS:
+        raise ExportError(f"the file has more than {MAX_COLUMNS} columns; is it a table of conversions?")
 
 
 def _no_header(records: Sequence[Sequence[str]], given: Given) -> str:

@@ -22,6 +22,7 @@ from postbackd.core.exports import (
     ExportError,
     Given,
     Header,
+    check_width,
     find_header,
     guess_delimiter,
     guess_encoding,
@@ -32,9 +33,14 @@ MAX_ROWS = 5_000_000
 """Of one file."""
 
 _LONGEST_LINE = 1 << 20
+_LONGEST_RECORD = 1 << 21
+"""Characters: a cell may hold line breaks, and so a record any number of lines."""
+
 _HEAD_BYTES = 4096
 _HEADER_RECORDS = 260
+_HEADER_CHARACTERS = 1 << 23
 _DELIMITER_LINES = 80
+_DELIMITER_CHARACTERS = 1 << 20
 
 Record = tuple[int, list[str] | None]
 """(line, cells); no cells: the record is not valid CSV."""
@@ -65,19 +71,32 @@ def _survey(
 ) -> Survey:
     try:
         with _open(path, encoding) as file:
-            lines = [line for _, line in zip(range(_DELIMITER_LINES), _lines(file, encoding), strict=False)]
+            lines = list(_first_lines(_lines(file, encoding)))
     except UnicodeDecodeError:
         if given.encoding:
             raise ExportError(f"the file is not {given.encoding}; leave --encoding out") from None
         raise
     delimiter = given.delimiter or guess_delimiter(lines)
     head: list[list[str]] = []
+    held = 0
     for _, cells in read_records(path, encoding, delimiter):
+        check_width(cells or [])  # before many of them are held
         head.append(cells or [])
-        if len(head) >= _HEADER_RECORDS:
+        held += sum(map(len, cells or []))
+        if len(head) >= _HEADER_RECORDS or held > _HEADER_CHARACTERS:
             break
     header = find_header(head, own_names, keys, given)
     return _weigh(path, encoding, delimiter, header, given)
+
+
+def _first_lines(lines: Iterator[str]) -> Iterator[str]:
+    """Enough to see what stands between the cells."""
+    held = 0
+    for _, line in zip(range(_DELIMITER_LINES), lines, strict=False):
+        yield line
+        held += len(line)
+        if held > _DELIMITER_CHARACTERS:
+            return
 
 
 def _weigh(path: Path, encoding: str, delimiter: str, header: Header, given: Given) -> Survey:
@@ -124,27 +143,57 @@ def read_records(
     """
     csv.field_size_limit(LONGEST_CELL)
     with _open(path, encoding) as file:
-        reader = csv.reader(_lines(file, encoding), delimiter=delimiter, strict=True)
+        lines = _Measured(_lines(file, encoding))
+        reader = csv.reader(lines, delimiter=delimiter, strict=True)
         seen = 0
         while True:
             line = reader.line_num + 1
+            lines.size = 0
             try:
                 cells: list[str] | None = next(reader)
             except StopIteration:
                 return
             except csv.Error as error:
                 if "field larger" in str(error) or "unexpected end" in str(error):
-                    raise ExportError(
-                        f"a quotation mark on line {line} or soon after it is never closed, so that nothing behind it "
-                        "can be told apart; close it"
-                    ) from None
+                    raise _never_closed(line) from None
                 cells = None
+            except _Endless:
+                raise _never_closed(line) from None
             filled = cells is None or any(cell.strip() for cell in cells)
             if filled and (line > 1 or not _is_separator_line(cells)):
                 yield line, cells
             seen += 1
             if at is not None and not seen & 0xFFF:
                 at(file.buffer.tell())  # what is read ahead is little
+
+
+class _Endless(Exception):
+    """A record goes on and on."""
+
+
+class _Measured:
+    """Lines, and how much of them was handed out; raises ``_Endless`` when that is too much for one record."""
+
+    def __init__(self, lines: Iterator[str]) -> None:
+        self._lines = lines
+        self.size = 0
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self._lines)
+        self.size += len(line)
+        if self.size > _LONGEST_RECORD:
+            raise _Endless
+        return line
+
+
+def _never_closed(line: int) -> ExportError:
+    return ExportError(
+        f"a quotation mark on line {line} or soon after it is never closed, so that nothing behind it can be told "
+        "apart; close it"
+    )
 
 
 def _is_separator_line(cells: list[str] | None) -> bool:
