@@ -15,6 +15,7 @@ from postbackd.catalog.errors import NotNow
 from postbackd.core.retention import Class
 from postbackd.sealing import SealError, find_sealer
 from postbackd.settings import Settings, find_setting
+from postbackd.settings_sources import CONFIG_VARIABLE
 
 
 def make_tools(settings: Settings) -> Mapping[str, Callable[..., Any]]:
@@ -41,6 +42,8 @@ def _running(settings: Settings) -> Run:
     values = {one.variable: getattr(settings, one.name) for one in chosen}
     environment = {variable: "" if value is None else str(value) for variable, value in values.items()}
     environment |= {one.file_variable: "" for one in chosen if one.secret}  # not from two places
+    # Nor from a file: what is empty here would be filled in from it, and work on simulated data done on the real ones.
+    environment[CONFIG_VARIABLE] = os.devnull
 
     async def run(arguments: Sequence[str]) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from postbackd.admin import connections
+from postbackd.admin.endpoints import Endpoint, Scope
 from tests.admin.site import Site
 
 
@@ -77,6 +78,20 @@ def test_every_answer_forbids_scripts_that_are_not_ours(site: Site) -> None:
         policy = site.get(path).headers["content-security-policy"]
         assert "default-src 'none'" in policy
         assert "unsafe" not in policy
+
+
+def test_a_surprise_has_the_same_headers_and_is_noted_when_it_may_have_changed_something(
+    tmp_path: Path,
+) -> None:
+    async def fail(_: object) -> None:
+        raise RuntimeError("a surprise")
+
+    failing = Endpoint("POST", "/fail", Scope.OPERATE, "Test", "Fail.", fail)
+    with Site(tmp_path / "data", endpoints=(failing,)) as site:
+        answer = site.ask("POST", "/api/v1/fail")
+        assert (answer.status, answer.headers["cache-control"]) == (500, "no-store")
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+        assert site.doorkeeper.noted == [("the test", "POST /fail", 500)]
 
 
 def test_what_is_over_a_kilobyte_is_compressed_for_whoever_takes_it(site: Site) -> None:

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 
 from postbackd.cli.main import root
 from postbackd.ingest.batcher import now_ms
+from postbackd.reports import explore
 from postbackd.upkeep.rollups import RollupKeeper
 from tests.admin.site import Site
 from tests.store.contract import KINDS, World
@@ -98,6 +99,18 @@ def test_a_period_that_ends_in_a_distant_century_costs_no_more(site: Site) -> No
     assert process_time() - began < 2
     assert (distant["total"], distant["basis"]) == (plain["total"], plain["basis"])
     assert never["lines"] == []
+
+
+def test_more_groups_than_memory_is_for_are_refused_and_say_what_to_ask_instead(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    query = "/api/v1/reports/explore?by=sub1,sub2,country&since=2d"
+    monkeypatch.setattr(explore, "MOST_GROUPS", 2)
+    assert len(site.get(query).json["lines"]) == 2
+    monkeypatch.setattr(explore, "MOST_GROUPS", 1)
+    answer = site.get(query)
+    assert answer.status == 400
+    assert "fewer dimensions" in answer.json["detail"]
 
 
 def test_minutes_show_what_came(site: Site) -> None:

@@ -143,6 +143,7 @@ async def _name_problem(request: Request, error: Exception) -> Response:
 
 
 async def _name_surprise(_: Request, error: Exception) -> Response:
-    """Starlette raises it again, so that it reaches the log."""
+    """Starlette raises it again, so that it reaches the log.  What adds headers to the other answers is within it."""
     del error
-    return Problem(500, "something went wrong on our side; the log of the admin role says what").answer()
+    detail = "something went wrong on our side; the log of the admin role says what"
+    return Problem(500, detail, headers={**HEADERS, "Cache-Control": NO_STORE}).answer()

@@ -62,6 +62,8 @@ class Grouping(Struct, frozen=True, kw_only=True):
     """Column -> the values that are asked for, any of them."""
     shifts: Sequence[Shift] = ()
     """Of the viewer's zone, over the span."""
+    most: int | None = None
+    """So many rows are enough; ``None``: all."""
 
 
 OTHER = "\t(other)"

@@ -8,7 +8,7 @@ guessed.  ``basis`` says what was read: the roll-ups, or the clicks themselves w
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import Any
 
@@ -36,6 +36,12 @@ from postbackd.reports.question import (
 from postbackd.store.base import Store
 
 Key = tuple[str | int, ...]
+
+MOST_GROUPS = 250_000
+"""More are not held in memory: each takes about a kilobyte, and sub ids may be different in every click."""
+
+_BREATH = 1000
+"""Rows between which others have their turn."""
 
 _CATALOG = ("campaign", "offer", "source", "network")
 
@@ -137,6 +143,9 @@ class _Run:
             self._add_clicks(), self._add_conversions(), self._add_postbacks()
         )
         self._applies = replace(self._applies, clicks=clicks, postbacks=postbacks)
+        return await asyncio.to_thread(self._write)  # sorting many groups takes a while
+
+    def _write(self) -> Table:
         total = Sums()
         for sums in self._groups.values():
             total.add_all(sums)
@@ -178,7 +187,7 @@ class _Run:
         if not await self._knows_clicks(spans):
             return False
         for span in spans:
-            for row in await self._ask(span, by, where):
+            async for row in self._ask_in_turns(span, by, where):
                 if row[len(by)]:
                     sums = self._group(row[: len(by)], by)
                     sums.clicks = add(sums.clicks, tuple(row[len(by) :]))
@@ -211,7 +220,7 @@ class _Run:
         part = Part.CONVERSIONS if self._asked.clock == "conversion" else Part.CONVERSIONS_OF_CLICKS
         by, where = self._columns({"source": "campaign"})
         span = Span(part, Level.QUARTER, self._first, self._end)
-        for row in await self._ask(span, by, where):
+        async for row in self._ask_in_turns(span, by, where):
             self._group(row[: len(by)], by).add_conversions(row[len(by) :], self._applies)
 
     async def _add_postbacks(self) -> bool:
@@ -221,7 +230,7 @@ class _Run:
         by, where = self._columns({"source": "campaign"})
         uses = {*by, *where}
         for span in spans_of_postbacks(uses, self._first, self._end, self._zone, self._days):
-            for row in await self._ask(span, by, where):
+            async for row in self._ask_in_turns(span, by, where):
                 if row[len(by)]:
                     sums = self._group(row[: len(by)], by)
                     sums.postbacks = add(sums.postbacks, tuple(row[len(by) :]))
@@ -232,9 +241,22 @@ class _Run:
     ) -> Sequence[Sequence[Any]]:
         grouping = Grouping(
             part=span.part, level=span.level, first=span.first, end=span.end, by=by, where=where,
-            shifts=shifts_of(self._zone, span.first, span.end),
+            shifts=shifts_of(self._zone, span.first, span.end), most=MOST_GROUPS + 1,
         )  # fmt: skip
-        return await self._store.aggregate(grouping)
+        rows = await self._store.aggregate(grouping)
+        if len(rows) > MOST_GROUPS:
+            raise Unanswerable(
+                f"there are more than {MOST_GROUPS:,} groups; ask by fewer dimensions, for less time, or filter"
+            )
+        return rows
+
+    async def _ask_in_turns(
+        self, span: Span, by: tuple[str, ...], where: Mapping[str, tuple[str | int, ...]]
+    ) -> AsyncIterator[Sequence[Any]]:
+        for number, row in enumerate(await self._ask(span, by, where), 1):
+            yield row
+            if not number % _BREATH:
+                await asyncio.sleep(0)
 
     def _columns(
         self, stands_for: Mapping[str, str]

@@ -73,6 +73,8 @@ def write(asked: Grouping) -> tuple[str, list[str]]:
     )
     if groups:
         sql += f" GROUP BY {', '.join(str(number) for number in range(1, groups + 1))}"
+    if asked.most is not None:
+        sql += f" LIMIT {asked.most}"
     return sql, values
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Annotated
+from weakref import WeakKeyDictionary
 
 from msgspec import Meta, Struct
 from starlette.responses import Response
@@ -102,6 +104,12 @@ def _setting(desk: Desk, name: str, otherwise: str) -> str:
     return next((str(one.value) for one in desk.settings if one.name == name), otherwise)
 
 
+AT_ONCE = 2
+"""Questions that are worked at; others wait, because each may take some hundred megabytes."""
+
+_turns: WeakKeyDictionary[Desk, asyncio.Semaphore] = WeakKeyDictionary()
+
+
 async def _table(asked: Asked[ExploreQuery, None]) -> Table:
     query, desk = asked.query, asked.desk
     viewer = query.zone or _setting(desk, "report_zone", "UTC")
@@ -113,10 +121,12 @@ async def _table(asked: Asked[ExploreQuery, None]) -> Table:
             where=read_filters(text for text in query.where.split(separator) if text.strip()),
             sort=query.sort, limit=query.limit,
         )  # fmt: skip
-        return await explore(
-            desk.store, question, now_ms=desk.now_ms(), report_zone=open_zone(_setting(desk, "report_zone", "UTC")),
-            cost_currency=_setting(desk, "cost_currency", "USD"),
-        )  # fmt: skip
+        async with _turns.setdefault(desk, asyncio.Semaphore(AT_ONCE)):
+            return await explore(
+                desk.store, question, now_ms=desk.now_ms(),
+                report_zone=open_zone(_setting(desk, "report_zone", "UTC")),
+                cost_currency=_setting(desk, "cost_currency", "USD"),
+            )  # fmt: skip
     except Unanswerable as error:
         raise Problem(400, str(error)) from error
 
