@@ -345,7 +345,9 @@ class RollupKeeper:
     # --- what changed ----------------------------------------------------------------------------------------------
 
     async def _look_again(self) -> None:
-        while marks := await self._store.rollup_marks(_MARKS):
+        """At what is marked by now: marks may come all the time, and a round has to end."""
+        (waiting,) = await self._store.query("rollup_marks")
+        while marks := [m for m in await self._store.rollup_marks(_MARKS) if m.id <= waiting["newest"]]:
             await self._mend(marks)
             await self._put(done=[mark.id for mark in marks])
 
