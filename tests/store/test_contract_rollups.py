@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from datetime import UTC, tzinfo
 from typing import Any
@@ -16,7 +17,7 @@ from postbackd.core.rollups import Kind, Level, slot_of
 from postbackd.core.zones import QUARTER_MS
 from postbackd.reports.explore import Table, explore
 from postbackd.reports.question import Question
-from postbackd.store.base import Erasing
+from postbackd.store.base import Batch, Erasing
 from postbackd.upkeep.rollup_check import Difference, RollupCheck
 from postbackd.upkeep.rollup_subs import STEP_ROWS, changed_subs
 from postbackd.upkeep.rollups import RollupKeeper
@@ -273,3 +274,28 @@ def test_a_filter_on_no_source_finds_postbacks_of_no_campaign(world: World) -> N
     assert {key: found.postbacks for key, found in everything.items()} == {(None,): 1, (world.source.id,): 1}
     alone = by_key(ask(world, "source", where={"source": ("",)}))
     assert alone == {(None,): everything[None,]}
+
+
+def test_a_round_ends_although_late_rows_keep_coming(world: World) -> None:
+    world.click(age_s=7200)
+    roll(world)
+
+    async def drain(ended: asyncio.Event) -> None:
+        while not ended.is_set():
+            late = [world.make_click(age_s=7200 + number) for number in range(5)]
+            await world.store.write(Batch(clicks=late), world.rulebook)
+            await asyncio.sleep(0)
+
+    async def both() -> None:
+        ended = asyncio.Event()
+        draining = asyncio.create_task(drain(ended))
+        try:
+            await asyncio.wait_for(RollupKeeper(world.store, UTC, lambda: world.now_ms).round(), 10)
+        finally:
+            ended.set()
+            await draining
+
+    world.run(both())
+    world.now_ms += 61_000
+    roll(world)
+    assert check(world) == []

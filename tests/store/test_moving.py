@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from datetime import UTC
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 
 from postbackd.core.deliveries import DeliveryState
 from postbackd.core.model import Channel
 from postbackd.store.base import StoreRefused, Turn
-from postbackd.store.moving import Step, open_mover
+from postbackd.store.moving import CATALOG, WHOLE, Step, open_mover
 from postbackd.store.postgres import PostgresStore
 from postbackd.store.queries import STATEMENTS
+from postbackd.store.sqlite_file import FILE_NAME
+from postbackd.upkeep.rollups import RollupKeeper
 from tests.postgres_server import VERSIONS, new_database
 from tests.store.contract import ANY_PARAMETERS, KINDS, NOW_MS, World
 from tests.store.test_contract_outbox import Desk
@@ -213,3 +217,26 @@ def test_a_database_on_which_a_server_has_run_is_refused(world: World, address: 
     asyncio.run(serve())
     with pytest.raises(StoreRefused, match="a server has run"):
         move(world.directory, address)
+
+
+def test_no_table_of_a_server_with_an_admin_role_stops_a_copy(world: World, address: str) -> None:
+    """A row in each, of whatever: what is written there does not matter to a copy."""
+    fill(world)
+    assert world.run(RollupKeeper(world.store, UTC, lambda: world.now_ms).catch_up())
+    db = open_database(world)
+    for table in (*CATALOG, *WHOLE):
+        if table.name.startswith("alarm") or table.name in ("users", "tokens", "audit", "views"):
+            types = {row[1]: row[2] for row in db.execute(f"PRAGMA table_info({table.name})")}
+            plain = {"INTEGER": 1, "TEXT": "x", "BLOB": b"x"}
+            values = ["owner" if column == "role" else plain[types[column]] for column in table.columns]
+            marks = ", ".join("?" * len(values))
+            db.execute(f"INSERT INTO {table.name} ({', '.join(table.columns)}) VALUES ({marks})", values)
+    db.close()
+    _, differences = move(world.directory, address)
+    assert differences == []
+    steps, _ = move(world.directory, address)
+    assert [step for step in steps if step.copied] == []
+
+
+def open_database(world: World) -> apsw.Connection:
+    return apsw.Connection(str(world.directory / FILE_NAME))

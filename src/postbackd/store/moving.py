@@ -399,7 +399,8 @@ def _md5_number(*texts: Any) -> int:
 
 _WITHOUT_BUCKET = (
     "refusals", "response_times", "target_states", "purges", "finds", "click_rollups", "postback_rollups",
-    "sub_rollups", "conversion_facts", "minute_rollups", "rollup_marks", "rollup_state",
+    "sub_rollups", "conversion_facts", "minute_rollups", "rollup_marks", "rollup_state", "alarm_hours", "alarm_words",
+    "alarms", "alarm_quiets", "alarm_notices",
 )  # fmt: skip
 
 

@@ -27,10 +27,9 @@ ON CONFLICT (name) DO UPDATE SET value = greatest(s.value, excluded.value)
 """
 """Keep a number that only grows."""
 
-PURGE_MARKS = (
-    "DELETE FROM rollup_marks "
-    f"WHERE kind = {{kind}} AND slot < (($1::bigint >> 22) + {EPOCH_MS}) / {QUARTER_MS}"
-)
+PURGE_MARKS = f"""
+DELETE FROM rollup_marks WHERE kind = {{kind}} AND slot < (($1::bigint >> 22) + {EPOCH_MS}) / {QUARTER_MS}
+"""
 """Nothing is left to roll up of these quarters; without an admin role nobody else takes their marks away."""
 
 PURGE_BESIDE: Mapping[Class, Sequence[str]] = {

@@ -78,7 +78,9 @@ ROLLUP_STATEMENTS: Mapping[str, Statement] = {
     ),
     "rollup_state": Statement("How far the roll-ups have come.", "SELECT name, value FROM rollup_state", {}),
     "rollup_marks": Statement(
-        "How many slots wait to be computed again.", "SELECT count(*) AS count FROM rollup_marks", {}
+        "How many slots wait to be computed again.",
+        "SELECT count(*) AS count, coalesce(max(id), 0) AS newest FROM rollup_marks",
+        {},
     ),
     "minutes": Statement(
         "Figures by the minute, oldest first, in a range of minutes since 1970.",

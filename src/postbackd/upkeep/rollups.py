@@ -84,6 +84,7 @@ class RollupKeeper:
         self._state: dict[str, int] = {}
         self._purged: Mapping[str, int] = {}
         self._step_share = _STEP_SHARE
+        self._ask = store.query_apart
 
     async def run(self) -> None:
         """Keep them until cancelled."""
@@ -108,6 +109,7 @@ class RollupKeeper:
     async def catch_up(self) -> bool:
         """Bring them up to date, once; ``False``: another process keeps them, and is doing that."""
         self._step_share = 0
+        self._ask = self._store.query  # nobody is kept waiting by a command
         try:
             return await self.round()
         except LostLease:
@@ -184,7 +186,7 @@ class RollupKeeper:
     # --- the first time ------------------------------------------------------------------------------------------
 
     async def _begin(self, now: int) -> None:
-        (oldest,) = await self._store.query_apart("rollup_oldest")
+        (oldest,) = await self._ask("rollup_oldest")
         stamps = [stamp for stamp in oldest.values() if stamp is not None]
         first = slot_of(min(stamps)) if stamps else now // QUARTER_MS
         purged = self._purged.get("purged_before", 0)
@@ -234,7 +236,7 @@ class RollupKeeper:
 
     async def _follow_conversions(self, now: int) -> None:
         while (after := self._state.get("facts_after", MAX_STAMP)) < MAX_STAMP:
-            rows = await self._store.query_apart("rollup_converted", after=after, limit=_PAGE)
+            rows = await self._ask("rollup_converted", after=after, limit=_PAGE)
             clicks = [row["click_id"] for row in rows]
             await self._put_facts(clicks)
             last = clicks[-1] if len(clicks) == _PAGE else MAX_STAMP
@@ -245,7 +247,7 @@ class RollupKeeper:
     async def _follow_log(self, since: int, until: int) -> None:
         """Roll up the conversions that log rows between two stamps speak of."""
         while True:
-            rows = await self._store.query_apart("rollup_log", since=since, until=until, limit=_PAGE)
+            rows = await self._ask("rollup_log", since=since, until=until, limit=_PAGE)
             await self._put_facts({row["click_id"] for row in rows if row["click_id"] is not None})
             if len(rows) < _PAGE:
                 return
@@ -275,7 +277,7 @@ class RollupKeeper:
 
     async def _next_used(self, slot: int, *columns: str) -> int:
         """The first slot from ``slot`` on that has any raw rows."""
-        (oldest,) = await self._store.query_apart("rollup_oldest", since=first_stamp_of(slot))
+        (oldest,) = await self._ask("rollup_oldest", since=first_stamp_of(slot))
         stamps = [oldest[column] for column in columns if oldest[column] is not None]
         return slot_of(min(stamps, default=MAX_STAMP))
 
@@ -304,11 +306,11 @@ class RollupKeeper:
         clicks: dict[ClickKey, Tally] = {}
         postbacks: dict[PostbackKey, Tally] = {}
         figures: defaultdict[tuple[int, str, int, str], int] = defaultdict(int)
-        for row in await self._store.query_apart("rollup_clicks", **span):
+        for row in await self._ask("rollup_clicks", **span):
             key = (row["campaign"], row["offer"], row["country"])
             clicks[key] = add(clicks.get(key, NOTHING), _cost_of(row))
             figures[row["span"], "clicks", 0, ""] += row["clicks"]
-        for row in await self._store.query_apart("rollup_postbacks", **span):
+        for row in await self._ask("rollup_postbacks", **span):
             place = (row["network"], row["campaign"])
             tally = tally_postbacks(row["verdict"], row["reason"], row["count"], row["with_click"])
             postbacks[place] = add(postbacks.get(place, NOTHING), tally)
@@ -339,13 +341,15 @@ class RollupKeeper:
                 _EPOCH_MINUTE + row["span"], "conversions", row["network"], row["currency"],
                 row["count"], row["units"], row["micros"],
             )
-            for row in await self._store.query_apart("rollup_conversions", **span)
+            for row in await self._ask("rollup_conversions", **span)
         )  # fmt: skip
 
     # --- what changed ----------------------------------------------------------------------------------------------
 
     async def _look_again(self) -> None:
-        while marks := await self._store.rollup_marks(_MARKS):
+        """At what is marked by now: marks may come all the time, and a round has to end."""
+        (waiting,) = await self._store.query("rollup_marks")
+        while marks := [m for m in await self._store.rollup_marks(_MARKS) if m.id <= waiting["newest"]]:
             await self._mend(marks)
             await self._put(done=[mark.id for mark in marks])
 
@@ -357,6 +361,8 @@ class RollupKeeper:
         for slot, kinds in sorted(by_slot.items()):
             if Kind.POSTBACKS in kinds:
                 await self._follow_log(first_stamp_of(slot), first_stamp_of(slot + 1))
+            if slot >= self._state["slots_to"]:
+                continue  # its turn comes in this round anyway
             await self._roll(slot, kinds, {})
             if Kind.CLICKS in kinds:
                 spans |= self._sub_span_of(slot)
