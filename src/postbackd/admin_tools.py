@@ -14,8 +14,7 @@ from postbackd.catalog.accounts import Seal
 from postbackd.catalog.errors import NotNow
 from postbackd.core.retention import Class
 from postbackd.sealing import SealError, find_sealer
-from postbackd.settings import Settings, find_setting
-from postbackd.settings_sources import CONFIG_VARIABLE
+from postbackd.settings import CONFIG_VARIABLE, Settings, find_setting
 
 
 def make_tools(settings: Settings) -> Mapping[str, Callable[..., Any]]:

@@ -22,6 +22,9 @@ from postbackd.settings_values import read_address, read_domains
 
 PREFIX = "POSTBACKD_"
 
+CONFIG_VARIABLE = f"{PREFIX}CONFIG"
+"""Names the one file that is read.  ``os.devnull``: none."""
+
 
 ACME_DIRECTORIES: Mapping[str, str] = {
     "letsencrypt": "https://acme-v02.api.letsencrypt.org/directory",

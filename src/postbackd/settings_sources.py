@@ -15,15 +15,12 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from postbackd.settings import PREFIX, Given, Setting, Settings, list_settings
+from postbackd.settings import CONFIG_VARIABLE, PREFIX, Given, Setting, Settings, list_settings
 from postbackd.settings_checks import make_settings
 from postbackd.settings_values import SettingsError
 
 CONFIG_NAME = "postbackd.toml"
 """Looked for in the working directory, then in the data directory."""
-
-CONFIG_VARIABLE = f"{PREFIX}CONFIG"
-"""Names the file instead; it is the only one that is read then.  ``os.devnull``: none."""
 
 _LONGEST_FILE = 1_048_576
 _LONGEST_SECRET = 65_536

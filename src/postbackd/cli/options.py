@@ -14,8 +14,8 @@ from click.core import ParameterSource
 
 from postbackd.catalog.errors import EntryError, NoEntry, NotNow
 from postbackd.reports.period import Period, read_duration, read_moment
-from postbackd.settings import Setting, find_setting
-from postbackd.settings_sources import CONFIG_NAME, CONFIG_VARIABLE, Loaded, load
+from postbackd.settings import CONFIG_VARIABLE, Setting, find_setting
+from postbackd.settings_sources import CONFIG_NAME, Loaded, load
 from postbackd.settings_values import SettingsError
 
 F = TypeVar("F", bound=Callable[..., Any])

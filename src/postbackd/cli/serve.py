@@ -22,8 +22,7 @@ from postbackd.core.proxy_protocol import PROXY_UNKNOWN
 from postbackd.locks import LOCK_NAME, is_held
 from postbackd.role import start_logging
 from postbackd.service_manager import ServiceManager, reach, tell_while_serving
-from postbackd.settings import Settings, find_setting, list_settings
-from postbackd.settings_sources import CONFIG_VARIABLE
+from postbackd.settings import CONFIG_VARIABLE, Settings, find_setting, list_settings
 from postbackd.store.base import StoreRefused, StoreUnavailable
 from postbackd.supervisor import CannotListen, Supervisor, listen_on, read_inherited
 
