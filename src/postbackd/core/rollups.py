@@ -165,6 +165,11 @@ def first_stamp_of(slot: int) -> int:
     return first_stamp_at(slot * QUARTER_MS)
 
 
+def tally_of(row: Mapping[str, Any]) -> Tally:
+    """Clicks, and what those cost that had a price, of a row of a statement."""
+    return row["clicks"], row["costed"], row["units"], row["micros"]
+
+
 def add(one: Tally, other: Tally) -> Tally:
     """Both together."""
     return one[0] + other[0], one[1] + other[1], one[2] + other[2], one[3] + other[3]

@@ -26,6 +26,7 @@ from postbackd.core.rollups import (
     slot_of,
     spread_clicks,
     spread_postbacks,
+    tally_of,
     tally_postbacks,
 )
 from postbackd.core.zones import QUARTER_MS, day_start, next_day_start
@@ -182,12 +183,12 @@ class RollupCheck:
     async def _check_subs(self, day: int, following: int) -> AsyncIterator[Difference]:
         for number, name in enumerate(SUB_COLUMNS, 1):
             stored = {
-                (row["campaign"], row["value"], row["other"]): _cost_of(row)
+                (row["campaign"], row["value"], row["other"]): tally_of(row)
                 for row in await self._store.query_apart("rollup_sub_values", sub=number, slot=day)
             }
             span = {"since": first_stamp_of(day), "until": first_stamp_of(following)}
             raw = {
-                (row["campaign"], row["value"], row["rest"]): _cost_of(row)
+                (row["campaign"], row["value"], row["rest"]): tally_of(row)
                 for row in await self._store.query_apart(f"rollup_day_{name}", **span)
             }
             for found in _compare("sub", day, stored, raw):
@@ -231,7 +232,3 @@ def _compare(
         ours, theirs = rolled.get(key, NOTHING), raw.get(key, NOTHING)
         if ours != theirs:
             yield Difference(what, slot, key, ours, theirs)
-
-
-def _cost_of(row: Mapping[str, Any]) -> Tally:
-    return row["clicks"], row["costed"], row["units"], row["micros"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from itertools import islice
 
-from postbackd.core.rollups import NOTHING, Level, OldHours, SubKey, SubSpan, Tally, first_stamp_of
+from postbackd.core.rollups import NOTHING, Level, OldHours, SubKey, SubSpan, Tally, first_stamp_of, tally_of
 from postbackd.store.base import Store
 
 SUBS = range(1, 11)
@@ -26,17 +26,13 @@ async def changed_subs(store: Store, level: Level, start: int, end: int) -> Sequ
     for sub in SUBS:
         name = f"rollup_day_sub{sub}" if level is Level.DAY else f"rollup_sub{sub}"
         new = {
-            (row["campaign"], row["value"], row.get("rest", 0)): (
-                row["clicks"], row["costed"], row["units"], row["micros"],
-            )
+            (row["campaign"], row["value"], row.get("rest", 0)): tally_of(row)
             for row in await store.query_apart(name, **span)
-        }  # fmt: skip
+        }
         old = {
-            (row["campaign"], row["value"], row["other"]): (
-                row["clicks"], row["costed"], row["units"], row["micros"],
-            )
+            (row["campaign"], row["value"], row["other"]): tally_of(row)
             for row in await store.query_apart("rollup_sub_values", level=level.value, sub=sub, slot=start)
-        }  # fmt: skip
+        }
         steps += _steps(level, start, sub, old, new)
     return steps
 

@@ -34,6 +34,7 @@ from postbackd.core.rollups import (
     add,
     first_stamp_of,
     slot_of,
+    tally_of,
     tally_postbacks,
 )
 from postbackd.core.zones import QUARTER_MS, QUARTERS_A_DAY, day_start, next_day_start, zone_number
@@ -308,7 +309,7 @@ class RollupKeeper:
         figures: defaultdict[tuple[int, str, int, str], int] = defaultdict(int)
         for row in await self._ask("rollup_clicks", **span):
             key = (row["campaign"], row["offer"], row["country"])
-            clicks[key] = add(clicks.get(key, NOTHING), _cost_of(row))
+            clicks[key] = add(clicks.get(key, NOTHING), tally_of(row))
             figures[row["span"], "clicks", 0, ""] += row["clicks"]
         for row in await self._ask("rollup_postbacks", **span):
             place = (row["network"], row["campaign"])
@@ -437,10 +438,8 @@ class RollupKeeper:
         if now - self._state.get("tidied_ms", 0) < MINUTES_MS // 48:
             return
         gone = self._purged.get("conversions_purged_before", 0)
-        await self._put(
-            minutes_before=(now - MINUTES_MS) // 60_000,
-            slots_before=slot_of(gone) if gone else 0,
-        )
+        before = slot_of(gone) if gone else 0
+        await self._put(minutes_before=(now - MINUTES_MS) // 60_000, slots_before=before)
         async for hours in old_hours(self._store, self._state["subs_to"]):
             await self._put_resting(old_hours=[hours])
         await self._put(state={"tidied_ms": now})
@@ -448,7 +447,3 @@ class RollupKeeper:
 
 def _span(first: int, end: int) -> dict[str, int]:
     return {"since": first_stamp_of(first), "until": first_stamp_of(end)}
-
-
-def _cost_of(row: Mapping[str, Any]) -> Tally:
-    return row["clicks"], row["costed"], row["units"], row["micros"]
