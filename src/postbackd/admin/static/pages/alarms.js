@@ -1,6 +1,6 @@
 // Alarms: what is wrong by itself, what is normal, what to do, and who was told.
 import { html, useState } from "../app/html.js";
-import { call, useAsk } from "../app/api.js";
+import { call, dataSet, look, useAsk } from "../app/api.js";
 import { count, plural, words } from "../app/format.js";
 import { ask, link } from "../app/router.js";
 import { may } from "../app/session.js";
@@ -9,7 +9,12 @@ import { More, usePages } from "../parts/paging.js";
 import { Asked, Button, Card, Empty, Facts, Field, Form, Head, Icon, Notice, Pill, Segments, Table, Time } from "../parts/parts.js";
 
 export default function Alarms({ rest, query }) {
+  if (dataSet.value === "demo") return html`<${Simulated} />`;
   return rest[0] === undefined ? html`<${List} state=${query.state === "all" ? "all" : "raised"} />` : html`<${One} id=${rest[0]} />`;
+}
+
+function Simulated() {
+  return html`<${Head} title="Alarms" /><section class="card" aria-label="Alarms"><${Empty} icon="flask" title="Simulated data are not watched" actions=${html`<${Button} onClick=${() => look("real")}>Show the real data<//>`}>Alarms watch real traffic alone, so that nobody is told of what is not real. What is wrong in the simulated data stands in the <a href=${link("doctor")}>doctor</a>.<//></section>`;
 }
 
 function State({ of }) {
