@@ -56,14 +56,14 @@ function sayRate(level, rate, period, report) {
   if (level === "calm") return `Too few postbacks to judge tracking by: ${share}.`;
   if (level === "good") return `Tracking is healthy: ${share}.`;
   if (level === "warn") return `Tracking works, with something to look at: ${share}.`;
-  return `Tracking is not healthy: only ${share}, below the 90 % line.`;
+  return `Tracking is not healthy: only ${share}, below the 90% line.`;
 }
 
 function sayLow(group, reasons) {
   const [word, number] = Object.entries(group.postbacks.unmatched_by_reason)[0] ?? [];
   const cause = reasons[word]?.cause ?? (word && words(word));
   const most = word ? ` Most often (${count(number)}): ${cause.replace(/\.$/, "")}.` : "";
-  return { text: `Match rate of network ${group.network ?? "(removed)"} is ${percent(group.match_rate)}, below the 90 % line.${most}`, about: "match", network: group.network, reason: word };
+  return { text: `Match rate of network ${group.network ?? "(removed)"} is ${percent(group.match_rate)}, below the 90% line.${most}`, about: "match", network: group.network, reason: word };
 }
 
 function sayFailing(one) {

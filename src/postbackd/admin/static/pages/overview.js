@@ -72,7 +72,7 @@ function Figures({ report, live }) {
   return html`<${Tiles} of=${[
     { name: "Clicks now", figure: live && perSecond(live.clicks, 300), unit: "/s", note: "over the last 5 minutes" },
     { name: "Postbacks now", figure: live && perSecond(live.postbacks.total, 300), unit: "/s", note: "over the last 5 minutes" },
-    { name: "Match rate", figure: percent(report.match_rate), note: report.match_rate === null ? "no click ids yet" : low ? html`<${Pill} kind="bad">below the 90 % line<//>` : html`<${Pill} kind="good">above the 90 % line<//>` },
+    { name: "Match rate", figure: percent(report.match_rate), note: report.match_rate === null ? "no click ids yet" : low ? html`<${Pill} kind="bad">below the 90% line<//>` : html`<${Pill} kind="good">above the 90% line<//>` },
     { name: "Success rate", figure: percent(report.postback_success_rate), note: `of ${compact(report.postbacks.total)} postbacks` },
     { name: "Response time", figure: milliseconds(times.p50), note: `p95 ${milliseconds(times.p95)} · p99 ${milliseconds(times.p99)}` },
     { name: "Clicks", figure: compact(report.clicks), note: "in the period" },
@@ -130,10 +130,10 @@ function Traffic({ report, by }) {
 function Matching({ report, by }) {
   const [times, series] = useMemo(() => {
     const [at, rates] = fill(report, by, [(g) => (g === null || g.match_rate === null ? null : g.match_rate * 100)]);
-    return [at, [{ name: "Match rate", values: rates, colour: 2, fill: true, show: (value) => `${value.toFixed(1)} %` }]];
+    return [at, [{ name: "Match rate", values: rates, colour: 2, fill: true, show: (value) => `${value.toFixed(1)}%` }]];
   }, [report]);
-  if (report.match_rate === null) return html`<${Empty} icon="doctor" title="Nothing to match yet">As soon as postbacks arrive, their match rate is drawn against the 90\u00a0% line.<//>`;
-  return html`<${Chart} times=${times} series=${series} top=${100} lines=${[{ at: 90 }]} show=${(value) => `${value} %`} summary=${`Match rate ${percent(report.match_rate)}; the line of health is 90 %`} />`;
+  if (report.match_rate === null) return html`<${Empty} icon="doctor" title="Nothing to match yet">As soon as postbacks arrive, their match rate is drawn against the 90% line.<//>`;
+  return html`<${Chart} times=${times} series=${series} top=${100} lines=${[{ at: 90 }]} show=${(value) => `${value}%`} summary=${`Match rate ${percent(report.match_rate)}; the line of health is 90%`} />`;
 }
 
 function Value({ report }) {
