@@ -93,7 +93,7 @@ def test_a_low_match_rate_is_not_blamed_on_postbacks_that_matched_or_had_no_clic
     add_postbacks(data, 90, Verdict.UNMATCHED, Reason.CLICK_ID_MISSING, yesterday + 1000)
     finding = findings_of(filled, 1)["match rate of TUNE"]
     assert str(finding["detail"]).endswith("matched; 10 macro_literal")
-    assert finding["fix"] == f"macro_literal: {Reason.MACRO_LITERAL.fix}"
+    assert finding["fix"] == f"For macro_literal: {Reason.MACRO_LITERAL.fix}"
 
 
 def test_a_match_rate_is_that_of_the_last_seven_days(filled: Run, data: Path) -> None:

@@ -71,7 +71,7 @@ def check_matching(group: dict[str, Any]) -> Finding:
         return Finding(check=check, ok=True, detail=detail)
     main = list(group["postbacks"]["unmatched_by_reason"].items())[:3]
     words = ", ".join(f"{count:,} {word}" for word, count in main)
-    fixes = " ".join(f"{word}: {Reason[word.upper()].fix}" for word, _ in main)
+    fixes = " ".join(f"For {word}: {Reason[word.upper()].fix}" for word, _ in main)
     return Finding(check=check, ok=False, detail=f"{detail}; {words}", fix=fixes or None)
 
 

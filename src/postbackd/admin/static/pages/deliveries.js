@@ -87,7 +87,7 @@ function Next({ of }) {
   if (of.state !== "waiting") return of.reason && html`<span class="small soft break">${of.reason}</span>`;
   if (of.target_state && of.target_state !== "active") return html`<span class="small soft">until its target is served</span>`;
   if (of.note) return html`<span class="small soft break">${words(of.note)}</span>`;
-  return of.next_attempt ? html`<span class="small soft">tried <${Time} at=${of.next_attempt} as="since" /></span>` : html`<span class="small soft">its turn comes</span>`;
+  return of.next_attempt ? html`<span class="small soft">tried next <${Time} at=${of.next_attempt} /></span>` : html`<span class="small soft">its turn comes</span>`;
 }
 
 // Sending again or cancelling all that the filter finds: how many is asked first.
