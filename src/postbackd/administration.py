@@ -92,7 +92,12 @@ def make_desk(
 def _setting_values(settings: Settings) -> tuple[SettingValue, ...]:
     return tuple(
         SettingValue(
-            one.name, None if one.secret else getattr(settings, one.name), one.default, one.help, one.secret
+            one.name,
+            None if one.secret else getattr(settings, one.name),
+            one.default,
+            one.help,
+            one.secret,
+            given=getattr(settings, one.name) not in (None, "", ()),
         )
         for one in list_settings()
     )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import http.client
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
+import apsw
 import pytest
 from playwright.sync_api import Page
 
@@ -207,11 +209,35 @@ def test_a_target_is_paused_with_a_reason_and_resumed(place: Place) -> None:
     page.get_by_role("row", name=re.compile("Told active")).wait_for()
 
 
-def test_a_test_notice_says_what_to_set_when_nobody_would_hear(place: Place) -> None:
+def test_an_urgent_alarm_stands_in_the_overview_which_calls_nothing_healthy_meanwhile(place: Place) -> None:
+    click_id = ask(place.server, "/c/push")[1].rpartition("=")[2]
+    place.send(click_id, "T-alarm")
+    db = apsw.Connection(str(place.server.data_dir / "postbackd.db"))
+    db.set_busy_timeout(10_000)
+    now = time.time_ns() // 1_000_000
+    for id_, kind, urgent in ((1, "backup", 0), (2, "disk", 1)):
+        db.execute(
+            "INSERT INTO alarms VALUES (?, ?, 'server', 0, ?, 'seen', 'normal', 'todo', ?, ?, 0, 0, NULL)",
+            (id_, kind, urgent, now, now),
+        )
+    try:
+        place.open("overview")
+        place.page.reload()
+        place.watched.settle()
+        health = place.page.get_by_label("Health", exact=True)
+        health.get_by_role("link", name="See what to do").first.wait_for()
+        assert re.match("Urgent alarm: .*", health.locator("li").first.inner_text())
+        assert health.locator("li", has_text="Alarm: ").count() >= 1
+        assert "healthy:" not in health.inner_text()
+    finally:
+        db.execute("DELETE FROM alarms")
+        db.close()
+
+
+def test_no_test_notice_is_offered_where_nobody_would_hear_and_it_says_what_to_set(place: Place) -> None:
     page = place.open("alarms")
-    page.get_by_role("button", name="Test notice").click()
-    page.get_by_role("dialog").get_by_text("no place is configured").wait_for()
-    page.keyboard.press("Escape")
+    page.get_by_text("Nobody outside is told").wait_for()
+    assert page.get_by_role("button", name="Test notice").count() == 0
 
 
 def test_each_page_passes_axe_in_both_themes_fits_a_phone_and_says_nothing_to_the_console(

@@ -7,6 +7,7 @@ from pathlib import Path
 import apsw
 import pytest
 
+from postbackd.cli.options import now_ms
 from postbackd.core.click_id import first_stamp_at
 from postbackd.core.diagnosis import Reason
 from postbackd.core.verdicts import Verdict
@@ -73,8 +74,9 @@ def test_a_damaged_database_is_found(filled: Run, data: Path) -> None:
 def test_a_low_match_rate_names_the_main_reasons_and_their_fixes(
     filled: Run, data: Path, matched: int, healthy: bool
 ) -> None:
-    add_postbacks(data, matched, Verdict.DUPLICATE, Reason.NONE)
-    add_postbacks(data, 100 - matched, Verdict.UNMATCHED, Reason.MACRO_LITERAL)
+    yesterday = now_ms() - 86_400_000
+    add_postbacks(data, matched, Verdict.DUPLICATE, Reason.NONE, yesterday)
+    add_postbacks(data, 100 - matched, Verdict.UNMATCHED, Reason.MACRO_LITERAL, yesterday)
     finding = findings_of(filled, 0 if healthy else 1)["match rate of TUNE"]
     assert finding["ok"] is healthy
     if not healthy:
@@ -85,12 +87,20 @@ def test_a_low_match_rate_names_the_main_reasons_and_their_fixes(
 def test_a_low_match_rate_is_not_blamed_on_postbacks_that_matched_or_had_no_click_id(
     filled: Run, data: Path
 ) -> None:
-    add_postbacks(data, 10, Verdict.UNMATCHED, Reason.MACRO_LITERAL)
-    add_postbacks(data, 50, Verdict.DUPLICATE, Reason.VALUE_INVALID)
-    add_postbacks(data, 90, Verdict.UNMATCHED, Reason.CLICK_ID_MISSING, ms=1_780_000_001_000)
+    yesterday = now_ms() - 86_400_000
+    add_postbacks(data, 10, Verdict.UNMATCHED, Reason.MACRO_LITERAL, yesterday)
+    add_postbacks(data, 50, Verdict.DUPLICATE, Reason.VALUE_INVALID, yesterday)
+    add_postbacks(data, 90, Verdict.UNMATCHED, Reason.CLICK_ID_MISSING, yesterday + 1000)
     finding = findings_of(filled, 1)["match rate of TUNE"]
     assert str(finding["detail"]).endswith("matched; 10 macro_literal")
-    assert finding["fix"] == f"macro_literal: {Reason.MACRO_LITERAL.fix}"
+    assert finding["fix"] == f"For macro_literal: {Reason.MACRO_LITERAL.fix}"
+
+
+def test_a_match_rate_is_that_of_the_last_seven_days(filled: Run, data: Path) -> None:
+    add_postbacks(data, 1000, Verdict.UNMATCHED, Reason.MACRO_LITERAL, now_ms() - 8 * 86_400_000)
+    add_postbacks(data, 100, Verdict.DUPLICATE, Reason.NONE, now_ms() - 6 * 86_400_000)
+    finding = findings_of(filled, 0)["match rate of TUNE"]
+    assert finding["detail"] == "100.0% of 100 postbacks of the last 7 days matched"
 
 
 def test_a_purge_says_what_would_go_and_deletes_it_with_yes(filled: Run, data: Path) -> None:

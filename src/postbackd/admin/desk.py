@@ -35,6 +35,8 @@ class SettingValue(Struct, frozen=True):
     default: Any
     help: str
     secret: bool
+    given: bool
+    """Whether it has a value, also where that is not shown."""
 
 
 class Desk:

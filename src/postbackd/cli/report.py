@@ -22,7 +22,8 @@ from postbackd.settings import Settings
 def report(ctx: click.Context, by: str | None, period: Period, settings: Settings, json_wanted: bool) -> None:
     """Clicks, postbacks, conversions, how well they match, and how deliveries fare.
 
-    All times are UTC. The match rate is healthy at 90 % or more.
+    All times are UTC. The match rate is healthy at 90 % or more. Conversions are all that were counted, also those
+    that were rejected or reversed since, with how many have each status; 'report explore' counts only those that stand.
     """
     if is_left_to_another(ctx):
         return

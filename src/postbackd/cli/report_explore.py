@@ -145,7 +145,7 @@ def _cell(measures: Measures, name: str) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{amount} {currency}" for currency, amount in value.items())
     if isinstance(value, float):
-        return f"{value * 100:.2f} %"
+        return f"{value * 100:.2f}%"
     return str(value)
 
 

@@ -10,6 +10,8 @@
 - ``duplicate_rate``: postbacks that repeated what was counted already, divided by all postbacks;
 - ``postback_success_rate``: postbacks that were accepted, updated, duplicate or held, divided by all postbacks
   but tests, and all requests that were refused at the door (unknown addresses apart: scanners are no senders);
+- ``conversions``: all that were counted, whatever their status is by now; those that stand are pending or approved
+  in ``by_status``, and ``reports.explore`` counts them alone;
 - ``deliveries``: see ``reports.delivery_figures``; a delivery belongs to the moment of its postback;
 - response times come from a histogram, so percentiles are upper bounds, at most one eighth too high.
 

@@ -156,12 +156,12 @@ async def sign_in(asked: Asked[None, SignIn]) -> Response:
     return _answer(opened, asked.desk.now_ms())
 
 
-async def show_session(asked: Asked[None, None]) -> Me:
-    """Who is signed in, and what has to be sent with changes."""
+async def show_session(asked: Asked[None, None]) -> Me | None:
+    """Who is signed in, and what has to be sent with changes; ``null`` when nobody is, which is no error."""
     secret = session_secret(asked.request)
     session = await reception_of(asked).people.find_session(hash_secret(secret)) if secret else None
     if session is None or asked.who.kind != "session":
-        raise Problem(401, "nobody is signed in")
+        return None
     return _me(session.user, secret, session.made_ms)
 
 
@@ -319,7 +319,7 @@ ENDPOINTS = (
     ),
     Endpoint(
         "GET", "/session", None, _T, "Say who is signed in.", show_session,
-        answer=Me, problems=(401,), own_data_only=True,
+        answer=Me | None, own_data_only=True,
     ),
     Endpoint("DELETE", "/session", None, _T, "Sign out.", sign_out, problems=(403,), own_data_only=True),
     Endpoint(

@@ -87,7 +87,7 @@ async def _examine(session: Session) -> list[Finding]:
     if any(finding.check == KEYS for finding in findings if not finding.ok):
         return findings  # without its keys the catalog cannot be read
     catalog = await session.load()
-    findings += await look_at_catalog(session, catalog)
+    findings += await look_at_catalog(session, catalog, now)
     if catalog.targets:
         findings += await look_at_deliveries(session, catalog, now)
     return findings + await look_at_invariants(session, now)

@@ -24,10 +24,16 @@ _ENOUGH_POSTBACKS = 20
 """With fewer a match rate says nothing yet."""
 
 
-async def look_at_catalog(session: Session, catalog: Catalog) -> list[Finding]:
+_MATCHING_DAYS = 7
+"""How far back match rates are looked at: what was mended long ago is no finding."""
+
+
+async def look_at_catalog(session: Session, catalog: Catalog, now_ms: int) -> list[Finding]:
     groups = (await build_report(session.store, Period(), "network"))["groups"]
+    lately = Period(now_ms - _MATCHING_DAYS * 86_400_000)
     findings = [check_catalog(catalog)]
-    findings += [check_matching(group) for group in groups if _says_something(group)]
+    for group in (await build_report(session.store, lately, "network"))["groups"]:
+        findings += [check_matching(group)] if _says_something(group) else []
     for group in groups:
         findings += await _look_at_mapping(session, catalog, group)
     findings += await look_at_privacy(session, catalog)
@@ -58,13 +64,14 @@ def _says_something(group: dict[str, Any]) -> bool:
 
 def check_matching(group: dict[str, Any]) -> Finding:
     healthy = group["match_rate"] >= HEALTHY_MATCH_RATE
-    detail = f"{percent(group['match_rate'])} of {group['postbacks']['total']} postbacks matched"
+    rate, total = percent(group["match_rate"]), group["postbacks"]["total"]
+    detail = f"{rate} of {total:,} postbacks of the last {_MATCHING_DAYS} days matched"
     check = f"match rate of {group['network'] or 'a removed network'}"
     if healthy:
         return Finding(check=check, ok=True, detail=detail)
     main = list(group["postbacks"]["unmatched_by_reason"].items())[:3]
-    words = ", ".join(f"{count} {word}" for word, count in main)
-    fixes = " ".join(f"{word}: {Reason[word.upper()].fix}" for word, _ in main)
+    words = ", ".join(f"{count:,} {word}" for word, count in main)
+    fixes = " ".join(f"For {word}: {Reason[word.upper()].fix}" for word, _ in main)
     return Finding(check=check, ok=False, detail=f"{detail}; {words}", fix=fixes or None)
 
 

@@ -1,6 +1,7 @@
-// Numbers, money and moments as people read them, in the viewer's language and zone.
-const whole = new Intl.NumberFormat();
-const short = new Intl.NumberFormat(undefined, { notation: "compact", maximumFractionDigits: 1 });
+// Numbers, money and moments as people read them.  Numbers are written as the words around them and the server's
+// sentences are, in English; moments in the viewer's language and zone.
+const whole = new Intl.NumberFormat("en");
+const short = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
 const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
 const minute = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
 const dayTime = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
@@ -17,23 +18,34 @@ export const count = (number) => (absent(number) ? NOTHING : whole.format(number
 export const compact = (number) => (absent(number) ? NOTHING : Math.abs(number) < 10_000 ? whole.format(number) : short.format(number));
 export const plural = (number, one, many = one + "s") => `${count(number)} ${number === 1 ? one : many}`;
 
-// A share from 0 to 1.  Never rounded up to 100 % or down to 0 % when it is neither.
+// A share from 0 to 1.  Never rounded up to 100% or down to 0% when it is neither.
 export function percent(share, digits = 1) {
   if (absent(share)) return NOTHING;
-  if (share === 1 || share === 0) return `${share * 100} %`;
+  if (share === 1 || share === 0) return `${share * 100}%`;
   const step = 10 ** -digits;
   const shown = Math.min(Math.max(share * 100, step), 100 - step);
-  return `${shown.toFixed(digits)} %`;
+  return `${shown.toFixed(digits)}%`;
+}
+
+const digitsOf = {};
+
+// How many digits behind the point people write of a currency: 0 of JPY, 2 of most.
+function digits(currency) {
+  if (!(currency in digitsOf)) {
+    try { digitsOf[currency] = new Intl.NumberFormat("en", { style: "currency", currency }).resolvedOptions().maximumFractionDigits; } catch { digitsOf[currency] = 2; }
+  }
+  return digitsOf[currency];
 }
 
 // Money arrives as decimal text and is never turned into a float: digits are grouped as they are.
 export function money(text, currency = "", { signed = false } = {}) {
   if (absent(text)) return NOTHING;
   const [, sign, units, fraction = ""] = /^(-?)(\d+)(?:\.(\d+))?$/.exec(String(text)) ?? [null, "", String(text)];
-  const cents = fraction.replace(/0+$/, "").padEnd(2, "0");
-  const grouped = units.replace(/\B(?=(\d{3})+(?!\d))/g, "\u202f");
+  const some = fraction.replace(/0+$/, "");
+  const cents = some === "" && digits(currency) === 0 ? "" : `.${some.padEnd(2, "0")}`;
+  const grouped = units.replace(/\B(?=(\d{3})+(?!\d))/g, ",");
   const mark = sign ? "\u2212" : signed ? "+" : "";
-  return `${mark}${grouped}.${cents}${currency ? "\u00a0" + currency : ""}`;
+  return `${mark}${grouped}${cents}${currency ? "\u00a0" + currency : ""}`;
 }
 
 export function bytes(number) {

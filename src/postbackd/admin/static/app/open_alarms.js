@@ -1,11 +1,13 @@
-// How many alarms are open and not quiet: the number in the navigation.
-import { signal, useEffect } from "./html.js";
-import { useAsk } from "./api.js";
+// The alarms that are open and not quiet, urgent ones first: how many is the number in the navigation.
+// Simulated data are not watched by alarms.
+import { computed, signal, useEffect } from "./html.js";
+import { dataSet, useAsk } from "./api.js";
 
-export const openAlarms = signal(0);
+export const alarmsOpen = signal([]);
+export const openAlarms = computed(() => alarmsOpen.value.length);
 
 export function useOpenAlarms() {
-  const alarms = useAsk("/alarms", { state: "raised", limit: 100 }, { every: 60 });
-  const found = alarms.data.value;
-  useEffect(() => { openAlarms.value = found ? found.items.filter((one) => !one.quiet).length : 0; }, [found]);
+  const alarms = useAsk(dataSet.value === "demo" ? null : "/alarms", { state: "raised", limit: 100 }, { every: 60 });
+  const found = dataSet.value === "demo" ? null : alarms.data.value;
+  useEffect(() => { alarmsOpen.value = (found?.items ?? []).filter((one) => !one.quiet).sort((one, other) => other.urgent - one.urgent); }, [found]);
 }

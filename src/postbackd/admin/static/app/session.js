@@ -10,10 +10,11 @@ export const may = (scope) => (session.value.scopes ?? []).includes(scope);
 export async function begin() {
   signedOut.value = false;
   try {
-    take(await call("GET", "/session"));
+    const answer = await call("GET", "/session");
+    if (answer) take(answer); else session.value = { state: "out" };
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
-    session.value = error.status === 401 ? { state: "out" } : { state: "away", problem: error };
+    session.value = { state: "away", problem: error };
   }
 }
 

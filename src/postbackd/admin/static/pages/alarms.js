@@ -1,6 +1,6 @@
 // Alarms: what is wrong by itself, what is normal, what to do, and who was told.
 import { html, useState } from "../app/html.js";
-import { call, useAsk } from "../app/api.js";
+import { call, dataSet, look, useAsk } from "../app/api.js";
 import { count, plural, words } from "../app/format.js";
 import { ask, link } from "../app/router.js";
 import { may } from "../app/session.js";
@@ -9,7 +9,12 @@ import { More, usePages } from "../parts/paging.js";
 import { Asked, Button, Card, Empty, Facts, Field, Form, Head, Icon, Notice, Pill, Segments, Table, Time } from "../parts/parts.js";
 
 export default function Alarms({ rest, query }) {
+  if (dataSet.value === "demo") return html`<${Simulated} />`;
   return rest[0] === undefined ? html`<${List} state=${query.state === "all" ? "all" : "raised"} />` : html`<${One} id=${rest[0]} />`;
+}
+
+function Simulated() {
+  return html`<${Head} title="Alarms" /><section class="card" aria-label="Alarms"><${Empty} icon="flask" title="Simulated data are not watched" actions=${html`<${Button} onClick=${() => look("real")}>Show the real data<//>`}>Alarms watch real traffic alone, so that nobody is told of what is not real. What is wrong in the simulated data stands in the <a href=${link("doctor")}>doctor</a>.<//></section>`;
 }
 
 function State({ of }) {
@@ -25,7 +30,7 @@ function List({ state }) {
       <${Segments} label="Which alarms" options=${[["raised", "Open"], ["all", "All"]]} value=${state} onValue=${(value) => ask({ state: value === "all" ? value : null })} /><${Test} />
     <//>
     <section class="card" aria-label="Alarms"><${Asked} of=${alarms.first} lines=${4}>${() => (alarms.items.length === 0
-      ? html`<${Empty} icon="check" title=${state === "all" ? "There never was an alarm" : "Nothing is wrong"} actions=${state === "all" ? null : html`<${Button} onClick=${() => ask({ state: "all" })}>Show those that are over<//>`}>Match rates, traffic, deliveries and this server are watched all the time. Send a test notice to see whether it would reach you.<//>`
+      ? html`<${Empty} icon="check" title=${state === "all" ? "There never was an alarm" : "Nothing is wrong"} actions=${state === "all" ? null : html`<${Button} onClick=${() => ask({ state: "all" })}>Show those that are over<//>`}>Match rates, traffic, deliveries and this server are watched all the time.<//>`
       : html`<ul class="checks">${[...open, ...over].map((one) => html`<li key=${one.id} class=${one.state}><div class="row"><a class="main-text" href=${link("alarms", one.id)}>${one.title}</a><${State} of=${one} /><span class="soft small push">since <${Time} at=${one.raised} />${one.ended && html`, over <${Time} at=${one.ended} as="since" />`}</span></div><p class="soft">${one.seen}</p></li>`)}</ul>`)}<//>
       <${More} of=${alarms} /></section>`;
 }
@@ -68,8 +73,11 @@ function Quiet({ id, onClose, then }) {
     <${Field} label="Why" hint="For whoever looks later: what is known of it, and who works at it." value=${why} onValue=${setWhy} wrong=${wrong("why")} maxlength="300" />`}<//>`;
 }
 
+const placesOf = (settings) => settings.filter((one) => ["alarm_webhook", "alarm_email_to"].includes(one.name) && one.given);
+
 // Whether a notice would arrive.
 function Test() {
+  const settings = useAsk(may("operate") ? "/settings" : null);
   const [told, setTold] = useState(null);
   const [busy, setBusy] = useState(false);
   if (!may("operate")) return null;
@@ -78,6 +86,8 @@ function Test() {
     try { setTold({ places: await call("POST", "/alarms/test") }); } catch (problem) { setTold({ problem }); }
     setBusy(false);
   };
+  const known = settings.data.value;
+  if (known && placesOf(known).length === 0) return html`<span class="soft small">Nobody outside is told: set <code>alarm_webhook</code> or <code>alarm_email_to</code>.</span>`;
   return html`<${Button} icon="send" busy=${busy} onClick=${test}>Test notice<//>
     ${told && html`<${Dialog} title="Test notice" onClose=${() => setTold(null)}>${told.problem ? html`<${Notice} kind="warn">${told.problem.detail}<//>` : html`<p>Sent to ${plural(told.places.length, "place")}.</p><ul class="stack tight">${told.places.map((one) => html`<li class="row" key=${one.place}><${Pill} kind=${one.ok ? "good" : "bad"}>${one.ok ? "arrived" : "failed"}<//><strong>${one.place}</strong><span class="soft break">${one.detail}</span></li>`)}</ul>`}<//>`}`;
 }

@@ -46,7 +46,7 @@ function Targets({ rows, again }) {
       { head: "Target", lead: true, cell: (row) => html`<span class="main-text">${row.name}</span>` },
       { head: "State", cell: (row) => html`<span class="stack tightest"><span><${Pill} word=${row.state} /></span>${row.reason && html`<span class="small soft break">${row.reason}</span>`}</span>` },
       { head: "Since", cell: (row) => row.since && html`<${Time} at=${row.since} />` },
-      { head: "Tried again", cell: (row) => row.until && html`<${Time} at=${row.until} as="since" />` },
+      { head: "Tried again", cell: (row) => row.until && html`<${Time} at=${row.until} />` },
       ...["waiting", "dead"].map((state) => ({ head: state === "dead" ? "Dead" : "Waiting", num: true, cell: (row) => (row[state] ? html`<a href=${link("deliveries", { state, target: row.name })}>${count(row[state])}</a>` : "0") })),
       { head: "", num: true, cell: (row) => may("operate") && (row.state === "active"
         ? html`<${Button} kind="low" icon="pause" label=${`Pause ${row.name}`} onClick=${() => setPausing(row)}>Pause<//>`
@@ -87,7 +87,7 @@ function Next({ of }) {
   if (of.state !== "waiting") return of.reason && html`<span class="small soft break">${of.reason}</span>`;
   if (of.target_state && of.target_state !== "active") return html`<span class="small soft">until its target is served</span>`;
   if (of.note) return html`<span class="small soft break">${words(of.note)}</span>`;
-  return of.next_attempt ? html`<span class="small soft">tried <${Time} at=${of.next_attempt} as="since" /></span>` : html`<span class="small soft">its turn comes</span>`;
+  return of.next_attempt ? html`<span class="small soft">tried next <${Time} at=${of.next_attempt} /></span>` : html`<span class="small soft">its turn comes</span>`;
 }
 
 // Sending again or cancelling all that the filter finds: how many is asked first.

@@ -28,9 +28,19 @@ function Postbacks({ since, network }) {
     <${Asked} of=${unmatched} lines=${6}>${(answer) => html`
       <${Summary} answer=${answer} since=${since} network=${network} />
       ${answer.groups.length > 0 && html`<${Repairs} since=${since} network=${network} then=${unmatched.again} />
-        <${Card} title="What broke" bare><div class="findings">${answer.groups.map((group, at) => html`<${Group} key=${`${group.network} ${group.verdict} ${group.reason}`} of=${group} open=${at === 0} />`)}</div><//>`}
+        <${Card} title="What broke" bare><${Findings} of=${answer.groups} /><//>`}
       <${LostIds} />`}<//>
   </div>`;
+}
+
+const FIRST = 5;
+
+// Those that happened once each are folded, once the first ones are shown.
+function Findings({ of }) {
+  const [all, setAll] = useState(false);
+  const once = all ? [] : of.slice(FIRST).filter((group) => group.count === 1);
+  return html`<div class="findings">${of.filter((group) => !once.includes(group)).map((group, at) => html`<${Group} key=${`${group.network} ${group.verdict} ${group.reason}`} of=${group} open=${at === 0} />`)}</div>
+    ${once.length > 0 && html`<p class="more"><${Button} kind="low" onClick=${() => setAll(true)}>Show ${count(once.length)} more that happened once${once.length > 1 ? " each" : ""}<//></p>`}`;
 }
 
 function Network({ chosen }) {
@@ -70,7 +80,7 @@ function Group({ of, open }) {
       <${Pill} word=${of.verdict} /><span class="figure"><strong>${count(of.count)}</strong> <span class="soft">${percent(of.share)} of its postbacks</span></span><span class="soft small since">since <${Time} at=${of.first} /></span></summary>
     ${opened && html`<div class="in stack">
       <${Chain} broken=${of.hop} name=${of.network} />
-      <div class="stack tight"><p><strong>${of.cause}</strong> ${of.why}</p>
+      <div class="stack tight"><p><strong>${of.cause}</strong>${of.why === of.cause ? "" : ` ${of.why}`}</p>
         ${of.hop === "nobody" && html`<p class="soft">Nothing is broken here.</p>`}
         ${kinds.length > 0 && html`<p class="row">${kinds.map(([kind, number]) => html`<${Pill} kind="calm">${words(kind)}: ${count(number)}<//>`)}</p>`}</div>
       ${of.hop !== "nobody" && html`<section class="stack tight" aria-label="What to do"><h3>What to do</h3>

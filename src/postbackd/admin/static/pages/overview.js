@@ -3,6 +3,7 @@ import { html, useMemo } from "../app/html.js";
 import { useAsk } from "../app/api.js";
 import { compact, count, milliseconds, percent, plural, seconds, words } from "../app/format.js";
 import { HEALTHY_MATCH_RATE, judge } from "../app/health.js";
+import { alarmsOpen } from "../app/open_alarms.js";
 import { ask, link } from "../app/router.js";
 import { find } from "../app/pages.js";
 import { Asked, Bones, Button, Card, Empty, Head, Icon, Money, Pill, Segments, Table, Tiles } from "../parts/parts.js";
@@ -40,7 +41,7 @@ function Health({ of, period }) {
   const reasons = useReasons();
   const report = of.data.value;
   if (report === null) return of.problem.value ? html`<${Asked} of=${of} />` : html`<div class="health"><${Bones} lines=${1} /></div>`;
-  const { level, headline, points } = judge(report, period, reasons.value);
+  const { level, headline, points } = judge(report, period, reasons.value, alarmsOpen.value);
   return html`<section class=${`health ${level}`} aria-label="Health" aria-live="polite">
     <span class="dot"><${Icon} name=${MARKS[level]} /></span>
     <div><strong>${headline}</strong>
@@ -51,6 +52,8 @@ function Health({ of, period }) {
 }
 
 function Next({ point }) {
+  if (point.about === "alarm") return html`<a href=${link("alarms", point.id)}>See what to do</a>`;
+  if (point.about === "alarms") return html`<a href=${link("alarms")}>See them</a>`;
   if (point.about === "waiting" && find("deliveries")) return html`<a href=${link("deliveries", { state: "waiting" })}>See them</a>`;
   if (point.about === "match" && find("doctor")) return html`<a href=${link("doctor", { network: point.network })}>See the doctor</a>`;
   if (point.about === "match") return html`<a href=${link("live", { network: point.network, verdict: "unmatched" })}>See them</a>`;
@@ -69,13 +72,22 @@ function Figures({ report, live }) {
   return html`<${Tiles} of=${[
     { name: "Clicks now", figure: live && perSecond(live.clicks, 300), unit: "/s", note: "over the last 5 minutes" },
     { name: "Postbacks now", figure: live && perSecond(live.postbacks.total, 300), unit: "/s", note: "over the last 5 minutes" },
-    { name: "Match rate", figure: percent(report.match_rate), note: report.match_rate === null ? "no click ids yet" : low ? html`<${Pill} kind="bad">below the 90 % line<//>` : html`<${Pill} kind="good">above the 90 % line<//>` },
+    { name: "Match rate", figure: percent(report.match_rate), note: report.match_rate === null ? "no click ids yet" : low ? html`<${Pill} kind="bad">below the 90% line<//>` : html`<${Pill} kind="good">above the 90% line<//>` },
     { name: "Success rate", figure: percent(report.postback_success_rate), note: `of ${compact(report.postbacks.total)} postbacks` },
     { name: "Response time", figure: milliseconds(times.p50), note: `p95 ${milliseconds(times.p95)} · p99 ${milliseconds(times.p99)}` },
     { name: "Clicks", figure: compact(report.clicks), note: "in the period" },
-    { name: "Conversions", figure: compact(report.conversions.count), note: report.clicks ? `${percent(report.conversions.count / report.clicks, 2)} of clicks` : "in the period" },
+    { name: "Conversions", figure: compact(stand(report.conversions)), note: sayStanding(report) },
     { name: "Duplicates", figure: percent(report.duplicate_rate), note: "recognised, counted once" },
   ]} />`;
+}
+
+// Conversions that stand: not those that were rejected or reversed.
+const stand = (of) => (of ? of.by_status.pending + of.by_status.approved : null);
+
+function sayStanding({ conversions, clicks }) {
+  const gone = conversions.count - stand(conversions);
+  const share = clicks ? `${percent(stand(conversions) / clicks, 2)} of clicks` : "in the period";
+  return gone ? `${share} · ${count(gone)} taken back` : share;
 }
 
 function WaitingTiles() {
@@ -106,22 +118,22 @@ function fill(report, by, read) {
 
 function Traffic({ report, by }) {
   const [times, series] = useMemo(() => {
-    const [at, clicks, postbacks, conversions] = fill(report, by, [(g) => g?.clicks ?? 0, (g) => g?.postbacks.total ?? 0, (g) => g?.conversions?.count ?? 0]);
+    const [at, clicks, postbacks, conversions] = fill(report, by, [(g) => g?.clicks ?? 0, (g) => g?.postbacks.total ?? 0, (g) => stand(g?.conversions) ?? 0]);
     return [at, [
       { name: "Clicks", values: clicks, colour: 1, fill: true }, { name: "Postbacks", values: postbacks, colour: 2 }, { name: "Conversions", values: conversions, colour: 3 },
     ]];
   }, [report]);
   if (report.groups.length === 0) return html`<${Empty} icon="overview" title="No traffic in this period">Clicks and postbacks are drawn here as they arrive.<//>`;
-  return html`<${Chart} times=${times} series=${series} summary=${`${count(report.clicks)} clicks, ${count(report.postbacks.total)} postbacks and ${count(report.conversions.count)} conversions over the period`} />`;
+  return html`<${Chart} times=${times} series=${series} summary=${`${count(report.clicks)} clicks, ${count(report.postbacks.total)} postbacks and ${count(stand(report.conversions))} conversions over the period`} />`;
 }
 
 function Matching({ report, by }) {
   const [times, series] = useMemo(() => {
     const [at, rates] = fill(report, by, [(g) => (g === null || g.match_rate === null ? null : g.match_rate * 100)]);
-    return [at, [{ name: "Match rate", values: rates, colour: 2, fill: true, show: (value) => `${value.toFixed(1)} %` }]];
+    return [at, [{ name: "Match rate", values: rates, colour: 2, fill: true, show: (value) => `${value.toFixed(1)}%` }]];
   }, [report]);
-  if (report.match_rate === null) return html`<${Empty} icon="doctor" title="Nothing to match yet">As soon as postbacks arrive, their match rate is drawn against the 90\u00a0% line.<//>`;
-  return html`<${Chart} times=${times} series=${series} top=${100} lines=${[{ at: 90 }]} show=${(value) => `${value} %`} summary=${`Match rate ${percent(report.match_rate)}; the line of health is 90 %`} />`;
+  if (report.match_rate === null) return html`<${Empty} icon="doctor" title="Nothing to match yet">As soon as postbacks arrive, their match rate is drawn against the 90% line.<//>`;
+  return html`<${Chart} times=${times} series=${series} top=${100} lines=${[{ at: 90 }]} show=${(value) => `${value}%`} summary=${`Match rate ${percent(report.match_rate)}; the line of health is 90%`} />`;
 }
 
 function Value({ report }) {
@@ -130,7 +142,7 @@ function Value({ report }) {
     empty=${html`<${Empty} icon="info" title="No conversions yet">Values appear by currency; currencies are never added up.<//>`}
     columns=${[
       { head: "Currency", lead: true, cell: ([currency]) => html`<span class="main-text">${currency}</span>` },
-      ...["approved", "pending", "reversed"].map((status) => ({ head: words(status)[0].toUpperCase() + status.slice(1), num: true, cell: ([currency, by]) => html`<${Money} of=${by[status]} currency=${currency} />` })),
+      ...["approved", "pending", "rejected", "reversed"].map((status) => ({ head: words(status)[0].toUpperCase() + status.slice(1), num: true, cell: ([currency, by]) => html`<${Money} of=${by[status]} currency=${currency} />` })),
     ]} />`;
 }
 
@@ -141,7 +153,7 @@ function Networks({ report }) {
       { head: "Network", lead: true, cell: (row) => (row.network ? html`<a class="main-text" href=${link("networks", row.network)}>${row.network}</a>` : "(removed)") },
       { head: "Postbacks", num: true, cell: (row) => count(row.postbacks.total) },
       { head: "Match rate", num: true, cell: (row) => html`<${Rate} of=${row.match_rate} />` },
-      { head: "Conversions", num: true, cell: (row) => count(row.conversions?.count) },
+      { head: "Conversions", num: true, cell: (row) => count(stand(row.conversions)) },
     ]} />`;
 }
 

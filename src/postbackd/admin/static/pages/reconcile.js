@@ -11,6 +11,8 @@ import { Moneys } from "../parts/moneys.js";
 import { More, usePages } from "../parts/paging.js";
 import { Asked, Bones, Button, Card, Empty, Facts, Field, Form, Head, Notice, Pill, Table, Tiles, Time } from "../parts/parts.js";
 
+const MARKS = { ",": "comma", ".": "point" };
+const PARTED = { ",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars" };
 const KINDS = { agrees: "good", value_differs: "bad", status_differs: "warn", other_day: "warn", missing_here: "bad", missing_there: "bad", duplicate: "calm", outside_window: "calm", unusable: "warn" };
 const titled = (word) => words(word)[0].toUpperCase() + words(word).slice(1);
 
@@ -90,7 +92,7 @@ function Read({ of }) {
   const other = Object.entries(format.other_candidates);
   if (open) return html`<${Again} of=${of} onClose=${() => setOpen(false)} />`;
   return html`<div class="stack tight"><${Facts} of=${[...FIELDS.map(([name, label]) => [label, format.columns[name] ? html`<code>${format.columns[name]}</code>${other.find(([one]) => one === name) ? html` <span class="soft small">or perhaps ${other.find(([one]) => one === name)[1].join(", ")}</span>` : ""}` : html`<span class="soft">no column</span>`]),
-      ["Clock", of.clock.sentence], ["Dates and amounts", [format.dates, format.decimal && `decimal mark ${format.decimal}`, format.encoding, `cells parted by ${format.delimiter === "\t" ? "tabs" : format.delimiter}`].filter(Boolean).join(", ")],
+      ["Clock", of.clock.sentence], ["Dates and amounts", [format.dates, format.decimal && `decimal ${MARKS[format.decimal] ?? format.decimal}`, format.encoding, `cells parted by ${PARTED[format.delimiter] ?? format.delimiter}`].filter(Boolean).join(", ")],
       of.types.length > 0 && ["Types", of.types.join(", ")], format.unused_columns.length > 0 && ["Not used", format.unused_columns.join(", ")]]} />
     ${may("operate") && html`<div class="ends"><${Button} icon="pencil" onClick=${() => setOpen(true)}>Read it in another way<//></div>`}</div>`;
 }
@@ -113,13 +115,14 @@ function Again({ of, onClose }) {
     ${busy && html`<p class="soft" role="status">The file is compared again …</p>`}`}<//>`;
 }
 
-const LEFT_OUT = { no_click: "have no click id, so there is nothing to credit", other_transaction: "have a click that is counted under another transaction id", type_unknown: "have a type that is not known here" };
+const LEFT_OUT = { no_click: "no click id, so there is nothing to credit", other_transaction: "a click that is counted under another transaction id", type_unknown: "a type that is not known here" };
+const has = (rows) => (rows === 1 ? "row has" : "rows have");
 
 function Import({ of }) {
   const [open, setOpen] = useState(false);
   const missing = of.buckets.find((bucket) => bucket.bucket === "missing_here");
   return html`<${Card} title="Take in what is missing here" aside=${html`<${Button} kind="main" icon="plus" onClick=${() => setOpen(true)}>Import …<//>`}>
-    <p>${plural(missing.rows, "row")} of the file ${missing.rows === 1 ? "is" : "are"} not counted here. Importing them goes through the same checks and the same unique key as postbacks. You see what it would count first.</p>
+    <p>${plural(missing.rows, "row")} of the file ${missing.rows === 1 ? "is" : "are"} not counted here. Importing ${missing.rows === 1 ? "it" : "them"} goes through the same checks and the same unique key as postbacks. You see what it would count first.</p>
     ${open && html`<${Dialog} title="Import what is missing here" onClose=${() => setOpen(false)}><${Wish} id=${of.id} onClose=${() => setOpen(false)} /><//>`}<//>`;
 }
 
@@ -145,7 +148,7 @@ function Wish({ id, onClose }) {
     ${problem && html`<${Notice} kind="bad">${problem.detail}<//>`}
     ${answer === null ? !problem && html`<${Bones} lines=${3} />` : html`<div class="stack tight" aria-live="polite">
       <${Notice} kind=${answer.counted ? "good" : "warn"}><strong>${done ? `${plural(answer.counted, "conversion")} ${answer.counted === 1 ? "is" : "are"} counted now` : `${count(answer.counted)} of ${plural(answer.rows, "row")} would be counted`}</strong>${answer.counted ? html`: <${Moneys} of=${answer.value} />` : "."}<//>
-      <ul class="stack tight">${Object.entries(answer.left_out).map(([why, rows]) => html`<li key=${why}>${count(rows)} ${LEFT_OUT[why] ?? words(why)}.</li>`)}${Object.entries(answer.refused).map(([why, rows]) => html`<li key=${why}>${count(rows)} refused: ${words(why)}.</li>`)}</ul>
+      <ul class="stack tight">${Object.entries(answer.left_out).map(([why, rows]) => html`<li key=${why}>${count(rows)} ${LEFT_OUT[why] ? `${has(rows)} ${LEFT_OUT[why]}` : words(why)}.</li>`)}${Object.entries(answer.refused).map(([why, rows]) => html`<li key=${why}>${count(rows)} refused: ${words(why)}.</li>`)}</ul>
       ${!answer.transaction_ids && html`<${Notice} kind="warn">The file has no transaction ids: rows are told apart by their click alone.<//>`}</div>`}
     <div class="ends">${done ? html`<${Button} kind="main" onClick=${onClose}>Close<//>` : html`<${Button} kind="main" busy=${busy} disabled=${busy || !seen?.counted} onClick=${() => run(false)}>Import ${seen ? count(seen.counted) : ""}<//><${Button} kind="quiet" onClick=${onClose}>Cancel<//>`}</div>`;
 }

@@ -167,7 +167,7 @@ function Options() {
         rows=${rows.filter((row) => `${row.name} ${row.help}`.toLowerCase().includes(search.trim().toLowerCase()))}
         empty=${html`<${Empty} icon="search" title="No option of this name">Search for another word.<//>`} columns=${[
           { head: "Option", lead: true, cell: (row) => html`<code class="nowrap">--${row.name.replaceAll("_", "-")}</code>` },
-          { head: "Value", break: true, cell: (row) => (row.secret ? html`<span class="soft">not shown</span>` : html`<span class=${`value ${same(row) ? "" : "main-text"}`}>${text(row.value)}</span>${!same(row) && html` <span class="soft tiny">usually ${text(row.default)}</span>`}`) },
+          { head: "Value", break: true, cell: (row) => (row.secret ? html`<span class="soft">${row.given ? "given, not shown" : NOTHING}</span>` : html`<span class=${`value ${same(row) ? "" : "main-text"}`}>${text(row.value)}</span>${!same(row) && html` <span class="soft tiny">usually ${text(row.default)}</span>`}`) },
           { head: "What it does", break: true, cell: (row) => html`<span class="small soft">${row.help}</span>` },
         ]} />`}<//><//>
   </div>`;

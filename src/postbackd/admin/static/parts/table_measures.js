@@ -26,11 +26,11 @@ const MONEY = [
 const QUALITY = [
   ["postbacks", "Postbacks", (m) => count(m.postbacks)], ["match_rate", "Match rate", (m) => percent(m.match_rate)], ["duplicates", "Duplicates", (m) => count(m.duplicates)],
   ["conversions", "Conversions", (m) => count(m.conversions)], ["taken_back", "Taken back", (m) => count(m.taken_back), "rejected and reversed conversions"],
-  ["convert_p50_s", "Usual time", (m) => seconds(m.convert_p50_s), "half of the conversions come within this time of their click"], ["convert_p95_s", "p95 time", (m) => seconds(m.convert_p95_s), "95 % of the conversions come within this time of their click"],
+  ["convert_p50_s", "Usual time", (m) => seconds(m.convert_p50_s), "half of the conversions come within this time of their click"], ["convert_p95_s", "p95 time", (m) => seconds(m.convert_p95_s), "95% of the conversions come within this time of their click"],
   ["s2s_only", "Server only", (m) => count(m.s2s_only), "told by a postback alone"], ["pixel_only", "Pixel only", (m) => count(m.pixel_only), "told by a pixel alone"], ["both_channels", "Both", (m) => count(m.both_channels), "told by postback and pixel"],
 ];
 
-const signedPercent = (share) => (share === null ? NOTHING : share < 0 ? `\u2212${(-share * 100).toFixed(1)} %` : `${(share * 100).toFixed(1)} %`);
+const signedPercent = (share) => (share === null ? NOTHING : share < 0 ? `\u2212${(-share * 100).toFixed(1)}%` : `${(share * 100).toFixed(1)}%`);
 
 // What does not apply to the question has no column.
 export function columnsOf(show, table) {
@@ -49,7 +49,7 @@ export function drawable(table) {
 }
 
 const share = (name) => (m) => (m[name] === null ? null : m[name] * 100);
-const inPercent = (number) => `${number < 10 ? Number(number.toFixed(2)) : number.toFixed(0)} %`;
+const inPercent = (number) => `${number < 10 ? Number(number.toFixed(2)) : number.toFixed(0)}%`;
 
 // Rows that have nothing to say under the columns that are shown.
 export const saysSomething = (show, m) => show === "quality" || m.clicks > 0 || m.conversions > 0 || m.taken_back > 0;
