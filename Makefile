@@ -37,7 +37,7 @@ run: .venv/.installed-run ## start the server with an example campaign (LISTEN=h
 
 .PHONY: test
 test: .venv/.installed-dev ## run the tests; says which were skipped, and why
-	@$(BIN)/python -m pytest -q -rs --numprocesses 2 --dist worksteal tests --ignore=tests/trust $(ARGS)
+	@$(BIN)/python -m pytest -q -rs --numprocesses 3 --dist worksteal tests --ignore=tests/trust $(ARGS)
 
 .PHONY: check
 check: .venv/.installed-dev ## format, lint, types, directions of imports

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
-
 from postbackd.core.alarms import Kind
 from tests.core.alarm_months import NETWORKS, simulate, sum_up
 
 
-@pytest.mark.parametrize("first", [0, 10])
-def test_planted_faults_are_found_and_few_alarms_are_false(first: int) -> None:
-    """Ten months each, looked at every other hour."""
-    figures = sum_up([simulate(seed, 2.0) for seed in range(first, first + 10)])
+def test_planted_faults_are_found_and_few_alarms_are_false() -> None:
+    """Ten months, looked at every other hour; none of the constants was tuned on them."""
+    figures = sum_up([simulate(seed, 2.0) for seed in range(100, 110)])
     assert sum(figures.planted.values()) > 90
     for kind, least in ((Kind.SILENCE, 0.97), (Kind.MATCH_RATE, 0.88), (Kind.DUPLICATES, 0.6)):
         assert figures.found[kind] >= least * figures.planted[kind], figures.missed
