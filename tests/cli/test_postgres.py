@@ -20,6 +20,7 @@ from postbackd.store.postgres_schema import migrations
 from tests.cli.conftest import Run
 from tests.cli.test_serve import DEADLINE_S, Server
 from tests.postgres_server import VERSIONS, PostgresServer, find_programs, new_database
+from tests.trust.server import wait_until
 
 pytestmark = pytest.mark.skipif(not VERSIONS, reason="no PostgreSQL 15 or newer was found")
 
@@ -241,10 +242,17 @@ def test_distributing_without_citus_says_what_to_do(run: Run, address: str) -> N
     assert "CREATE EXTENSION citus" in run("db", "distribute", "--store", address, code=1).err
 
 
+def count_rows(data: Path, table: str) -> int:
+    with apsw.Connection(str(data / "postbackd.db"), flags=apsw.SQLITE_OPEN_READONLY) as db:
+        return int(db.execute(f"SELECT count(*) FROM {table}").get)
+
+
 def test_a_database_is_copied_and_goes_on_there(tmp_path: Path, run: Run, address: str, serve: Serve) -> None:
     server = serve(tmp_path / "data")
     click_id = server.click()
     first = server.postback(f"click_id={click_id}&txid=A&value=12.50")
+    # The front door writes down how long it took a moment later; in the middle of a copy that is a difference.
+    wait_until(lambda: count_rows(tmp_path / "data", "response_times") == 1, 20, "the time of the answer")
     copied = run("db", "copy", "--from", str(tmp_path / "data"), "--to", address)
     assert "1 conversions, 12.50 USD" in copied.out
     second = server.postback(f"click_id={click_id}&txid=B&value=7.50")
