@@ -243,8 +243,11 @@ def test_distributing_without_citus_says_what_to_do(run: Run, address: str) -> N
 
 
 def count_rows(data: Path, table: str) -> int:
-    with apsw.Connection(str(data / "postbackd.db"), flags=apsw.SQLITE_OPEN_READONLY) as db:
+    db = apsw.Connection(str(data / "postbackd.db"), flags=apsw.SQLITE_OPEN_READONLY)
+    try:
         return int(db.execute(f"SELECT count(*) FROM {table}").get)
+    finally:
+        db.close()
 
 
 def test_a_database_is_copied_and_goes_on_there(tmp_path: Path, run: Run, address: str, serve: Serve) -> None:
