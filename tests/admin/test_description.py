@@ -23,7 +23,7 @@ CONFIG = """
 seed = 20261126
 
 [generation]
-max-examples = 3
+max-examples = 2
 deterministic = true
 no-shrink = true
 with-security-parameters = false
@@ -34,7 +34,7 @@ unexpected-methods = ["put"]
 
 [phases.stateful]
 max-steps = 6
-generation.max-examples = 5
+generation.max-examples = 3
 
 [checks.positive_data_acceptance]
 expected-statuses = ["2xx", "401", "403", "404", "409", "412", "422", "503"]
