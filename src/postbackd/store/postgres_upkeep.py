@@ -8,15 +8,15 @@ from typing import Any, TypeVar
 
 import asyncpg
 
-from postbackd.core.alarm_notices import Notice
-from postbackd.core.alarms import Key, Quiet
 from postbackd.core.grouping import Grouping
 from postbackd.core.privacy import Masker
 from postbackd.core.retention import Class
-from postbackd.core.rollups import Kind, Mark, Put
-from postbackd.store import alarm_rows, erasure, grouping, postgres_purge, rollups
+from postbackd.core.rollups import Kind, Mark
+from postbackd.store import erasure, grouping, postgres_purge, rollups
 from postbackd.store.base import Erased, Erasing, Purgeable
-from postbackd.store.base_upkeep import AlarmStep
+from postbackd.store.catalog_verbs import Work
+from postbackd.store.database import Database
+from postbackd.store.keeping_verbs import KeepingVerbs
 from postbackd.store.postgres_connection import PostgresDatabase
 from postbackd.store.postgres_scrub import scrub
 from postbackd.store.postgres_write import PostgresTransaction
@@ -28,7 +28,7 @@ LOCK_ROLLUPS = "SELECT pg_advisory_xact_lock(8101007)"
 """Held by whoever changes roll-ups, until its transaction ends."""
 
 
-class PostgresUpkeep:
+class PostgresUpkeep(KeepingVerbs):
     """A part of ``PostgresStore``.  See ``store.base.Store`` for what each verb promises."""
 
     _shards: Sequence[int] | None
@@ -82,59 +82,26 @@ class PostgresUpkeep:
     async def end_erasure(self, id_: int, now_ms: int) -> None:
         await self._ask(lambda db: PostgresDatabase(db).rows(erasure.END_ERASURE, now_ms, id_))
 
-    # --- alarms ----------------------------------------------------------------------------------------------
+    # --- alarms and roll-ups: what their keepers do is in keeping_verbs ---------------------------------------
 
-    async def hold_alarms(self, holder: str, now_ms: int, until_ms: int) -> bool:
-        return await self._write_alarms(lambda db: alarm_rows.hold(db, holder, now_ms, until_ms))
-
-    async def write_alarms(self, step: AlarmStep) -> Sequence[int] | None:
-        return await self._write_alarms(lambda db: alarm_rows.write(db, step))
-
-    async def settle_notices(self, notices: Sequence[Notice]) -> None:
-        await self._write_alarms(lambda db: alarm_rows.settle(db, notices))
-
-    async def quiet_alarm(self, quiet: Quiet) -> None:
-        await self._write_alarms(lambda db: alarm_rows.quiet(db, quiet))
-
-    async def unquiet_alarm(self, key: Key) -> bool:
-        return await self._write_alarms(lambda db: alarm_rows.unquiet(db, key))
-
-    async def forget_alarms(self, hours_before: int, campaigns_before: int, ended_before_ms: int) -> None:
-        await self._write_alarms(
-            lambda db: alarm_rows.forget(db, hours_before, campaigns_before, ended_before_ms)
-        )
-
-    async def _write_alarms(self, work: Callable[[PostgresDatabase], Awaitable[_T]]) -> _T:
+    async def _keep_alarms(self, work: Work[_T]) -> _T:
         return await self._change(lambda db, _: work(PostgresDatabase(db)))
 
-    # --- roll-ups ------------------------------------------------------------------------------------------------
-
-    async def claim_rollups(self, holder: int, now_ms: int) -> Mapping[str, int] | None:
-        return await self._keep(lambda db: rollups.claim(db, holder, now_ms))
-
-    async def give_up_rollups(self, holder: int) -> None:
-        await self._keep(lambda db: rollups.give_up(db, holder))
-
-    async def put_rollups(self, step: Put) -> bool:
-        return await self._keep(lambda db: rollups.put(db, step))
-
-    async def put_facts(self, holder: int, clicks: Sequence[int]) -> bool:
-        distributed = self._shards is not None
-
-        async def keep(db: PostgresDatabase) -> bool:
-            await db.rows(BESIDE)  # an erasure has to come before or after
-            return await rollups.put_facts(db, holder, clicks, buckets=distributed)
-
-        return await self._keep(keep)
-
-    async def _keep(self, work: Callable[[PostgresDatabase], Awaitable[_T]]) -> _T:
-        """One step of the keeper: nobody else takes one at the same time."""
-
+    async def _keep_rollups(self, work: Work[_T]) -> _T:
         async def keep(db: asyncpg.Connection, _: PostgresTransaction) -> _T:
             await db.execute(LOCK_ROLLUPS)
             return await work(PostgresDatabase(db))
 
         return await self._change(keep)
+
+    async def put_facts(self, holder: int, clicks: Sequence[int]) -> bool:
+        distributed = self._shards is not None
+
+        async def keep(db: Database) -> bool:
+            await db.rows(BESIDE)  # an erasure has to come before or after
+            return await rollups.put_facts(db, holder, clicks, buckets=distributed)
+
+        return await self._keep_rollups(keep)
 
     async def rollup_marks(self, limit: int) -> Sequence[Mark]:
         return await self._ask(lambda db: rollups.read_marks(PostgresDatabase(db), limit))

@@ -10,23 +10,22 @@ from typing import Any, TypeVar
 
 import apsw
 
-from postbackd.core.alarm_notices import Notice
-from postbackd.core.alarms import Key, Quiet
 from postbackd.core.grouping import Grouping
 from postbackd.core.privacy import Masker
 from postbackd.core.retention import Class
-from postbackd.core.rollups import Kind, Mark, Put
-from postbackd.store import alarm_rows, erasure, grouping, rollups, sqlite_purge
+from postbackd.core.rollups import Kind, Mark
+from postbackd.store import erasure, grouping, rollups, sqlite_purge
 from postbackd.store.base import Erased, Erasing, Purgeable, StoreUnavailable
-from postbackd.store.base_upkeep import AlarmStep
+from postbackd.store.catalog_verbs import Work
 from postbackd.store.checkpoint import Checkpoint
+from postbackd.store.keeping_verbs import KeepingVerbs
 from postbackd.store.sqlite_database import SqliteDatabase, ask
 from postbackd.store.sqlite_scrub import scrub, unsafe_erasure
 
 _T = TypeVar("_T")
 
 
-class SqliteUpkeep:
+class SqliteUpkeep(KeepingVerbs):
     """A part of ``SqliteStore``.  See ``store.base.Store`` for what each verb promises."""
 
     _path: Path
@@ -90,46 +89,16 @@ class SqliteUpkeep:
     async def end_erasure(self, id_: int, now_ms: int) -> None:
         await self._change(lambda db: db.execute(erasure.END_ERASURE, (now_ms, id_)))
 
-    # --- alarms ----------------------------------------------------------------------------------------------
+    # --- alarms and roll-ups: what their keepers do is in keeping_verbs ---------------------------------------
 
-    async def hold_alarms(self, holder: str, now_ms: int, until_ms: int) -> bool:
-        return await self._write_alarms(lambda db: alarm_rows.hold(db, holder, now_ms, until_ms))
-
-    async def write_alarms(self, step: AlarmStep) -> Sequence[int] | None:
-        return await self._write_alarms(lambda db: alarm_rows.write(db, step))
-
-    async def settle_notices(self, notices: Sequence[Notice]) -> None:
-        await self._write_alarms(lambda db: alarm_rows.settle(db, notices))
-
-    async def quiet_alarm(self, quiet: Quiet) -> None:
-        await self._write_alarms(lambda db: alarm_rows.quiet(db, quiet))
-
-    async def unquiet_alarm(self, key: Key) -> bool:
-        return await self._write_alarms(lambda db: alarm_rows.unquiet(db, key))
-
-    async def forget_alarms(self, hours_before: int, campaigns_before: int, ended_before_ms: int) -> None:
-        await self._write_alarms(
-            lambda db: alarm_rows.forget(db, hours_before, campaigns_before, ended_before_ms)
-        )
-
-    async def _write_alarms(self, work: Callable[[SqliteDatabase], Coroutine[Any, Any, _T]]) -> _T:
+    async def _keep_alarms(self, work: Work[_T]) -> _T:
         return await self._commit(lambda: work(SqliteDatabase(self._db)))
 
-    # --- roll-ups ------------------------------------------------------------------------------------------------
-
-    async def claim_rollups(self, holder: int, now_ms: int) -> Mapping[str, int] | None:
-        return await self._commit(lambda: rollups.claim(SqliteDatabase(self._db), holder, now_ms))
-
-    async def give_up_rollups(self, holder: int) -> None:
-        await self._commit(lambda: rollups.give_up(SqliteDatabase(self._db), holder))
-
-    async def put_rollups(self, step: Put) -> bool:
-        return await self._commit(lambda: rollups.put(SqliteDatabase(self._db), step))
+    async def _keep_rollups(self, work: Work[_T]) -> _T:
+        return await self._commit(lambda: work(SqliteDatabase(self._db)))
 
     async def put_facts(self, holder: int, clicks: Sequence[int]) -> bool:
-        return await self._commit(
-            lambda: rollups.put_facts(SqliteDatabase(self._db), holder, clicks, buckets=False)
-        )
+        return await self._keep_rollups(lambda db: rollups.put_facts(db, holder, clicks, buckets=False))
 
     async def rollup_marks(self, limit: int) -> Sequence[Mark]:
         return await self._wait(rollups.read_marks(SqliteDatabase(self._db), limit))
