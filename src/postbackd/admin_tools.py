@@ -14,7 +14,8 @@ from postbackd.catalog.accounts import Seal
 from postbackd.catalog.errors import NotNow
 from postbackd.core.retention import Class
 from postbackd.sealing import SealError, find_sealer
-from postbackd.settings import CONFIG_VARIABLE, Settings, find_setting
+from postbackd.settings import Settings
+from postbackd.settings_passing import as_environment
 
 
 def make_tools(settings: Settings) -> Mapping[str, Callable[..., Any]]:
@@ -37,12 +38,7 @@ def _sealing(settings: Settings) -> Seal:
 
 def _running(settings: Settings) -> Run:
     """Starts commands of this program with the settings of this process; secrets go through the environment."""
-    chosen = [find_setting(name) for name in _OF_COMMANDS]
-    values = {one.variable: getattr(settings, one.name) for one in chosen}
-    environment = {variable: "" if value is None else str(value) for variable, value in values.items()}
-    environment |= {one.file_variable: "" for one in chosen if one.secret}  # not from two places
-    # Nor from a file: what is empty here would be filled in from it, and work on simulated data done on the real ones.
-    environment[CONFIG_VARIABLE] = os.devnull
+    environment = as_environment(settings, _OF_COMMANDS)
 
     async def run(arguments: Sequence[str]) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(

@@ -30,7 +30,8 @@ from postbackd.ingest.spool import Spool, SpoolOfAnother
 from postbackd.locks import LOCK_NAME, is_held, lock_data
 from postbackd.role import hear_signals, let_thread_stand_back, raise_file_limit, stand_back, start_logging
 from postbackd.sealing import KeptSealer, SealError
-from postbackd.settings import Settings, find_setting
+from postbackd.settings import Settings
+from postbackd.settings_passing import as_environment
 from postbackd.store.base import Store, StoreNotReached, StoreRefused
 from postbackd.store.sealed import SENDER_SECRET, TARGET
 from postbackd.store.sqlite import SqliteStore
@@ -255,8 +256,7 @@ async def _keep_backups(settings: Settings, directory: str) -> None:
     from postbackd.upkeep.backups import BackupSchedule
 
     names = ("data", "store", "backup_dir", "backup_keep", "backup_key_file", "secret_key")
-    values = {find_setting(name).variable: getattr(settings, name) for name in names}
-    environment = {variable: "" if value is None else str(value) for variable, value in values.items()}
+    environment = as_environment(settings, names)
     schedule = BackupSchedule(
         Path(directory), Path(settings.data), settings.backup_every_h, environment, now_ms
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from postbackd.settings import Settings, find_setting, list_settings
+from postbackd.settings_passing import as_environment
 from postbackd.settings_sources import load_settings
 from postbackd.settings_values import SettingsError
 
@@ -91,3 +92,15 @@ def test_every_setting_has_help_and_a_variable() -> None:
     assert names[0] == "data"
     assert all(setting.help.endswith(".") for setting in list_settings())
     assert find_setting("busy_timeout_ms").variable == "POSTBACKD_BUSY_TIMEOUT_MS"
+
+
+def test_a_process_of_ours_is_given_the_settings_and_takes_none_from_anywhere_else() -> None:
+    given = load_settings({"data": "/there", "secret_key": "a" * 43 + "="}, {})
+    assert as_environment(given, ("data", "store", "secret_key")) == {
+        "POSTBACKD_CONFIG": "/dev/null",
+        "POSTBACKD_DATA": "/there",
+        "POSTBACKD_STORE": "",
+        "POSTBACKD_STORE_FILE": "",
+        "POSTBACKD_SECRET_KEY": "a" * 43 + "=",
+        "POSTBACKD_SECRET_KEY_FILE": "",
+    }

@@ -22,7 +22,8 @@ from postbackd.core.proxy_protocol import PROXY_UNKNOWN
 from postbackd.locks import LOCK_NAME, is_held
 from postbackd.role import start_logging
 from postbackd.service_manager import ServiceManager, reach, tell_while_serving
-from postbackd.settings import CONFIG_VARIABLE, Settings, find_setting, list_settings
+from postbackd.settings import Settings, find_setting, list_settings
+from postbackd.settings_passing import as_environment
 from postbackd.store.base import StoreRefused, StoreUnavailable
 from postbackd.supervisor import CannotListen, Supervisor, listen_on, read_inherited
 
@@ -39,6 +40,9 @@ class Start(NamedTuple):
 
 
 ALL_SETTINGS = tuple(setting.name for setting in list_settings())
+
+SECRET_SETTINGS = tuple(setting.name for setting in list_settings() if setting.secret)
+"""They go through the environment: everybody on the machine can read a command line."""
 
 
 @click.command()
@@ -65,7 +69,9 @@ def serve(example: bool, settings: Settings) -> int:
         _note_addresses(settings, [base, *dashboard])
         words = _describe_start(settings, sockets, start)
         begin = _begin_of_proxies(settings, sockets["listen"])
-        supervisor = Supervisor(sockets, _as_arguments(settings), _as_environment(settings), begin)
+        supervisor = Supervisor(
+            sockets, _as_arguments(settings), as_environment(settings, SECRET_SETTINGS), begin
+        )
         return supervisor.run(lambda: _say(words), beside=_roles_beside(settings, start))
 
 
@@ -250,19 +256,6 @@ def _begin_of_proxies(settings: Settings, listening: socket.socket) -> bytes:
 def _address_of(listening: socket.socket) -> str:
     host, port = listening.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def _as_environment(settings: Settings) -> dict[str, str]:
-    """The secret settings: everybody on the machine can read a command line.
-
-    A role reads no file: it would find another content than we did.
-    """
-    environment = {CONFIG_VARIABLE: os.devnull}
-    for setting in list_settings():
-        if setting.secret:
-            value = getattr(settings, setting.name)
-            environment |= {setting.variable: "" if value is None else str(value), setting.file_variable: ""}
-    return environment
 
 
 def _as_arguments(settings: Settings) -> list[str]:
