@@ -30,6 +30,7 @@ from postbackd.core.client_address import read_ranges
 from postbackd.delivery.client import Client
 from postbackd.ingest.batcher import now_ms
 from postbackd.ingest.client import Proxies
+from postbackd.market.place import demo_directory
 from postbackd.measuring import surroundings_of
 from postbackd.reports.metrics import Metrics
 from postbackd.reports.question import open_zone
@@ -38,9 +39,6 @@ from postbackd.store.base import Store, StoreRefused, StoreUnavailable
 from postbackd.upkeep.rollups import RollupKeeper
 
 log = logging.getLogger("postbackd.admin")
-
-DEMO_NAME = "demo"
-"""Directory of the simulated data, in the data directory."""
 
 _STOP_WITHIN_S = 3
 """Requests that are being answered when the role is told to stop have so long; live logs never end by themselves."""
@@ -109,7 +107,7 @@ class DemoDesk:
     def __init__(self, settings: Settings, open_store: Callable[[Path], Awaitable[Store]]) -> None:
         """``open_store``: opens the embedded database in a directory.  Raises ``StoreRefused``."""
         self._settings = settings
-        self._path = Path(settings.data) / DEMO_NAME
+        self._path = demo_directory(Path(settings.data))
         self._open_store = open_store
         self._opening = asyncio.Lock()
         self._desk: Desk | None = None

@@ -6,6 +6,7 @@ share a database.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -18,6 +19,9 @@ from postbackd.admin.reception import Reception
 from postbackd.core.rulebook import Rulebook
 from postbackd.reports.live import Feed
 from postbackd.store.base import Store
+
+QUESTIONS_AT_ONCE = 2
+"""Questions to the reports; others wait, because each may take some hundred megabytes."""
 
 
 class DataSet(StrEnum):
@@ -71,7 +75,15 @@ class Desk:
         self.reception = reception
         self.feed = Feed(store, now_ms)
         """What is stored, as it is stored."""
+        self.exploring = asyncio.Semaphore(QUESTIONS_AT_ONCE)
+        """Held while a question to the reports is worked at."""
+        self.reconciling = asyncio.Lock()
+        """Held while an upload is: each needs a processor and some 150 MB."""
         self._rulebook: Rulebook | None = None
+
+    def setting(self, name: str, otherwise: Any) -> Any:
+        """The value of a setting; ``otherwise`` where this desk was not told of it."""
+        return next((one.value for one in self.settings if one.name == name), otherwise)
 
     async def close(self) -> None:
         """Stop the long work.  The database is closed by whoever has opened it."""

@@ -10,6 +10,7 @@ from postbackd import __version__
 from postbackd.admin.desk import DataSet
 from postbackd.admin.endpoints import Asked, Endpoint, Scope
 from postbackd.admin.problems import Problem
+from postbackd.market.place import demo_directory
 from postbackd.reports.period import Period, read_moment, write_moment
 from postbackd.reports.report import GROUPED_BY, build_report
 
@@ -62,7 +63,7 @@ async def show_report(asked: Asked[ReportQuery, None]) -> dict[str, Any]:
 async def show_about(asked: Asked[None, None]) -> About:
     """Version, addresses, and whether there are simulated data."""
     desk = asked.desk
-    has_demo = desk.data_set is DataSet.DEMO or (desk.data / "demo").is_dir()
+    has_demo = desk.data_set is DataSet.DEMO or demo_directory(desk.data).is_dir()
     return About(__version__, desk.base_url, desk.data_set.value, has_demo, write_moment(desk.now_ms()))
 
 

@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from weakref import WeakKeyDictionary
 
 import msgspec
 from msgspec import Meta, Struct
@@ -29,7 +28,7 @@ from postbackd.core.model import Network
 from postbackd.core.reconciling import Bucket
 from postbackd.core.rulebook import Rulebook
 from postbackd.reports import reconcile as reconciling
-from postbackd.reports.importing import Wish, take_in
+from postbackd.reports.importing import Imported, Wish, take_in
 from postbackd.reports.period import write_moment
 from postbackd.reports.reconcile_entries import describe_entry, write_bucket
 from postbackd.reports.reconcile_shelf import Kept, NotKept, Shelf
@@ -187,24 +186,6 @@ class ImportWish(Struct, frozen=True, forbid_unknown_fields=True):
     """Also rows whose click is counted under a transaction id that is not in the file."""
 
 
-class ImportAnswer(Struct, frozen=True, kw_only=True):
-    """What an import came to, or would come to."""
-
-    rows: int
-    counted: int
-    value: dict[str, str]
-    refused: dict[str, int]
-    left_out: dict[str, int]
-    type: str | None
-    transaction_ids: bool
-    deliver: bool
-    tried: bool
-
-
-_turns: WeakKeyDictionary[Desk, asyncio.Lock] = WeakKeyDictionary()
-"""One upload at a time is worked at: each needs a processor and some 150 MB."""
-
-
 async def upload(asked: Asked[ReconcileQuery, None]) -> Reconciliation:
     """The body is the file, as it came from the partner."""
     query, desk = asked.query, asked.desk
@@ -223,7 +204,7 @@ async def upload(asked: Asked[ReconcileQuery, None]) -> Reconciliation:
     try:
         source, target = shelf.prepare(id_)
         await _receive(asked, source)
-        async with _turns.setdefault(desk, asyncio.Lock()):
+        async with desk.reconciling:
             document = await _compare(desk, rulebook, about, source, target)
         kept = True
     except ExportError as error:
@@ -370,7 +351,7 @@ async def download(asked: Asked[None, None]) -> Response:
     return StreamingResponse(pages(), media_type=MEDIA_TYPE, headers=headers)
 
 
-async def import_missing(asked: Asked[None, ImportWish]) -> ImportAnswer:
+async def import_missing(asked: Asked[None, ImportWish]) -> Imported:
     """Through the same checks and the same unique key as postbacks: again, it counts nothing twice."""
     desk, wish = asked.desk, asked.body
     rulebook = await desk.rulebook()
@@ -381,13 +362,8 @@ async def import_missing(asked: Asked[None, ImportWish]) -> ImportAnswer:
             doubtful=wish.doubtful,
             only_try=wish.dry_run,
         )
-        turns = ImportTurns(desk.store, desk.data, _server_node(desk))
-        imported = await take_in(desk.store, rulebook, file, about, turns.take, desk.now_ms)
-    return msgspec.convert(msgspec.structs.asdict(imported), ImportAnswer)
-
-
-def _server_node(desk: Desk) -> int:
-    return next((int(setting.value) for setting in desk.settings if setting.name == "node"), 0)
+        turns = ImportTurns(desk.store, desk.data, int(desk.setting("node", 0)))
+        return await take_in(desk.store, rulebook, file, about, turns.take, desk.now_ms)
 
 
 async def drop(asked: Asked[None, None]) -> None:
@@ -409,7 +385,7 @@ ENDPOINTS = (
     Endpoint("GET", _ONE, Scope.READ, _TOPIC, "Show a reconciliation.", show, answer=Reconciliation, problems=(404,)),
     Endpoint("DELETE", _ONE, Scope.OPERATE, _TOPIC, "Throw a reconciliation away.", drop, problems=(404,)),
     Endpoint("POST", f"{_ONE}/import", Scope.OPERATE, _TOPIC, "Import what is missing here, or say what that does.",
-             import_missing, body=ImportWish, answer=ImportAnswer, problems=(404, 409, 413, 415)),
+             import_missing, body=ImportWish, answer=Imported, problems=(404, 409, 413, 415)),
     Endpoint("GET", f"{_ONE}/{{bucket}}.csv", Scope.READ, _TOPIC, "Download a bucket as CSV.", download,
              gives="text/csv", problems=(404,)),
     Endpoint("GET", f"{_ONE}/{{bucket}}", Scope.READ, _TOPIC, "Show the entries of a bucket, in pages.", show_bucket,

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Annotated
-from weakref import WeakKeyDictionary
 
 from msgspec import Meta, Struct
 from starlette.responses import Response
 
-from postbackd.admin.desk import Desk
 from postbackd.admin.endpoints import Asked, Endpoint, Scope
 from postbackd.admin.problems import Problem
 from postbackd.core.csv_text import MEDIA_TYPE
@@ -100,19 +97,9 @@ class Minutes(Struct, frozen=True):
     """Oldest first; those in which nothing came are left out."""
 
 
-def _setting(desk: Desk, name: str, otherwise: str) -> str:
-    return next((str(one.value) for one in desk.settings if one.name == name), otherwise)
-
-
-AT_ONCE = 2
-"""Questions that are worked at; others wait, because each may take some hundred megabytes."""
-
-_turns: WeakKeyDictionary[Desk, asyncio.Semaphore] = WeakKeyDictionary()
-
-
 async def _table(asked: Asked[ExploreQuery, None]) -> Table:
     query, desk = asked.query, asked.desk
-    viewer = query.zone or _setting(desk, "report_zone", "UTC")
+    viewer = query.zone or desk.setting("report_zone", "UTC")
     separator = "\n" if "\n" in query.where else ";"
     try:
         since_ms, until_ms = read_period(query.since, query.until, open_zone(viewer), desk.now_ms())
@@ -121,11 +108,11 @@ async def _table(asked: Asked[ExploreQuery, None]) -> Table:
             where=read_filters(text for text in query.where.split(separator) if text.strip()),
             sort=query.sort, limit=query.limit,
         )  # fmt: skip
-        async with _turns.setdefault(desk, asyncio.Semaphore(AT_ONCE)):
+        async with desk.exploring:
             return await explore(
                 desk.store, question, now_ms=desk.now_ms(),
-                report_zone=open_zone(_setting(desk, "report_zone", "UTC")),
-                cost_currency=_setting(desk, "cost_currency", "USD"),
+                report_zone=open_zone(desk.setting("report_zone", "UTC")),
+                cost_currency=desk.setting("cost_currency", "USD"),
             )  # fmt: skip
     except Unanswerable as error:
         raise Problem(400, str(error)) from error
