@@ -21,9 +21,8 @@ from postbackd.reports.question import (
     Question,
     Unanswerable,
     open_zone,
-    read_dimensions,
-    read_filters,
     read_period,
+    read_question,
 )
 from postbackd.reports.table import format_table
 from postbackd.settings import Settings
@@ -87,11 +86,9 @@ def explore_command(
     if csv_wanted and json_wanted:
         raise click.UsageError("choose --csv or --json")
     try:
-        viewer = zone or settings.report_zone
-        since_ms, until_ms = read_period(since, until, open_zone(viewer), now_ms())
-        question = Question(
-            by=read_dimensions(by), since_ms=since_ms, until_ms=until_ms, zone=viewer, clock=clock,
-            where=read_filters(where), sort=sort, limit=limit,
+        question = read_question(
+            by=by, since=since, until=until, zone=zone or settings.report_zone, clock=clock,
+            where=where, sort=sort, limit=limit, now_ms=now_ms(),
         )  # fmt: skip
         table = visit(settings, lambda session: _answer(session, question))
     except Unanswerable as error:

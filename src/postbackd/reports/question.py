@@ -54,6 +54,26 @@ class Unanswerable(ValueError):
     """The question cannot be answered as it was put; says what to write."""
 
 
+def read_question(
+    *,
+    by: str,
+    since: str | None,
+    until: str | None,
+    zone: str,
+    clock: str,
+    where: Iterable[str],
+    sort: str | None,
+    limit: int,
+    now_ms: int,
+) -> Question:
+    """A question as people write its parts.  Raises ``Unanswerable``."""
+    since_ms, until_ms = read_period(since, until, open_zone(zone), now_ms)
+    return Question(
+        by=read_dimensions(by), since_ms=since_ms, until_ms=until_ms, zone=zone, clock=clock,
+        where=read_filters(where), sort=sort, limit=limit,
+    )  # fmt: skip
+
+
 def read_dimensions(text: str) -> tuple[str, ...]:
     """``campaign,country`` as dimensions.  Raises ``Unanswerable``."""
     names = tuple(name.strip().lower() for name in text.split(",") if name.strip())

@@ -21,10 +21,10 @@ from postbackd.admin.desk import Desk
 from postbackd.admin.endpoints import Asked, Endpoint, Scope
 from postbackd.admin.pages import MAX_ITEMS, Page, read_cursor, write_cursor
 from postbackd.admin.problems import Problem, not_found
+from postbackd.catalog.documents import find_entry
 from postbackd.core.csv_text import MEDIA_TYPE
 from postbackd.core.export_values import read_zone
 from postbackd.core.exports import FIELDS, ExportError, Given
-from postbackd.core.model import Network
 from postbackd.core.reconciling import Bucket
 from postbackd.core.rulebook import Rulebook
 from postbackd.reports import reconcile as reconciling
@@ -190,7 +190,7 @@ async def upload(asked: Asked[ReconcileQuery, None]) -> Reconciliation:
     """The body is the file, as it came from the partner."""
     query, desk = asked.query, asked.desk
     rulebook = await desk.rulebook()
-    network = _find_network(rulebook, query.network)
+    network = find_entry(rulebook.catalog.networks, query.network, "network")
     period = read_period(query.since, query.until, desk.now_ms())
     about = reconciling.Asked(
         network=network,
@@ -238,13 +238,6 @@ async def _compare(
         return await reconciling.reconcile(desk.store, rulebook, about, source, file, desk.now_ms())
     finally:
         file.close()
-
-
-def _find_network(rulebook: Rulebook, name: str) -> Network:
-    for network in rulebook.catalog.networks:
-        if network.name == name:
-            return network
-    raise not_found("network", name)
 
 
 def _read_given(query: ReconcileQuery) -> Given:
@@ -357,7 +350,7 @@ async def import_missing(asked: Asked[None, ImportWish]) -> Imported:
     rulebook = await desk.rulebook()
     with _open(asked) as file:
         about = Wish(
-            network=_find_network(rulebook, file.summary()["network"]),
+            network=find_entry(rulebook.catalog.networks, file.summary()["network"], "network"),
             deliver=wish.deliver,
             doubtful=wish.doubtful,
             only_try=wish.dry_run,

@@ -22,12 +22,9 @@ from postbackd.reports.question import (
     DEFAULT_SPAN,
     DIMENSIONS,
     MOST_ROWS,
-    Question,
     Unanswerable,
     open_zone,
-    read_dimensions,
-    read_filters,
-    read_period,
+    read_question,
 )
 
 _LONGEST_S = 2 * 86_400
@@ -99,19 +96,18 @@ class Minutes(Struct, frozen=True):
 
 async def _table(asked: Asked[ExploreQuery, None]) -> Table:
     query, desk = asked.query, asked.desk
-    viewer = query.zone or desk.setting("report_zone", "UTC")
+    report_zone = desk.setting("report_zone", "UTC")
     separator = "\n" if "\n" in query.where else ";"
     try:
-        since_ms, until_ms = read_period(query.since, query.until, open_zone(viewer), desk.now_ms())
-        question = Question(
-            by=read_dimensions(query.by), since_ms=since_ms, until_ms=until_ms, zone=viewer, clock=query.clock,
-            where=read_filters(text for text in query.where.split(separator) if text.strip()),
-            sort=query.sort, limit=query.limit,
+        question = read_question(
+            by=query.by, since=query.since, until=query.until, zone=query.zone or report_zone, clock=query.clock,
+            where=(text for text in query.where.split(separator) if text.strip()),
+            sort=query.sort, limit=query.limit, now_ms=desk.now_ms(),
         )  # fmt: skip
         async with desk.exploring:
             return await explore(
                 desk.store, question, now_ms=desk.now_ms(),
-                report_zone=open_zone(desk.setting("report_zone", "UTC")),
+                report_zone=open_zone(report_zone),
                 cost_currency=desk.setting("cost_currency", "USD"),
             )  # fmt: skip
     except Unanswerable as error:

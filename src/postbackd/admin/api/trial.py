@@ -17,9 +17,9 @@ from urllib.parse import urlencode, urlsplit
 
 from msgspec import Struct
 
-from postbackd.admin.desk import Desk
+from postbackd.admin.api.entries import find
 from postbackd.admin.endpoints import Asked, Endpoint, Scope
-from postbackd.admin.problems import Problem, not_found
+from postbackd.admin.problems import Problem
 from postbackd.core.diagnosis import Reason
 from postbackd.core.model import Network
 from postbackd.core.params import POSTBACK_NAMES, FieldMap
@@ -61,7 +61,8 @@ class _Reply(Struct, frozen=True):
 
 async def send_test(asked: Asked[None, None]) -> Trial:
     """It takes the way of a real one: name, certificate, proxy, front door, log; and counts nothing."""
-    network = await _find_network(asked.desk, asked.path["name"])
+    catalog = await asked.desk.store.load_catalog()
+    network: Network = find(catalog.networks, asked.path["name"], "network")
     names = FieldMap(POSTBACK_NAMES, network.fields).names
     sent = {names["click_id"][0]: TEST_CLICK_ID, names["transaction_id"][0]: f"test-{token_hex(4)}"}
     path = f"/p/{network.key}?{urlencode(sent)}"
@@ -76,13 +77,6 @@ async def send_test(asked: Asked[None, None]) -> Trial:
     except (OSError, http.client.HTTPException) as error:
         return Trial(url=shown, arrived=False, says=_say_unreached(asked.desk.base_url, error))
     return _judge(shown, reply, network)
-
-
-async def _find_network(desk: Desk, name: str) -> Network:
-    for network in (await desk.store.load_catalog()).networks:
-        if name in (network.name, f"id:{network.id}"):
-            return network
-    raise not_found("network", name)
 
 
 def _ask(base: str, path: str) -> _Reply:
