@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import re
 import subprocess
 import sys
@@ -42,3 +43,15 @@ class Dashboard(Server):
         found = re.search(r"http\S+#/welcome\?code=\S+", self.output.read_text())
         assert found is not None
         return found.group()
+
+
+def ask(server: Dashboard, path: str) -> tuple[int, str]:
+    """Status and destination of what the front door answers."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        response.read()
+        return response.status, response.getheader("location", "")
+    finally:
+        connection.close()

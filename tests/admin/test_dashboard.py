@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +11,8 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page
 
 from tests.admin.browser import PASSWORD, Watched, follow_link, launched, sign_in
-from tests.admin.dashboard import Dashboard
-from tests.trust.server import wait_until
+from tests.admin.dashboard import Dashboard, ask
+from tests.trust.server import run_cli, wait_until
 
 AXE = Path(__file__).parent / "vendor" / "axe.min.js"
 
@@ -40,17 +39,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         page = context.new_page()
         follow_link(page, server.link())
         yield Place(server, browser, context, page)
-
-
-def ask(server: Dashboard, path: str) -> tuple[int, str]:
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
-    try:
-        connection.request("GET", path)
-        response = connection.getresponse()
-        response.read()
-        return response.status, response.getheader("location", "")
-    finally:
-        connection.close()
 
 
 def test_a_network_an_offer_a_source_and_a_campaign_are_set_up_by_hand_and_their_conversion_shows_live(
@@ -162,10 +150,18 @@ def test_no_page_scrolls_sideways_on_a_phone(place: Place) -> None:
 
 
 def test_whoever_is_not_signed_in_comes_back_to_the_page_that_was_asked_for(place: Place) -> None:
+    for made in (
+        ("network", "add", "Back"),
+        ("source", "add", "Back"),
+        ("offer", "add", "Back", "--network", "Back", "--url", "https://shop.example/?s={click_id}"),
+        ("campaign", "add", "Back again", "--source", "Back", "--offer", "Back"),
+    ):
+        done = run_cli(place.server.data_dir, *made)
+        assert done.returncode == 0, done.stderr
     context = place.browser.new_context()
     context.set_default_timeout(10_000)
     page = context.new_page()
-    page.goto(f"{place.server.base}/#/campaigns/summer-push")
+    page.goto(f"{place.server.base}/#/campaigns/back-again")
     page.get_by_role("heading", name="Sign in").wait_for()
     page.get_by_label("Name", exact=True).fill("olga")
     page.get_by_label("Password", exact=True).fill("not her password")
@@ -173,7 +169,7 @@ def test_whoever_is_not_signed_in_comes_back_to_the_page_that_was_asked_for(plac
     page.get_by_role("alert").wait_for()
     page.get_by_label("Password", exact=True).fill(PASSWORD)
     page.get_by_role("button", name="Sign in").click()
-    page.get_by_role("heading", name="Summer push", level=1).wait_for()
+    page.get_by_role("heading", name="Back again", level=1).wait_for()
     page.get_by_role("button", name="Sign out").click()
     page.get_by_role("heading", name="Sign in").wait_for()
     page.goto(f"{place.server.base}/#/overview")

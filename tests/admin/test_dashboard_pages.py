@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import re
 import time
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ import pytest
 from playwright.sync_api import Page
 
 from tests.admin.browser import Watched, follow_link, launched
-from tests.admin.dashboard import Dashboard
+from tests.admin.dashboard import Dashboard, ask
 from tests.trust.server import run_cli, wait_until
 
 AXE = Path(__file__).parent / "vendor" / "axe.min.js"
@@ -67,17 +66,6 @@ class Place(NamedTuple):
         assert ask(self.server, f"/p/{KEY}?click_id={click_id}&txid={transaction}&value={value}")[0] == 200
 
 
-def ask(server: Dashboard, path: str) -> tuple[int, str]:
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
-    try:
-        connection.request("GET", path)
-        response = connection.getresponse()
-        response.read()
-        return response.status, response.getheader("location", "")
-    finally:
-        connection.close()
-
-
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     directory = tmp_path_factory.mktemp("pages")
@@ -121,23 +109,24 @@ def test_the_doctor_names_the_hop_of_a_broken_macro_and_counts_what_can_be_repai
     page.get_by_text("2 of 3 postbacks in the last 7 days were not counted").wait_for()
 
 
+def upload(place: Place, export: Path, *rows: str) -> None:
+    """Compare an export of two amounts on the page that is open."""
+    export.write_text("\n".join(["Order;Sub;Payout;Bonus", *rows]), "utf-8")
+    place.page.get_by_label("File", exact=True).set_input_files(export)
+    place.page.get_by_role("button", name="Compare").click()
+    place.page.get_by_role("heading", name=f"Adnet: {export.name}").wait_for()
+
+
 def test_an_export_is_reconciled_read_in_another_way_and_what_is_missing_is_taken_in(
     place: Place, tmp_path: Path
 ) -> None:
     place.send(place.click_ids[1], "T-3")
-    lines = [
-        "Order;Sub;Payout;Bonus",
-        f"T-3;{place.click_ids[1]};10,00;9,00",
-        f"T-4;{place.click_ids[2]};20,00;9,00",
-    ]
-    export = tmp_path / "november.csv"
-    export.write_text("\n".join(lines), "utf-8")
     page = place.open("reconcile")
     page.get_by_role("button", name="Compare").click()
     page.get_by_text("Choose the file.").wait_for()
-    page.get_by_label("File", exact=True).set_input_files(export)
-    page.get_by_role("button", name="Compare").click()
-    page.get_by_role("heading", name="Adnet: november.csv").wait_for()
+    upload(
+        place, tmp_path / "november.csv", f"T-3;{place.click_ids[1]};10,00;9,00", f"T-4;{place.click_ids[2]};20,00;9,00"
+    )  # fmt: skip
 
     page.get_by_role("button", name="Read it in another way").click()
     page.get_by_label("Value", exact=True).select_option("Bonus")
@@ -241,10 +230,13 @@ def test_no_test_notice_is_offered_where_nobody_would_hear_and_it_says_what_to_s
 
 
 def test_each_page_passes_axe_in_both_themes_fits_a_phone_and_says_nothing_to_the_console(
-    place: Place,
+    place: Place, tmp_path: Path
 ) -> None:
     page, script = place.page, AXE.read_text("utf-8")
     found: list[str] = []
+    place.send(place.click_ids[5], "T-8")
+    place.open("reconcile")
+    upload(place, tmp_path / "december.csv", f"T-8;{place.click_ids[5]};10,00;9,00")
     kept = page.request.get(f"{place.server.base}/api/v1/reconcile").json()["items"][0]["id"]
     page.evaluate(script)
     for route in (*ROUTES, f"reconcile/{kept}", f"reconcile/{kept}/agrees"):
