@@ -15,7 +15,7 @@ from postbackd.core.addresses import read_allowed
 from postbackd.core.alarm_notices import Notice, write_body
 from postbackd.core.alarm_troubles import Certificate
 from postbackd.core.alarms import Said
-from postbackd.core.outgoing import write_time
+from postbackd.core.moments import write_moment
 from postbackd.delivery.client import Client
 from postbackd.https import open_shelf
 from postbackd.settings import Settings
@@ -123,9 +123,9 @@ async def send_test(settings: Settings, places: Places, now_ms: int) -> Sequence
         "seen": "somebody asked for a test of the alarms' notices",
         "normal": "this message arrives",
         "todo": "nothing",
-        "raised": write_time(now_ms),
-        "last_seen": write_time(now_ms),
-        "ended": write_time(now_ms),
+        "raised": write_moment(now_ms),
+        "last_seen": write_moment(now_ms),
+        "ended": write_moment(now_ms),
     }
     body = write_body(document, Said.TEST, now_ms, name_server(settings))
     told = []

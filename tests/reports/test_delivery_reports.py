@@ -10,9 +10,10 @@ import pytest
 
 from postbackd.core.deliveries import Attempt, Delivery, DeliveryState, Settled, TargetState
 from postbackd.core.model import Click, Rule
+from postbackd.core.moments import write_moment
 from postbackd.core.statuses import Status
 from postbackd.reports.delivery_figures import percentile_s, sum_up_deliveries
-from postbackd.reports.period import Period, write_moment
+from postbackd.reports.period import Period
 from postbackd.reports.report import build_report
 from postbackd.reports.table import format_report
 from postbackd.reports.told import NOT_ASKED, TOO_LATE

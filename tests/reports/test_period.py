@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from postbackd.reports.period import Period, read_duration, read_moment, write_duration, write_moment
+from postbackd.core.moments import write_moment
+from postbackd.reports.period import Period, read_duration, read_moment, write_duration
 
 NOW_MS = 1_800_000_000_000
 

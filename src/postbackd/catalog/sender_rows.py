@@ -13,8 +13,9 @@ import msgspec
 from msgspec import Struct
 
 from postbackd.catalog.errors import EntryError
+from postbackd.core.moments import write_moment
 from postbackd.core.senders import FormerKey, Mode, Scheme, Secret, Senders, Token
-from postbackd.reports.period import read_moment, write_moment
+from postbackd.reports.period import read_moment
 
 
 class TokenRow(Struct, frozen=True, forbid_unknown_fields=True):

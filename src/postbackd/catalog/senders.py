@@ -15,10 +15,11 @@ from postbackd.catalog.entries import make_key
 from postbackd.catalog.errors import EntryError, NotNow
 from postbackd.core.client_address import write_range
 from postbackd.core.model import Network
+from postbackd.core.moments import write_moment
 from postbackd.core.sender_rules import hash_token
 from postbackd.core.senders import STEPS, FormerKey, Mode, Scheme, Secret, Senders, Token, modes
 from postbackd.presets import find_signing, load_signings
-from postbackd.reports.period import read_duration, write_moment
+from postbackd.reports.period import read_duration
 from postbackd.store.sealed import SENDER_SECRET
 
 Step = Literal["token", "ip", "signature", "all"]

@@ -8,8 +8,8 @@ import click
 
 from postbackd.cli.options import as_json, takes_data
 from postbackd.cli.session import Session, print_json, visit
+from postbackd.core.moments import write_moment
 from postbackd.core.people import AuditEntry
-from postbackd.reports.period import write_moment
 from postbackd.reports.table import format_table
 from postbackd.settings import Settings
 

@@ -25,9 +25,9 @@ from postbackd.backup.restoring import (
 from postbackd.backup.taking import Order, Snapshot, SqliteSnapshot, Taken, take_backup
 from postbackd.cli.options import as_json, is_left_to_another, now_ms, takes_settings
 from postbackd.cli.session import is_served, print_json
+from postbackd.core.moments import write_moment
 from postbackd.core.money import write_micros
 from postbackd.core.statuses import Status
-from postbackd.reports.period import write_moment
 from postbackd.role import stand_back
 from postbackd.settings import Settings
 from postbackd.store.base import StoreRefused, StoreUnavailable

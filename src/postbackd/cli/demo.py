@@ -19,6 +19,7 @@ from postbackd.cli.demo_filling import Filler
 from postbackd.cli.example import is_empty
 from postbackd.cli.options import as_json, now_ms, takes_data
 from postbackd.cli.session import Session, print_json, visit
+from postbackd.core.moments import write_moment
 from postbackd.locks import LOCK_NAME, is_held, lock_data
 from postbackd.market.catalog import make_catalog
 from postbackd.market.place import (
@@ -35,7 +36,6 @@ from postbackd.market.place import (
 )
 from postbackd.market.records import Event
 from postbackd.market.simulation import Market
-from postbackd.reports.period import write_moment
 from postbackd.reports.question import open_zone
 from postbackd.role import hear_signals
 from postbackd.runtime import DELIVER_LOCK_NAME, spare_syncs

@@ -18,8 +18,8 @@ from postbackd.cli.options import as_duration, as_json, now_ms, takes_settings
 from postbackd.cli.sender_options import print_made, read_secret
 from postbackd.cli.session import Session, base_url, print_json, visit
 from postbackd.core.model import Network
+from postbackd.core.moments import write_moment
 from postbackd.core.signature import HEADER, Signed, sign
-from postbackd.reports.period import write_moment
 from postbackd.runtime import open_secrets
 from postbackd.settings import Settings
 from postbackd.store.sealed import SENDER_SECRET

@@ -10,8 +10,8 @@ import msgspec
 
 from postbackd.cli.options import as_json, as_moment, now_ms, takes_settings
 from postbackd.cli.session import Session, print_json, visit
+from postbackd.core.moments import write_moment
 from postbackd.core.retention import Class
-from postbackd.reports.period import write_moment
 from postbackd.settings import Settings
 from postbackd.store.base import Purgeable
 from postbackd.upkeep import retention

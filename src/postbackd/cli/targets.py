@@ -20,9 +20,9 @@ from postbackd.cli.session import Session, print_json, visit
 from postbackd.cli.target_options import ask_fill, change_row, target_options
 from postbackd.core.deliveries import DeliveryState
 from postbackd.core.model import Catalog, Target
+from postbackd.core.moments import write_moment
 from postbackd.core.shipping import KINDS
 from postbackd.operations.target_states import turn
-from postbackd.reports.period import write_moment
 from postbackd.settings import Settings
 
 COLUMNS = ("name", "kind", "preset", "state", "reason", "url")

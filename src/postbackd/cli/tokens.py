@@ -10,6 +10,7 @@ import click
 from postbackd.cli.main import Family
 from postbackd.cli.options import as_json, now_ms, takes_data
 from postbackd.cli.session import Session, print_json, visit
+from postbackd.core.moments import write_moment
 from postbackd.core.people import (
     DAY_MS,
     SECRET_BYTES,
@@ -19,7 +20,6 @@ from postbackd.core.people import (
     hash_secret,
     read_scopes,
 )
-from postbackd.reports.period import write_moment
 from postbackd.reports.table import format_table
 from postbackd.settings import Settings
 

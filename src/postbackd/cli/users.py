@@ -9,8 +9,8 @@ import click
 from postbackd.cli.main import Family
 from postbackd.cli.options import as_json, now_ms, takes_settings
 from postbackd.cli.session import Session, dashboard_base, print_json, visit
+from postbackd.core.moments import write_moment
 from postbackd.core.people import SECRET_BYTES, Code, Purpose, Role, User, code_of, read_name, welcome_link
-from postbackd.reports.period import write_moment
 from postbackd.reports.table import format_table
 from postbackd.settings import Settings
 

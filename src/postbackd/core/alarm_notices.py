@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from postbackd.core.alarms import DAY_MS, TITLES, Alarm, Quiet, Said, Scope
-from postbackd.core.outgoing import write_time
+from postbackd.core.moments import write_moment
 
 WEBHOOK, EMAIL = "webhook", "email"
 PLACES = (WEBHOOK, EMAIL)
@@ -91,19 +91,19 @@ def describe(
         "seen": alarm.seen,
         "normal": alarm.normal,
         "todo": alarm.todo,
-        "raised": write_time(alarm.raised_ms),
-        "last_seen": write_time(alarm.bad_ms),
-        "ended": None if alarm.ended_ms is None else write_time(alarm.ended_ms),
+        "raised": write_moment(alarm.raised_ms),
+        "last_seen": write_moment(alarm.bad_ms),
+        "ended": None if alarm.ended_ms is None else write_moment(alarm.ended_ms),
         "quiet": None if quiet is None else describe_quiet(quiet),
     }
 
 
 def describe_quiet(quiet: Quiet) -> dict[str, Any]:
     return {
-        "until": write_time(quiet.until_ms) if quiet.until_ms else None,
+        "until": write_moment(quiet.until_ms) if quiet.until_ms else None,
         "who": quiet.who,
         "why": quiet.why,
-        "since": write_time(quiet.at_ms),
+        "since": write_moment(quiet.at_ms),
     }
 
 
@@ -111,7 +111,7 @@ def write_body(document: Mapping[str, Any], said: Said, now_ms: int, server: str
     """The body of a webhook, from which an e-mail is written too."""
     payload = {
         "type": f"alarm.{said}",
-        "timestamp": write_time(now_ms),
+        "timestamp": write_moment(now_ms),
         "data": {**{k: v for k, v in document.items() if k != "quiet"}, "server": server},
     }
     return msgspec.json.encode(payload).decode()

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -22,6 +21,7 @@ from postbackd.core.click_id import stamp_ms, write_stamp
 from postbackd.core.deliveries import Delivery, Outgoing
 from postbackd.core.macros import AUTHORITY_END, FORBIDDEN, HOST, LAST_PORT, SCHEME
 from postbackd.core.model import How, RequestForm
+from postbackd.core.moments import write_moment
 from postbackd.core.money import write_micros
 from postbackd.core.statuses import Status
 from postbackd.core.templates import (
@@ -53,7 +53,6 @@ __all__ = [
     "convert_preset_url",
     "delivery_values",
     "placeholders_left",
-    "write_time",
 ]
 
 METHODS = ("GET", "POST")
@@ -129,11 +128,6 @@ def _refuse_placeholders(place: Place) -> None:
 # --- what a delivery says -------------------------------------------------------------------------------------
 
 
-def write_time(ms: int) -> str:
-    """ISO 8601 in UTC, ``2026-11-23T12:00:00.000Z``."""
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 def delivery_values(delivery: Delivery, how: How, names: Mapping[str, str]) -> dict[str, str | None]:
     """Every macro value of a delivery, in the words of its target.
 
@@ -158,7 +152,7 @@ def delivery_values(delivery: Delivery, how: How, names: Mapping[str, str]) -> d
         "value": write_micros(owed.value_micros),
         "timestamp": str(at_ms // 1000),
         "timestamp_ms": str(at_ms),
-        "time": write_time(at_ms),
+        "time": write_moment(at_ms),
     }
 
 

@@ -15,7 +15,7 @@ from hashlib import sha256
 import msgspec
 
 from postbackd.core.deliveries import Delivery, Message, Outgoing
-from postbackd.core.outgoing import write_time
+from postbackd.core.moments import write_moment
 from postbackd.core.templates import clean_unicode
 
 SECRET = "SECRET"  # noqa: S105 - a name
@@ -141,7 +141,7 @@ def write_payload(delivery: Delivery, values: Mapping[str, str | None]) -> bytes
         said["subs"] = subs
     payload = {
         "type": _TYPES[Message(delivery.owed.message)],
-        "timestamp": write_time(delivery.owed.created_ms),
+        "timestamp": write_moment(delivery.owed.created_ms),
         "data": {**said, "delivery_id": delivery.id},
     }
     return msgspec.json.encode(payload)

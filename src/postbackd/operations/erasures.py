@@ -10,8 +10,8 @@ from msgspec import Struct
 
 from postbackd.catalog.errors import NoEntry
 from postbackd.core.click_id import KeyRing
+from postbackd.core.moments import write_moment
 from postbackd.core.privacy import Masker
-from postbackd.reports.period import write_moment
 from postbackd.store.base import Store
 from postbackd.upkeep import erasing
 

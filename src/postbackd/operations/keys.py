@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from postbackd.core.model import SigningKey
-from postbackd.reports.period import write_moment
+from postbackd.core.moments import write_moment
 
 HEAD_START_MS = 5_000
 """A new key signs from this much later on: running servers read the catalog every second."""

@@ -9,7 +9,7 @@ import msgspec
 
 from postbackd.core.alarm_notices import Notice, describe, describe_quiet
 from postbackd.core.alarms import Alarm, Key, Quiet
-from postbackd.core.outgoing import write_time
+from postbackd.core.moments import write_moment
 from postbackd.store.base import Store
 
 Names = Mapping[tuple[str, int], str]
@@ -79,7 +79,7 @@ def describe_notice(notice: Notice) -> dict[str, Any]:
         "place": notice.place,
         "state": notice.state,
         "attempts": notice.attempts,
-        "at": write_time(notice.settled_ms or notice.made_ms),
+        "at": write_moment(notice.settled_ms or notice.made_ms),
         "error": notice.error or None,
     }
 

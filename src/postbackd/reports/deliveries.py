@@ -11,9 +11,9 @@ import msgspec
 
 from postbackd.core.click_id import KeyRing, read_stamp, write_stamp
 from postbackd.core.deliveries import DeliveryState, Facts, Message, delivery_id
+from postbackd.core.moments import write_moment
 from postbackd.core.money import write_micros
 from postbackd.core.statuses import Status
-from postbackd.reports.period import write_moment
 from postbackd.store.base import Store
 from postbackd.store.outbox import BLOCKED
 

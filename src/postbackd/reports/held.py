@@ -9,7 +9,7 @@ import msgspec
 
 from postbackd.core.click_id import stamp_ms, write_stamp
 from postbackd.core.kept import KEPT
-from postbackd.reports.period import write_moment
+from postbackd.core.moments import write_moment
 from postbackd.store.base import Store
 
 _MOST_ROWS = 10_000

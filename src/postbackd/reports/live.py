@@ -21,9 +21,9 @@ from typing import Any
 from msgspec import Struct
 
 from postbackd.core.click_id import KeyRing, write_stamp
+from postbackd.core.moments import write_moment
 from postbackd.reports.live_tail import PAGE, Tail
 from postbackd.reports.log import describe_row
-from postbackd.reports.period import write_moment
 from postbackd.reports.why import describe_click
 from postbackd.store.base import Store, StoreUnavailable
 

@@ -8,10 +8,10 @@ from typing import Any
 from postbackd.core.click_id import KeyRing, stamp_ms, write_stamp
 from postbackd.core.diagnosis import Reason
 from postbackd.core.model import Catalog, Channel
+from postbackd.core.moments import write_moment
 from postbackd.core.privacy import Masker
 from postbackd.core.sender_rules import read_observed
 from postbackd.core.verdicts import Verdict
-from postbackd.reports.period import write_moment
 from postbackd.store.base import Store
 
 _AS_SENT = ("type", "value", "currency", "transaction_id", "status", "time")

@@ -19,7 +19,8 @@ from postbackd.core.lost_ids import (
     say_lost_on_page,
     say_lost_with_age,
 )
-from postbackd.reports.period import Period, write_moment
+from postbackd.core.moments import write_moment
+from postbackd.reports.period import Period
 from postbackd.store.base import Store
 
 _WITHOUT_ID = (Reason.CLICK_ID_MISSING, Reason.CLICK_ID_EMPTY)

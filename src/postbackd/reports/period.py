@@ -64,8 +64,3 @@ def read_moment(text: str, now_ms: int) -> int:
         raise ValueError(
             f"{text!r} is no time; write 2026-11-23, 2026-11-23T14:00 (UTC), or how long ago, such as 7d"
         ) from None
-
-
-def write_moment(ms: int) -> str:
-    """ISO 8601 in UTC to the millisecond."""
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -8,10 +8,10 @@ from typing import Any
 from postbackd.core.click_id import KeyRing, write_stamp
 from postbackd.core.csv_text import Value, line_text
 from postbackd.core.export_rows import Problem
+from postbackd.core.moments import write_moment
 from postbackd.core.money import write_micros
 from postbackd.core.reconciling import Bucket
 from postbackd.core.statuses import Status
-from postbackd.reports.period import write_moment
 from postbackd.store.reconcile_file import ReconcileFile
 
 PAGE = 1000

@@ -14,10 +14,10 @@ from msgspec import Struct
 from postbackd.core.export_rows import Problem, RowReader, describe_layout
 from postbackd.core.export_values import write_zone
 from postbackd.core.exports import Given
+from postbackd.core.moments import write_moment
 from postbackd.core.money import MICROS, write_micros
 from postbackd.core.reconciling import SENTENCES, Bucket, Period, Shift
 from postbackd.reports.export_file import Survey
-from postbackd.reports.period import write_moment
 from postbackd.store.reconcile_file import ReconcileFile
 
 _SHOWN_LINES = 20

@@ -17,9 +17,9 @@ from postbackd.core.click_id import stamp_ms, write_stamp
 from postbackd.core.diagnosis import SENDER_REASONS, Reason
 from postbackd.core.mending import Damage, Mend, apply_mend, mend_own, own_id_candidates
 from postbackd.core.model import Postback
+from postbackd.core.moments import write_moment
 from postbackd.core.rulebook import Rulebook
 from postbackd.core.verdicts import Verdict
-from postbackd.reports.period import write_moment
 from postbackd.reports.replaying import PAGE, Move, Row, find_moves
 from postbackd.store.base import Batch, Store
 

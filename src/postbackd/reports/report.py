@@ -28,13 +28,14 @@ from typing import Any
 from postbackd.core.diagnosis import Reason
 from postbackd.core.histogram import percentile_us
 from postbackd.core.model import Channel
+from postbackd.core.moments import write_moment
 from postbackd.core.money import MICROS, write_micros
 from postbackd.core.rollups import WITHOUT_CLICK_ID
 from postbackd.core.sender_rules import read_observed
 from postbackd.core.statuses import Status
 from postbackd.core.verdicts import FINAL, Verdict
 from postbackd.reports.delivery_figures import share, sum_up_deliveries
-from postbackd.reports.period import Period, write_moment
+from postbackd.reports.period import Period
 from postbackd.store.base import Store
 from postbackd.store.queries import GROUPINGS, STATEMENTS
 

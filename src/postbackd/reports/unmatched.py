@@ -15,11 +15,12 @@ from postbackd.core.diagnosis import Reason, diagnose_click_id
 from postbackd.core.hops import Altered, Shown, find_hop, is_young, read_link, tell_altered
 from postbackd.core.mending import mend_own
 from postbackd.core.model import Catalog, Channel, Network
+from postbackd.core.moments import write_moment
 from postbackd.core.verdicts import Verdict
 from postbackd.presets import find_preset
 from postbackd.reports.log import describe_row
 from postbackd.reports.mending_steps import Facts, WriteUrl, say_steps
-from postbackd.reports.period import Period, write_moment
+from postbackd.reports.period import Period
 from postbackd.reports.table import percent
 from postbackd.store.base import Store
 

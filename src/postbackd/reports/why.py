@@ -14,12 +14,12 @@ from typing import Any
 from postbackd.core.click_id import KeyRing, read_stamp, stamp_ms, write_stamp
 from postbackd.core.diagnosis import Reason, diagnose_click_id
 from postbackd.core.model import ERASED_BIT, KIND_BITS, NO_CONSENT_BIT, Catalog, Channel, ClickKind
+from postbackd.core.moments import write_moment
 from postbackd.core.money import write_micros
 from postbackd.core.privacy import Masker
 from postbackd.core.statuses import Status
 from postbackd.reports.deliveries import NoDelivery, find_delivery, looks_like_delivery
 from postbackd.reports.log import describe_row, format_row
-from postbackd.reports.period import write_moment
 from postbackd.reports.told import Teller, format_told
 from postbackd.store.base import Store
 

@@ -10,8 +10,9 @@ from postbackd import __version__
 from postbackd.admin.desk import DataSet
 from postbackd.admin.endpoints import Asked, Endpoint, Scope
 from postbackd.admin.problems import Problem
+from postbackd.core.moments import write_moment
 from postbackd.market.place import demo_directory
-from postbackd.reports.period import Period, read_moment, write_moment
+from postbackd.reports.period import Period, read_moment
 from postbackd.reports.report import GROUPED_BY, build_report
 
 Moment = Annotated[

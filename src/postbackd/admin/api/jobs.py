@@ -12,7 +12,7 @@ from postbackd.admin.desk import Desk
 from postbackd.admin.endpoints import Answered, Asked, Endpoint, Scope
 from postbackd.admin.jobs import Job, Jobs, State
 from postbackd.admin.problems import Problem, not_found
-from postbackd.reports.period import write_moment
+from postbackd.core.moments import write_moment
 
 
 class ShownJob(Struct, frozen=True, kw_only=True):

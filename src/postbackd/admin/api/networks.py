@@ -18,7 +18,8 @@ from postbackd.catalog.documents import Describer
 from postbackd.catalog.entries import check_entry, make_key
 from postbackd.catalog.senders import Duration, Made
 from postbackd.core.model import Catalog, Network
-from postbackd.reports.period import read_duration, write_moment
+from postbackd.core.moments import write_moment
+from postbackd.reports.period import read_duration
 
 HIDDEN = "KEY"
 """What stands for the key of a network where it is not shown."""

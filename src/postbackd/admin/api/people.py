@@ -12,9 +12,9 @@ from postbackd.admin.doorkeeper import forget_session, prefix_of, session_secret
 from postbackd.admin.endpoints import Asked, Endpoint, Principal, Scope
 from postbackd.admin.problems import Problem, not_found
 from postbackd.admin.reception import Opened, Reception
+from postbackd.core.moments import write_moment
 from postbackd.core.people import MAX_PASSWORD, SESSION_MS, Code, Purpose, Role, User, csrf_token, hash_secret
 from postbackd.core.totp import write_uri
-from postbackd.reports.period import write_moment
 
 Password = Annotated[str, Meta(max_length=MAX_PASSWORD)]
 Name = Annotated[str, Meta(max_length=200)]

@@ -25,11 +25,11 @@ from postbackd.catalog.documents import find_entry
 from postbackd.core.csv_text import MEDIA_TYPE
 from postbackd.core.export_values import read_zone
 from postbackd.core.exports import FIELDS, ExportError, Given
+from postbackd.core.moments import write_moment
 from postbackd.core.reconciling import Bucket
 from postbackd.core.rulebook import Rulebook
 from postbackd.reports import reconcile as reconciling
 from postbackd.reports.importing import Imported, Wish, take_in
-from postbackd.reports.period import write_moment
 from postbackd.reports.reconcile_entries import describe_entry, write_bucket
 from postbackd.reports.reconcile_shelf import Kept, NotKept, Shelf
 from postbackd.store.reconcile_file import ReconcileFile

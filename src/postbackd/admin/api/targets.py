@@ -23,8 +23,8 @@ from postbackd.catalog.targets import (
 )
 from postbackd.core.deliveries import DeliveryState
 from postbackd.core.model import Catalog, Target
+from postbackd.core.moments import write_moment
 from postbackd.operations.target_states import turn
-from postbackd.reports.period import write_moment
 
 
 class TargetQuery(Struct, frozen=True, forbid_unknown_fields=True):

@@ -11,8 +11,8 @@ from postbackd.admin.api.people import reception_of
 from postbackd.admin.endpoints import Asked, Endpoint, Scope
 from postbackd.admin.pages import MAX_ITEMS, Page, read_cursor, write_cursor
 from postbackd.admin.problems import Problem, not_found
+from postbackd.core.moments import write_moment
 from postbackd.core.people import DAY_MS, SECRET_BYTES, TOKEN_BEGIN, Token, hash_secret, read_scopes
-from postbackd.reports.period import write_moment
 
 
 class NewToken(Struct, frozen=True, forbid_unknown_fields=True):

@@ -16,8 +16,8 @@ from postbackd.admin.desk import Desk, SettingValue
 from postbackd.admin.endpoints import Answered, Asked, Endpoint, Scope
 from postbackd.admin.problems import Problem, not_found
 from postbackd.backup.files import list_backups, read_failure
+from postbackd.core.moments import write_moment
 from postbackd.operations.keys import HEAD_START_MS, describe_keys
-from postbackd.reports.period import write_moment
 
 _WAIT_S = 30.0
 """So long a request waits for the doctor."""

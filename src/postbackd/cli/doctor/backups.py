@@ -10,7 +10,7 @@ from msgspec import Struct
 from postbackd.backup.files import BackupFile, Failure, list_backups, read_failure
 from postbackd.cli.doctor.files import free_bytes
 from postbackd.core.finding import Finding
-from postbackd.reports.period import write_moment
+from postbackd.core.moments import write_moment
 from postbackd.settings import Settings
 
 _HOUR_MS = 3_600_000

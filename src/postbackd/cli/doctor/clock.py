@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from postbackd.core.click_id import stamp_ms
 from postbackd.core.finding import Finding
-from postbackd.reports.period import write_moment
+from postbackd.core.moments import write_moment
 
 AHEAD_MS = 60_000
 """Nodes may disagree by less than this without harm."""

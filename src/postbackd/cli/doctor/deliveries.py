@@ -10,8 +10,8 @@ from postbackd.cli.session import Session
 from postbackd.core.click_id import stamp_ms
 from postbackd.core.finding import Finding
 from postbackd.core.model import Catalog
+from postbackd.core.moments import write_moment
 from postbackd.reports.deliveries import resume_command
-from postbackd.reports.period import write_moment
 
 LATE_MS = 60_000
 """What should have been done longer ago than this, nobody does."""

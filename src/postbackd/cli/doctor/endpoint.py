@@ -16,8 +16,8 @@ from postbackd.core.click_id import read_stamp
 from postbackd.core.endpoint import SOON, Tried, judge_endpoint, judge_try
 from postbackd.core.finding import Finding
 from postbackd.core.model import Catalog
+from postbackd.core.moments import write_moment
 from postbackd.core.params import POSTBACK_NAMES, FieldMap
-from postbackd.reports.period import write_moment
 from postbackd.settings import Settings
 from postbackd.store.base import StoreRefused, StoreUnavailable
 from postbackd.store.shelf import Shelf

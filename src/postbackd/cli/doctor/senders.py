@@ -12,9 +12,10 @@ from postbackd.cli.session import Session
 from postbackd.core.diagnosis import Reason
 from postbackd.core.finding import Finding
 from postbackd.core.model import Network
+from postbackd.core.moments import write_moment
 from postbackd.core.sender_rules import read_observed
 from postbackd.core.senders import STEPS, modes
-from postbackd.reports.period import Period, write_moment
+from postbackd.reports.period import Period
 
 _DAY_MS = 86_400_000
 _MOST_SENDERS = 3

@@ -22,7 +22,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from postbackd.core.deliveries import Answer, Delivery, Message, Outgoing
-from postbackd.core.outgoing import write_time
+from postbackd.core.moments import write_moment
 from postbackd.core.platforms.base import (
     ACCESS_TOKEN,
     DAY_MS,
@@ -165,7 +165,7 @@ class GoogleDataManager(_Google):
         events = [
             {
                 "transactionId": conversion_id(delivery),
-                "eventTimestamp": write_time(converted_ms(delivery)),
+                "eventTimestamp": write_moment(converted_ms(delivery)),
                 "eventSource": options.get("event_source", EVENT_SOURCES[0]),
                 "adIdentifiers": _click(delivery, options),
                 "conversionValue": amount(delivery),
