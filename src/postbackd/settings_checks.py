@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import msgspec
 
@@ -13,7 +12,6 @@ from postbackd.core.addresses import read_allowed
 from postbackd.core.client_address import read_ranges
 from postbackd.core.consent import make_consent
 from postbackd.core.money import CURRENCIES
-from postbackd.core.webhooks import read_secret
 from postbackd.settings import ACME_DIRECTORIES, Given, Setting, Settings, find_setting, type_hints
 from postbackd.settings_values import SettingsError, is_loopback, read_address, read_domains
 
@@ -45,6 +43,8 @@ def _check_reports(settings: Settings, origins: Mapping[str, str]) -> None:
         )
     if settings.report_zone == "UTC":
         return
+    from zoneinfo import ZoneInfo
+
     try:
         ZoneInfo(settings.report_zone)
     except (LookupError, ValueError, OSError) as error:
@@ -142,6 +142,8 @@ def _check_alarms(settings: Settings, origins: Mapping[str, str]) -> None:
                 "openssl rand -base64 32 | sed s/^/whsec_/"
             )
     if settings.alarm_webhook_secret is not None:
+        from postbackd.core.webhooks import read_secret
+
         try:
             read_secret(settings.alarm_webhook_secret)
         except ValueError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
@@ -10,7 +11,6 @@ import msgspec
 from postbackd.cli.options import as_json, now_ms, takes_settings
 from postbackd.cli.session import Session, print_json, visit
 from postbackd.core.zones import QUARTER_MS
-from postbackd.reports.explore import Table, explore, write_csv
 from postbackd.reports.measures import MEASURES, Measures
 from postbackd.reports.question import (
     CLOCKS,
@@ -27,8 +27,11 @@ from postbackd.reports.question import (
 from postbackd.reports.table import format_table
 from postbackd.settings import Settings
 from postbackd.store.base import Store
-from postbackd.upkeep.rollup_check import Difference, RollupCheck
-from postbackd.upkeep.rollups import RollupKeeper
+
+if TYPE_CHECKING:  # 'postbackd report' alone does without them
+    from postbackd.reports.explore import Table
+    from postbackd.upkeep.rollup_check import Difference, RollupCheck
+    from postbackd.upkeep.rollups import RollupKeeper
 
 _takes = takes_settings("data", "store", "report_zone", "cost_currency")
 _MOST_SHOWN = 20
@@ -94,6 +97,8 @@ def explore_command(
     except Unanswerable as error:
         raise click.UsageError(str(error)) from error
     if csv_wanted:
+        from postbackd.reports.explore import write_csv
+
         click.echo(write_csv(table), nl=False)
     elif json_wanted:
         print_json(msgspec.to_builtins(table))
@@ -102,6 +107,8 @@ def explore_command(
 
 
 async def _answer(session: Session, question: Question) -> Table:
+    from postbackd.reports.explore import explore
+
     settings = session.settings
     zone = open_zone(settings.report_zone)
     await _keeper(session).catch_up()
@@ -111,6 +118,8 @@ async def _answer(session: Session, question: Question) -> Table:
 
 
 def _keeper(session: Session) -> RollupKeeper:
+    from postbackd.upkeep.rollups import RollupKeeper
+
     return RollupKeeper(session.store, open_zone(session.settings.report_zone), now_ms)
 
 
@@ -189,6 +198,8 @@ def check_command(since: str | None, mend: bool, json_wanted: bool, settings: Se
 
 
 async def _compare(store: Store, settings: Settings, first: int) -> tuple[RollupCheck, Sequence[Difference]]:
+    from postbackd.upkeep.rollup_check import RollupCheck
+
     run = RollupCheck(store, open_zone(settings.report_zone))
     return run, [one async for one in run.differences(first, now_ms() // QUARTER_MS + 1)]
 
