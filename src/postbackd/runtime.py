@@ -154,7 +154,7 @@ async def _ingest(
 ) -> None:
     loop = asyncio.get_running_loop()
     stop = hear_signals(lifeline)
-    store = await open_patiently(settings, stop, None if lifeline is None else _PATIENCE_S)
+    store = await _open_patiently(settings, stop, None if lifeline is None else _PATIENCE_S)
     if store is None:
         return
     try:
@@ -309,7 +309,7 @@ async def _deliver(settings: Settings, ready: Callable[[], None], lifeline: int 
     from postbackd.delivery.deliverer import Deliverer
 
     stop = hear_signals(lifeline)
-    store = await open_patiently(settings, stop, None)
+    store = await _open_patiently(settings, stop, None)
     if store is None:
         return
     if isinstance(store, SqliteStore):
@@ -356,7 +356,7 @@ async def _administer(
     patient = msgspec.structs.replace(
         settings, busy_timeout_ms=max(settings.busy_timeout_ms, _ADMIN_PATIENCE_MS)
     )
-    store = await open_patiently(patient, stop, None)
+    store = await _open_patiently(patient, stop, None)
     if store is None:
         return
 
@@ -418,7 +418,7 @@ def _open_spool(settings: Settings, snapshot: Snapshot) -> Spool | None:
         ) from error
 
 
-async def open_patiently(settings: Settings, stop: asyncio.Event, patience_s: float | None) -> Store | None:
+async def _open_patiently(settings: Settings, stop: asyncio.Event, patience_s: float | None) -> Store | None:
     """The store, as soon as its database can be reached; ``None`` when told to stop before.
 
     ``patience_s``: how long to try; ``None``: for ever.  Raises ``StoreRefused``.

@@ -21,7 +21,7 @@ from postbackd.core.privacy import Masker
 from postbackd.core.rollups import Kind, slot_of
 from postbackd.store.base import Erased, Erasing
 from postbackd.store.database import Database
-from postbackd.store.rollups import ERASE_FACTS
+from postbackd.store.rollups import ERASE_FACTS, add_marks
 from postbackd.store.write import ERASED_TEXT, own_ref, stamp_ref
 
 # Every statement has a name and a sentence.  {click}: "click_id = N", and the bucket where there are buckets;
@@ -49,9 +49,6 @@ FORGET_OWN_ID = "DELETE FROM own_ids WHERE own_id = ? {and_bucket_of_text}"
 
 KEEP_OWN_ID = "INSERT INTO own_ids ({columns}) VALUES ({values}) ON CONFLICT ({key}) DO NOTHING"
 """It is kept as a hash."""
-
-MARK_SLOT = "INSERT INTO rollup_marks (kind, slot) VALUES (?, ?)"
-"""What was rolled up of the click, its country and sub ids above all, is computed again."""
 
 CONVERSIONS = f"SELECT {', '.join(CONVERSION_COLUMNS)}, checksum FROM conversions WHERE {{click}}"
 """What was counted for a click."""
@@ -203,7 +200,7 @@ class _Pass:
         await self.change("clicks", of_click(f"{ERASE_CLICK} RETURNING 1"))
         await self.change("conversion_facts", f"{ERASE_FACTS} RETURNING 1", stamp)
         if self.counts["clicks"]:
-            await self._db.rows(MARK_SLOT, Kind.CLICKS.value, slot_of(stamp))
+            await add_marks(self._db, [(Kind.CLICKS, slot_of(stamp))])
         await self.change("outbox", of_click(f"{FORGET_EVENTS} RETURNING 1"))
         for row in await self._db.rows(of_click(CONVERSIONS)):
             requests.add(row[3])
