@@ -200,6 +200,7 @@ class _Pass:
         await self.change("clicks", of_click(f"{ERASE_CLICK} RETURNING 1"))
         await self.change("conversion_facts", f"{ERASE_FACTS} RETURNING 1", stamp)
         if self.counts["clicks"]:
+            # What was rolled up of the click, its country and sub ids above all, is computed again.
             await add_marks(self._db, [(Kind.CLICKS, slot_of(stamp))])
         await self.change("outbox", of_click(f"{FORGET_EVENTS} RETURNING 1"))
         for row in await self._db.rows(of_click(CONVERSIONS)):
