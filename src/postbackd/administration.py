@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from starlette.types import ASGIApp
 
 from postbackd.admin.api import ENDPOINTS
+from postbackd.admin.api.alarms import TEST_TOOL
 from postbackd.admin.app import build_app
 from postbackd.admin.connections import PatientProtocol
 from postbackd.admin.desk import DataSet, Desk, SettingValue
@@ -181,7 +182,7 @@ async def administer(
     url = dashboard_url(settings, listening.getsockname()[1])
     reception = Reception(store.people, now_ms, url=url, client_of=_client_of(settings))
     client = make_client(settings)
-    tools = {"test_alarms": make_test_tool(settings, client, now_ms)}
+    tools = {TEST_TOOL: make_test_tool(settings, client, now_ms)}
     desk, demo = make_desk(settings, store, reception, tools=tools), DemoDesk(settings, open_demo)
 
     async def find_desk(data_set: DataSet) -> Desk | None:

@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from postbackd.admin.desk import DataSet, Desk
-from postbackd.admin.endpoints import Answered, Asked, Endpoint, Principal, Scope
+from postbackd.admin.endpoints import SAFE_METHODS, Answered, Asked, Endpoint, Principal, Scope
 from postbackd.admin.identity import Doorkeeper
 from postbackd.admin.problems import Problem
 from postbackd.catalog.changes import Unknown
@@ -24,7 +24,6 @@ log = logging.getLogger("postbackd.admin")
 
 Desks = Callable[[DataSet], Awaitable[Desk | None]]
 
-_SAFE = frozenset({"GET", "HEAD"})
 
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 """As JSON writes it.  PostgreSQL stores none, and an argument of a command ends there."""
@@ -54,10 +53,10 @@ async def _call(endpoint: Endpoint, desks: Desks, doorkeeper: Doorkeeper, reques
     except Problem as problem:
         response = problem.answer()
     except Exception:  # what was begun is noted, too
-        if request.method not in _SAFE:
+        if request.method not in SAFE_METHODS:
             await doorkeeper.note(who, endpoint, request, Response(status_code=500))
         raise
-    if request.method not in _SAFE:
+    if request.method not in SAFE_METHODS:
         await doorkeeper.note(who, endpoint, request, response)
     return response
 

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from starlette.requests import Request
 from starlette.responses import Response
 
-from postbackd.admin.endpoints import NOBODY, Endpoint, Principal, Scope
+from postbackd.admin.endpoints import NOBODY, SAFE_METHODS, Endpoint, Principal, Scope
 from postbackd.admin.problems import Problem
 from postbackd.admin.reception import Reception
 from postbackd.core.people import SEEN_EVERY_MS, SESSION_MS, AuditEntry, csrf_token, hash_secret
@@ -26,7 +26,6 @@ subdomain, and nobody on an unencrypted way, can set one."""
 
 CSRF_HEADER = "postbackd-csrf"
 
-_SAFE = frozenset({"GET", "HEAD"})
 _LONGEST_SECRET = 128
 
 _NOTED_OF_NOBODY = frozenset({200, 401, 409})
@@ -52,7 +51,7 @@ class PeopleDoorkeeper:
         authorization = request.headers.get("authorization")
         if authorization is not None:
             return await self._identify_token(authorization)
-        if request.method not in _SAFE:
+        if request.method not in SAFE_METHODS:
             self._check_origin(request)
         secret = session_secret(request)
         if not secret:
@@ -81,7 +80,7 @@ class PeopleDoorkeeper:
         session = await self._people.find_session(hash_)
         if session is None or session.is_over(now):
             return NOBODY
-        if request.method not in _SAFE:
+        if request.method not in SAFE_METHODS:
             given = request.headers.get(CSRF_HEADER, "")
             if not hmac.compare_digest(given.encode("utf-8", "replace"), csrf_token(secret).encode()):
                 raise Problem(403, f"send the header {CSRF_HEADER} with what GET /api/v1/session says")

@@ -29,6 +29,9 @@ from postbackd.admin.desk import Desk
 
 PREFIX = "/api/v1"
 
+SAFE_METHODS = frozenset({"GET", "HEAD"})
+"""They change nothing."""
+
 
 class Scope(StrEnum):
     """What a token may do; a person's role is a set of these."""

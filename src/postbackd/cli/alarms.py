@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import os
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -11,7 +9,7 @@ import click
 
 from postbackd.cli.main import Family
 from postbackd.cli.options import as_duration, as_json, now_ms, takes_data, takes_settings
-from postbackd.cli.session import Session, print_json, visit
+from postbackd.cli.session import Session, print_json, visit, who_am_i
 from postbackd.reports.alarms import AlarmBook, UnknownAlarm
 from postbackd.reports.table import format_table
 from postbackd.settings import Settings
@@ -151,18 +149,10 @@ def test_alarms(settings: Settings, json_wanted: bool) -> None:
 
 
 async def _test(settings: Settings) -> Sequence[dict[str, Any]]:
-    from postbackd.alarming import build_places, make_client, send_test
+    from postbackd.alarming import make_client, make_test_tool
 
     client = make_client(settings)
     try:
-        return await send_test(settings, build_places(settings, client, now_ms), now_ms())
+        return await make_test_tool(settings, client, now_ms)()
     finally:
         await client.close()
-
-
-def who_am_i() -> str:
-    """Whoever runs the command, also behind sudo."""
-    try:
-        return os.environ.get("SUDO_USER") or getpass.getuser()
-    except (KeyError, OSError):
-        return f"user {os.getuid()}"

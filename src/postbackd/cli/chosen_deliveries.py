@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
-from postbackd.operations.deliveries import STATES, Watch
+from postbackd.operations.deliveries import STATES
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -24,11 +22,3 @@ def takes_filter(command: F) -> F:
     for option in reversed(options):
         command = option(command)
     return command
-
-
-@contextmanager
-def showing(count: int, label: str) -> Iterator[Watch]:
-    """A bar on a terminal."""
-    quiet = not sys.stderr.isatty()
-    with click.progressbar(length=count, label=label, file=sys.stderr, hidden=quiet) as bar:
-        yield bar.update

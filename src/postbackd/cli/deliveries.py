@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from postbackd.cli.chosen_deliveries import showing, takes_filter
+from postbackd.cli.chosen_deliveries import takes_filter
 from postbackd.cli.main import Family
 from postbackd.cli.options import as_json, now_ms, takes_data, takes_period
-from postbackd.cli.session import Session, print_json, visit
+from postbackd.cli.session import Session, print_json, showing, visit
 from postbackd.core.deliveries import DeliveryState
 from postbackd.operations.deliveries import (
     Chosen,

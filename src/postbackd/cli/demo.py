@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +17,7 @@ from postbackd.cli.demo_deliveries import Postman
 from postbackd.cli.demo_filling import Filler
 from postbackd.cli.example import is_empty
 from postbackd.cli.options import as_json, now_ms, takes_data
-from postbackd.cli.session import Session, print_json, visit
+from postbackd.cli.session import Session, print_json, showing, visit
 from postbackd.core.moments import write_moment
 from postbackd.locks import LOCK_NAME, is_held, lock_data
 from postbackd.market.catalog import make_catalog
@@ -139,14 +138,12 @@ async def _play(session: Session, made: Made, directory: Path, *, live: bool) ->
     await postman.begin()
     player = _Player(market, filler, postman)
     end_ms = max(now_ms(), made.until_ms)
-    with click.progressbar(
-        length=end_ms - market.from_ms, label="simulating", file=sys.stderr, hidden=not sys.stderr.isatty()
-    ) as bar:
+    with showing(end_ms - market.from_ms, "simulating") as watch:
         shown_ms = market.from_ms
         async for at_ms in player.play(end_ms):
-            bar.update(at_ms - shown_ms)
+            watch(at_ms - shown_ms)
             shown_ms = at_ms
-        bar.update(end_ms - shown_ms)
+        watch(end_ms - shown_ms)
     # A server would do this too, but standing back: whoever has just made a demo wants to look at it.
     await RollupKeeper(store, open_zone(session.settings.report_zone), now_ms).catch_up()
     took_s = monotonic() - began_s

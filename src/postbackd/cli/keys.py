@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from secrets import token_bytes
 
 import click
 
@@ -12,7 +11,7 @@ from postbackd.cli.main import Family
 from postbackd.cli.options import as_json, now_ms, takes_data
 from postbackd.cli.session import Session, print_json, visit
 from postbackd.core.model import SigningKey
-from postbackd.operations.keys import HEAD_START_MS, describe_keys
+from postbackd.operations.keys import describe_keys, rotate_keys
 from postbackd.reports.table import format_table
 from postbackd.settings import Settings
 
@@ -44,7 +43,7 @@ def rotate_key(keep: int, settings: Settings, json_wanted: bool) -> None:
     """Let a new random key sign from now on."""
 
     async def work(session: Session) -> Sequence[SigningKey]:
-        return await session.rotate(token_bytes(32), HEAD_START_MS, keep)
+        return await rotate_keys(session.store, now_ms(), keep)
 
     _print_keys(visit(settings, work), json_wanted)
 

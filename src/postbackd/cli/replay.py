@@ -7,7 +7,6 @@ and may be stopped and run again at any time.
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from typing import Any
 
@@ -16,12 +15,12 @@ import msgspec
 from msgspec import Struct
 
 from postbackd.cli.options import as_json, since_option, takes_data
-from postbackd.cli.session import Session, print_json, visit
+from postbackd.cli.session import Session, print_json, showing, visit
 from postbackd.core.diagnosis import Reason
 from postbackd.core.rulebook import Rulebook
-from postbackd.operations.replays import find_replayable
+from postbackd.operations.replays import find_replayable, replay_part
 from postbackd.reports.period import Period
-from postbackd.reports.replaying import PAGE, Replayed, replay_page
+from postbackd.reports.replaying import PAGE, Replayed
 from postbackd.reports.table import format_table
 from postbackd.settings import Settings
 
@@ -77,12 +76,12 @@ async def _replay(session: Session, network: str | None, asked: dict[str, Any], 
         asked = {**asked, "network": await find_replayable(session.store, catalog, network)}
     (expected,) = await session.store.query("replayable_count", **asked)
     changed: list[Replayed] = []
-    tried, after = 0, -1
-    quiet = not sys.stderr.isatty()
-    with click.progressbar(length=expected["count"], label="replaying", file=sys.stderr, hidden=quiet) as bar:
-        while rows := await session.store.query("replayable", **asked, after=after, limit=PAGE):
-            after = rows[-1]["request_id"]
-            changed += await replay_page(session.store, rows, rulebook, dry_run=dry_run)
-            tried += len(rows)
-            bar.update(len(rows))
+    tried = 0
+    after: int | None = -1
+    with showing(expected["count"], "replaying") as watch:
+        while after is not None:
+            part = await replay_part(session.store, rulebook, asked, after, PAGE, dry_run=dry_run)
+            changed += part.changed
+            tried, after = tried + part.tried, part.after
+            watch(part.tried)
     return Summary(tried=tried, changed=tuple(changed))

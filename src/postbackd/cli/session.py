@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Awaitable, Callable, Sequence
+import sys
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from getpass import getuser
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +18,7 @@ import msgspec
 
 from postbackd.admin_address import dashboard_url
 from postbackd.cli.options import now_ms
-from postbackd.core.model import Catalog, CatalogEntry, SigningKey
+from postbackd.core.model import Catalog, CatalogEntry
 from postbackd.core.people import AuditEntry
 from postbackd.locks import LOCK_NAME, is_held
 from postbackd.runtime import open_store, tend_store
@@ -59,18 +61,16 @@ class Session:
 
     def _entry(self, action: str, what: str, fields: Sequence[str] = ()) -> AuditEntry:
         return AuditEntry(
-            at_ms=now_ms(), who=_who(), kind="command line", action=action, object=what, fields=tuple(fields)
+            at_ms=now_ms(),
+            who=who_am_i(),
+            kind="command line",
+            action=action,
+            object=what,
+            fields=tuple(fields),
         )
 
-    async def rotate(self, secret: bytes, head_start_ms: int, keep: int) -> Sequence[SigningKey]:
-        """Let a new secret sign ``head_start_ms`` from now on."""
-        now = now_ms()
-        return await self.store.rotate_signing_key(
-            secret, now_ms=now, active_from_ms=now + head_start_ms, keep=keep
-        )
 
-
-def _who() -> str:
+def who_am_i() -> str:
     """Who types, as far as the system knows."""
     try:
         return os.environ.get("SUDO_USER") or getuser()
@@ -146,6 +146,14 @@ def _served_url(settings: Settings, line: int) -> str | None:
 
 
 # --- printing ----------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def showing(count: int, label: str) -> Iterator[Callable[[int], None]]:
+    """A progress bar on a terminal; gives what is told of each step."""
+    quiet = not sys.stderr.isatty()
+    with click.progressbar(length=count, label=label, file=sys.stderr, hidden=quiet) as bar:
+        yield bar.update
 
 
 def print_json(document: Any) -> None:

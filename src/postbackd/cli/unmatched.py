@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from functools import partial
 from typing import Any
 
@@ -12,7 +11,7 @@ import msgspec
 from postbackd.catalog.documents import find_network_ever
 from postbackd.catalog.urls import postback_url
 from postbackd.cli.options import as_json, is_left_to_another, now_ms, since_option, takes_data, takes_urls
-from postbackd.cli.session import Session, base_url, print_json, visit
+from postbackd.cli.session import Session, base_url, print_json, showing, visit
 from postbackd.core.click_id import read_stamp
 from postbackd.core.diagnosis import SENDER_REASONS, Reason
 from postbackd.reports.lost_ids import find_lost_ids, format_lost_ids
@@ -123,10 +122,9 @@ async def _walk(session: Session, asked: dict[str, Any], yes: bool) -> Repairs:
     step = repair if yes else list_repairs
     found: list[dict[str, Any]] = []
     looked = count = 0
-    quiet = not sys.stderr.isatty()
-    with click.progressbar(length=expected["count"], label="looking", file=sys.stderr, hidden=quiet) as bar:
+    with showing(expected["count"], "looking") as watch:
         while True:
-            part = await step(session.store, asked, shown=max(0, 1000 - len(found)), told=bar.update)
+            part = await step(session.store, asked, shown=max(0, 1000 - len(found)), told=watch)
             found += part.found
             looked, count = looked + part.looked_at, count + part.count
             if part.next is None:

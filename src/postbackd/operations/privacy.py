@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from postbackd.catalog.errors import NoEntry
-from postbackd.core.click_id import KeyRing
 from postbackd.core.kept import FOR_EVER, KEPT, NEVER, POLICY, Kept
 from postbackd.core.privacy import Masker
 from postbackd.core.retention import Class, Keep
 from postbackd.reports.held import gather
+from postbackd.reports.log import find_click
 from postbackd.store.base import Store
 
 
@@ -59,15 +59,10 @@ async def export_click(store: Store, click_id: str) -> Mapping[str, Any]:
     """Everything that is held about one click, with the purpose of each field.  Raises ``NoEntry``."""
     catalog = await store.load_catalog()
     text = click_id.strip()
-    verified = KeyRing(catalog.signing_keys).verify(text)
-    if verified is not None:
-        stamp = verified[0]
-    else:
-        rows = await store.query("own_id", own_id=Masker(catalog.privacy_key).mask(text))
-        if not rows:
-            raise NoEntry("no click has this id; 'postbackd why ID' says what became of it")
-        stamp = rows[0]["click_id"]
-    return {"click_id": text, **await gather(store, stamp)}
+    found = await find_click(store, catalog, text)
+    if "click_id" not in found:
+        raise NoEntry("no click has this id; 'postbackd why ID' says what became of it")
+    return {"click_id": text, **await gather(store, found["click_id"])}
 
 
 async def hash_identity(store: Store, text: str) -> str:

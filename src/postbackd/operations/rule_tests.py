@@ -13,14 +13,14 @@ from msgspec import Struct
 from postbackd.catalog.documents import find_entry
 from postbackd.catalog.entries import STAND_IN
 from postbackd.catalog.errors import EntryError
-from postbackd.core.click_id import KeyRing, first_stamp_at, read_stamp, write_stamp
+from postbackd.core.click_id import first_stamp_at, read_stamp, write_stamp
 from postbackd.core.deliveries import Delivery, Facts, Happened, Message, Outgoing, Owed, Told
 from postbackd.core.model import Campaign, Catalog, Rule
 from postbackd.core.money import CURRENCIES, read_micros, write_micros
 from postbackd.core.planning import Planner
-from postbackd.core.privacy import Masker
 from postbackd.core.shipping import WEBHOOK, Names, ShippingError, make_shipper
 from postbackd.core.statuses import Status
+from postbackd.reports.log import find_click
 from postbackd.reports.period import write_duration
 from postbackd.store.base import Store
 from postbackd.store.outbox import facts_of, happened_now, told_of
@@ -47,12 +47,9 @@ class Asked(Struct, frozen=True):
 
 async def find_conversions(store: Store, catalog: Catalog, text: str) -> list[Asked]:
     query = store.query
-    verified = KeyRing(catalog.signing_keys).verify(text)
-    if verified is not None:
-        return await _of_click(store, verified[0], None)
-    owned = await query("own_id", own_id=Masker(catalog.privacy_key).mask(text))
-    if owned:
-        return await _of_click(store, owned[0]["click_id"], None)
+    named = await find_click(store, catalog, text)
+    if "click_id" in named:
+        return await _of_click(store, named["click_id"], None)
     stamp = read_stamp(text)
     if stamp is None:
         return []

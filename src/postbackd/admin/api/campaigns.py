@@ -9,7 +9,7 @@ from postbackd.admin.endpoints import Answered, Asked
 from postbackd.admin.pages import Page
 from postbackd.catalog.changes import CampaignChange, Name, Share, Shares, change_campaign
 from postbackd.catalog.documents import Describer
-from postbackd.core.model import Campaign, Catalog
+from postbackd.core.model import Campaign
 
 
 class NewCampaign(CampaignChange, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -32,25 +32,24 @@ class ShownCampaign(Struct, frozen=True, kw_only=True):
     offers: list[Share]
 
 
-def show(asked_base: str, catalog: Catalog, campaign: Campaign) -> ShownCampaign:
+def show(describer: Describer, campaign: Campaign) -> ShownCampaign:
     """As an answer."""
-    document = Describer(catalog, asked_base).describe(campaign)
-    shown: ShownCampaign = entries.convert(document, ShownCampaign, id=campaign.id)
+    shown: ShownCampaign = entries.convert(describer.describe(campaign), ShownCampaign, id=campaign.id)
     return shown
 
 
 async def list_campaigns(asked: Asked[entries.ListQuery, None]) -> Page[ShownCampaign]:
     """In the order in which they were added, with their links."""
     catalog = await asked.desk.store.load_catalog()
-    base = asked.desk.base_url
-    return entries.page_of(catalog.campaigns, asked.query, lambda campaign: show(base, catalog, campaign))
+    describer = Describer(catalog, asked.desk.base_url)
+    return entries.page_of(catalog.campaigns, asked.query, lambda campaign: show(describer, campaign))
 
 
 async def show_campaign(asked: Asked[None, None]) -> Answered:
     """One campaign, by its name or slug."""
     catalog = await asked.desk.store.load_catalog()
     found = entries.find(catalog.campaigns, asked.path["name"], "campaign")
-    return entries.answer(show(asked.desk.base_url, catalog, found), catalog.generation)
+    return entries.answer(show(Describer(catalog, asked.desk.base_url), found), catalog.generation)
 
 
 async def create_campaign(asked: Asked[None, NewCampaign]) -> Answered:
@@ -59,7 +58,7 @@ async def create_campaign(asked: Asked[None, NewCampaign]) -> Answered:
     ever = {campaign.slug for campaign in (await asked.desk.store.load_catalog(removed=True)).campaigns}
     empty = Campaign(id=0, name="", slug="", source=0, offers=())
     saved, catalog = await entries.save(asked, change_campaign(catalog, empty, asked.body, ever), expected)
-    return entries.answer(show(asked.desk.base_url, catalog, saved), catalog.generation)
+    return entries.answer(show(Describer(catalog, asked.desk.base_url), saved), catalog.generation)
 
 
 async def change(asked: Asked[None, CampaignChange]) -> Answered:
@@ -67,7 +66,7 @@ async def change(asked: Asked[None, CampaignChange]) -> Answered:
     catalog, expected = await entries.load(asked)
     found = entries.find(catalog.campaigns, asked.path["name"], "campaign")
     saved, catalog = await entries.save(asked, change_campaign(catalog, found, asked.body, ()), expected)
-    return entries.answer(show(asked.desk.base_url, catalog, saved), catalog.generation)
+    return entries.answer(show(Describer(catalog, asked.desk.base_url), saved), catalog.generation)
 
 
 ENDPOINTS = entries.endpoints_of(

@@ -10,9 +10,10 @@ import msgspec
 from msgspec import Meta, Struct
 from starlette.responses import StreamingResponse
 
+from postbackd.admin.api import entries
 from postbackd.admin.api.health import Moment, read_period
 from postbackd.admin.endpoints import Asked, Endpoint, Scope
-from postbackd.admin.pages import MAX_ITEMS, Page, read_cursor, write_cursor
+from postbackd.admin.pages import Page, read_cursor, write_cursor
 from postbackd.admin.problems import Problem, not_found
 from postbackd.catalog.documents import find_entry, find_network_ever
 from postbackd.catalog.errors import NoEntry
@@ -52,8 +53,8 @@ class LogQuery(Struct, frozen=True, forbid_unknown_fields=True):
     verdict: Name | None = None
     reason: Name | None = None
     click: Text | None = None
-    limit: Annotated[int, Meta(ge=1, le=MAX_ITEMS, description="Most items of a page.")] = 100
-    cursor: Annotated[str | None, Meta(description="The 'next' of the page before.")] = None
+    limit: entries.Limit = 100
+    cursor: entries.Cursor = None
 
 
 class LiveQuery(Struct, frozen=True, forbid_unknown_fields=True):

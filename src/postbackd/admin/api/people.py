@@ -264,13 +264,14 @@ async def list_users(asked: Asked[None, None]) -> list[Person]:
 
 async def _found(asked: Asked[Any, Any]) -> User:
     id_ = asked.path["id"]
-    user = await reception_of(asked).people.load_user(int(id_)) if _is_id(id_) else None
+    user = await reception_of(asked).people.load_user(int(id_)) if is_id(id_) else None
     if user is None:
         raise not_found("user", id_)
     return user
 
 
-def _is_id(text: str) -> bool:
+def is_id(text: str) -> bool:
+    """Whether a segment of a path can be the number of a row."""
     return text.isascii() and text.isdigit() and len(text) <= 18
 
 

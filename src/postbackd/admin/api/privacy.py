@@ -81,21 +81,6 @@ class PersonalDataFind(Struct, frozen=True, kw_only=True):
     count: int
 
 
-class Erase(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Whose data: one of the three ids."""
-
-    click_id: Id | None = None
-    transaction_id: Id | None = None
-    network: Annotated[str, Meta(min_length=1, max_length=100, description="With transaction_id.")] | None = (
-        None
-    )
-    identity: Id | None = None
-    rewrite: Annotated[
-        bool, Meta(description="PostgreSQL: write the tables anew, because free space keeps old bytes.")
-    ] = False
-    confirm: Annotated[str, Meta(max_length=200, description="The 'reference' that /erase/preview answers.")]
-
-
 class ErasePreview(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Whose data: one of the three ids."""
 
@@ -105,6 +90,15 @@ class ErasePreview(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         None
     )
     identity: Id | None = None
+
+
+class Erase(ErasePreview, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Whose data: one of the three ids."""
+
+    rewrite: Annotated[
+        bool, Meta(description="PostgreSQL: write the tables anew, because free space keeps old bytes.")
+    ] = False
+    confirm: Annotated[str, Meta(max_length=200, description="The 'reference' that /erase/preview answers.")]
 
 
 class Erasable(Struct, frozen=True, kw_only=True):
@@ -172,15 +166,15 @@ async def check(asked: Asked[None, None]) -> Answered:
     return jobs.start(asked.desk, "privacy check", ["privacy", "check", "--json"])
 
 
-def _which(body: Erase | ErasePreview) -> tuple[Literal["click_id", "transaction_id", "identity"], str]:
+def _which(body: ErasePreview) -> tuple[Literal["click_id", "transaction_id", "identity"], str]:
     if body.network is not None and body.transaction_id is None:
         raise Problem(422, "it goes with transaction_id", field="network")
-    if body.click_id is not None and body.transaction_id is None and body.identity is None:
-        return "click_id", body.click_id.strip()
-    if body.transaction_id is not None and body.click_id is None and body.identity is None:
-        return "transaction_id", body.transaction_id.strip()
-    if body.identity is not None and body.click_id is None and body.transaction_id is None:
-        return "identity", body.identity.strip()
+    kinds: tuple[Literal["click_id", "transaction_id", "identity"], ...]
+    kinds = ("click_id", "transaction_id", "identity")
+    given = [(kind, text) for kind in kinds if (text := getattr(body, kind)) is not None]
+    if len(given) == 1:
+        (kind, text) = given[0]
+        return kind, text.strip()
     raise Problem(422, "name one of click_id, transaction_id and identity", field="click_id")
 
 

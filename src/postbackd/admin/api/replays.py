@@ -67,7 +67,7 @@ async def replay(asked: Asked[None, Replay]) -> ReplayAnswer:
     rulebook = await desk.rulebook()
     if body.network is not None:
         wanted["network"] = await find_replayable(desk.store, rulebook.catalog, body.network)
-    after = -1 if body.cursor is None else min(read_cursor(body.cursor, tuple[int])[0], 1 << 62)
+    after = -1 if body.cursor is None else read_cursor(body.cursor, tuple[int])[0]
     part = await replay_part(desk.store, rulebook, wanted, after, body.limit, dry_run=body.dry_run)
     return ReplayAnswer(
         tried=part.tried,

@@ -101,9 +101,9 @@ class TestedConversion(Struct, frozen=True, kw_only=True):
     problems: list[str]
 
 
-def show(catalog: Catalog, rule: Rule) -> ShownRule:
+def show(catalog: Catalog, describer: Describer, rule: Rule) -> ShownRule:
     """As an answer."""
-    document = Describer(catalog, "").describe(rule)
+    document = describer.describe(rule)
     shown: ShownRule = entries.convert(document, ShownRule, id=rule.id, warnings=doubts(catalog, rule))
     return shown
 
@@ -111,22 +111,22 @@ def show(catalog: Catalog, rule: Rule) -> ShownRule:
 async def list_rules(asked: Asked[entries.ListQuery, None]) -> Page[ShownRule]:
     """In the order in which they were added."""
     catalog = await asked.desk.store.load_catalog()
-    return entries.page_of(catalog.rules, asked.query, lambda rule: show(catalog, rule))
+    describer = Describer(catalog, "")
+    return entries.page_of(catalog.rules, asked.query, lambda rule: show(catalog, describer, rule))
 
 
 async def show_rule(asked: Asked[None, None]) -> Answered:
     """One rule, by its name."""
     catalog = await asked.desk.store.load_catalog()
-    return entries.answer(
-        show(catalog, entries.find(catalog.rules, asked.path["name"], "rule")), catalog.generation
-    )
+    found = entries.find(catalog.rules, asked.path["name"], "rule")
+    return entries.answer(show(catalog, Describer(catalog, ""), found), catalog.generation)
 
 
 async def create_rule(asked: Asked[None, NewRule]) -> Answered:
     """A campaign that has rules of its own follows these instead of its source's."""
     catalog, expected = await entries.load(asked)
     saved, catalog = await entries.save(asked, new_rule(catalog, asked.body), expected)
-    return entries.answer(show(catalog, saved), catalog.generation)
+    return entries.answer(show(catalog, Describer(catalog, ""), saved), catalog.generation)
 
 
 async def change(asked: Asked[None, RuleChange]) -> Answered:
@@ -134,7 +134,7 @@ async def change(asked: Asked[None, RuleChange]) -> Answered:
     catalog, expected = await entries.load(asked)
     found = entries.find(catalog.rules, asked.path["name"], "rule")
     saved, catalog = await entries.save(asked, change_rule(catalog, found, asked.body), expected)
-    return entries.answer(show(catalog, saved), catalog.generation)
+    return entries.answer(show(catalog, Describer(catalog, ""), saved), catalog.generation)
 
 
 async def test_rules(asked: Asked[None, RuleTest]) -> list[dict[str, Any]]:

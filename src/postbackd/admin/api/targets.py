@@ -27,12 +27,9 @@ from postbackd.core.moments import write_moment
 from postbackd.operations.target_states import turn
 
 
-class TargetQuery(Struct, frozen=True, forbid_unknown_fields=True):
+class TargetQuery(entries.ListQuery, frozen=True, forbid_unknown_fields=True):
     """Which page of the targets."""
 
-    search: Annotated[str, Meta(max_length=100, description="Only names that contain this.")] | None = None
-    limit: entries.Limit = 100
-    cursor: entries.Cursor = None
     counts: Annotated[
         bool, Meta(description="Also how many deliveries wait and are dead; reads all deliveries.")
     ] = False
@@ -106,9 +103,7 @@ async def list_targets(asked: Asked[TargetQuery, None]) -> Page[ShownTarget]:
     """In the order in which they were added, with whether each is served."""
     query, desk = asked.query, asked.desk
     catalog, states = await desk.store.load_catalog(), await _states(desk)
-    page = entries.page_of(
-        catalog.targets, entries.ListQuery(query.search, query.limit, query.cursor), lambda target: target
-    )
+    page = entries.page_of(catalog.targets, query, lambda target: target)
     shown = [await _show(desk, target, states, counts=query.counts) for target in page.items]
     return Page(shown, page.next)
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from postbackd.admin.api.people import reception_of
+from postbackd.admin.api.people import is_id, reception_of
 from postbackd.admin.endpoints import Asked, Endpoint, Scope
 from postbackd.admin.pages import MAX_ITEMS, Page, read_cursor, write_cursor
 from postbackd.admin.problems import Problem, not_found
@@ -116,8 +116,7 @@ async def add_token(asked: Asked[None, NewToken]) -> MadeToken:
 async def remove_token(asked: Asked[None, None]) -> None:
     """From now on it opens nothing."""
     id_ = asked.path["id"]
-    is_number = id_.isascii() and id_.isdigit() and len(id_) <= 18
-    if not is_number or await reception_of(asked).people.remove_token(int(id_)) is None:
+    if not is_id(id_) or await reception_of(asked).people.remove_token(int(id_)) is None:
         raise not_found("token", id_)
 
 

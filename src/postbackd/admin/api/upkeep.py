@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from secrets import token_bytes
 from typing import Annotated, Any
 
 import msgspec
@@ -17,7 +16,7 @@ from postbackd.admin.endpoints import Answered, Asked, Endpoint, Scope
 from postbackd.admin.problems import Problem, not_found
 from postbackd.backup.files import list_backups, read_failure
 from postbackd.core.moments import write_moment
-from postbackd.operations.keys import HEAD_START_MS, describe_keys
+from postbackd.operations import keys
 
 _WAIT_S = 30.0
 """So long a request waits for the doctor."""
@@ -137,20 +136,18 @@ async def list_settings(asked: Asked[None, None]) -> list[SettingValue]:
 async def list_keys(asked: Asked[None, None]) -> list[ShownKey]:
     """Oldest first."""
     catalog = await asked.desk.store.load_catalog()
-    return msgspec.convert(describe_keys(catalog.signing_keys, asked.desk.now_ms()), list[ShownKey])
+    return msgspec.convert(keys.describe_keys(catalog.signing_keys, asked.desk.now_ms()), list[ShownKey])
 
 
 async def rotate_keys(asked: Asked[None, KeyRotation]) -> list[ShownKey]:
     """A new random key signs a few seconds from now on."""
     now = asked.desk.now_ms()
-    stored = await asked.desk.store.rotate_signing_key(
-        token_bytes(32), now_ms=now, active_from_ms=now + HEAD_START_MS, keep=asked.body.keep
-    )
-    return msgspec.convert(describe_keys(stored, now), list[ShownKey])
+    stored = await keys.rotate_keys(asked.desk.store, now, asked.body.keep)
+    return msgspec.convert(keys.describe_keys(stored, now), list[ShownKey])
 
 
 def _backup_dir(desk: Desk) -> Path | None:
-    text = next((one.value for one in desk.settings if one.name == "backup_dir"), None)
+    text = desk.setting("backup_dir", None)
     return Path(text) if text else None
 
 

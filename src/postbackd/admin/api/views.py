@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
-from postbackd.admin.api.people import reception_of
+from postbackd.admin.api.people import is_id, reception_of
 from postbackd.admin.endpoints import Asked, Endpoint, Scope
 from postbackd.admin.problems import Problem, not_found
 from postbackd.store.views import View, Views
@@ -73,8 +73,7 @@ async def remove_view(asked: Asked[None, None]) -> None:
     """Of whoever asks."""
     views, user = _views(asked)
     id_ = asked.path["id"]
-    is_number = id_.isascii() and id_.isdigit() and len(id_) <= 18
-    if not is_number or not await views.remove(user, int(id_)):
+    if not is_id(id_) or not await views.remove(user, int(id_)):
         raise not_found("view", id_)
 
 
