@@ -48,7 +48,7 @@ from postbackd.core.alarms import (
 )  # fmt: skip
 from postbackd.core.certificates import Term
 from postbackd.core.rhythm import HOUR_MS, HourCount, learn, learn_with_gaps
-from postbackd.reports.report import HEALTHY_MATCH_RATE
+from postbackd.core.rollups import HEALTHY_MATCH_RATE
 
 KEY = Key(Kind.MATCH_RATE, Scope.NETWORK, 1)
 NOW = 1_750_000_000_000

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import tempfile
 from dataclasses import asdict
@@ -24,6 +25,8 @@ _ORACLE = ("lost", "double", "phantom", "wrong")
 
 
 def main() -> int:
+    # In the background of a shell it would be ignored, here and in all that is started here.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     options = _parse()
     load_tests()
     chosen = _choose(options.only)
@@ -131,7 +134,11 @@ def _summarise(outcomes: list[Outcome]) -> int:
         print(f"skipped {outcome.test_id}: {outcome.reason}")
     if skipped and strict:
         print("POSTBACKD_TEST_REQUIRE_TOOLS=1: a skip counts as a failure")
-    failed = sum(outcome.state == "failed" for outcome in outcomes) + (len(skipped) if strict else 0)
+    broken = [outcome for outcome in outcomes if outcome.state == "failed"]
+    for outcome in broken:
+        # Once more, where whoever reads the end of a long output finds it.
+        print(_row(outcome))
+    failed = len(broken) + (len(skipped) if strict else 0)
     passed = sum(outcome.state == "passed" for outcome in outcomes)
     tail = f", {len(skipped)} skipped" if skipped and not strict else ""
     print(f"{passed} passed, {failed} failed{tail}")

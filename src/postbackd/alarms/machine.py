@@ -9,9 +9,8 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from postbackd.backup.files import list_backups, read_failure
+from postbackd.backup.files import list_backups, read_failure, spool_bytes
 from postbackd.core.alarm_troubles import Backups, Certificate, Disk, MachineFacts
-from postbackd.ingest.spool import FOLDER
 from postbackd.tls.pair import UnusablePair, read_files
 
 _DAY_MS = 86_400_000
@@ -103,14 +102,3 @@ class Machine:
         except OSError as error:
             return Backups(places.backup_every_h, None, reason or f"{places.backups}: {error.strerror}")
         return Backups(places.backup_every_h, made[-1].made_ms if made else None, reason)
-
-
-def spool_bytes(data: Path) -> int:
-    """How much lies in the spool of a data directory."""
-    found = 0
-    for path in (data / FOLDER).glob("*.spool"):
-        try:
-            found += path.stat().st_size
-        except OSError:  # it has been emptied and removed meanwhile
-            continue
-    return found

@@ -198,3 +198,14 @@ def sweep(directory: Path) -> Sequence[Path]:
         finally:
             os.close(file)
     return swept
+
+
+def spool_bytes(data: Path) -> int:
+    """How much lies in the spool of a data directory."""
+    found = 0
+    for path in (data / "spool").glob("*.spool"):
+        try:
+            found += path.stat().st_size
+        except OSError:  # it has been emptied and removed meanwhile
+            continue
+    return found

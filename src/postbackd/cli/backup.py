@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import click
 
 from postbackd.backup.container import BackupFailed
-from postbackd.backup.files import BackupFile, failing, list_backups
+from postbackd.backup.files import BackupFile, failing, list_backups, spool_bytes
 from postbackd.backup.keys import BackupKey, read_key_file
 from postbackd.backup.manifest import Manifest
 from postbackd.backup.restoring import (
@@ -128,7 +128,7 @@ def _not_in_it(settings: Settings, manifest: Manifest) -> list[str]:
         lines.append(
             f"not in it: {data / SECRET_KEY_NAME}, which opens what is stored sealed; keep a copy elsewhere"
         )
-    spooled = sum(path.stat().st_size for path in data.glob("spool/*.spool"))
+    spooled = spool_bytes(data)
     if spooled:
         lines.append(f"not in it: {spooled} bytes in {data / 'spool'}, which wait for the database")
     return lines

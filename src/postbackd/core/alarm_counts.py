@@ -46,8 +46,6 @@ class Counts:
         self._last_ms: dict[Subject, int] = {}
         self._changed: set[tuple[str, int, int]] = set()
         self._learned: dict[int, tuple[int, Learned]] = {}
-        self.first_hour: int | None = None
-        """The first hour in which anything was counted."""
         for count in hours:
             self._put(count)
 
@@ -55,7 +53,6 @@ class Counts:
         subject = (count.scope, count.subject)
         self._hours.setdefault(subject, {})[count.hour] = count
         self._last_ms[subject] = max(count.last_ms, self._last_ms.get(subject, 0))
-        self.first_hour = count.hour if self.first_hour is None else min(self.first_hour, count.hour)
 
     def of(self, scope: Scope, subject: int) -> Mapping[int, HourCount]:
         """By hour since 1970."""
@@ -64,9 +61,6 @@ class Counts:
     def last_ms(self, network: int) -> int:
         """When a network sent last, to the minute; 0: it never has."""
         return self._last_ms.get((str(Scope.NETWORK), network), 0)
-
-    def subjects(self, scope: Scope) -> Sequence[int]:
-        return sorted(subject for kind, subject in self._hours if kind == scope)
 
     def add_postbacks(self, rows: Iterable[Row]) -> None:
         """Rows of the statement ``alarm_log`` (network, campaign, minute), of minutes after those added before.

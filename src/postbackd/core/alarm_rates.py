@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 from postbackd.core.alarms import Judgement, Key, Kind, Scope, Sighting
 from postbackd.core.rhythm import HOUR_MS, SHORTEST_MS, HourCount, Rhythm
+from postbackd.core.rollups import HEALTHY_MATCH_RATE
 
-MATCH_LINE = 0.90
-"""The health line of the match rate."""
+MATCH_LINE = HEALTHY_MATCH_RATE
+"""Below it, with enough postbacks to mean it, something is said."""
 
 WINDOWS_H = (1, 6, 24, 72, 168)
 """Hours before the one that is running, whose counts are added to it."""

@@ -11,7 +11,7 @@ from postbackd.core.alarms import DAY_MS, Judgement, Key, Kind, Scope, Sighting
 from postbackd.core.certificates import Term
 
 BROKEN_MS = 600_000
-"""A target that fails for so long has more than a restart; the same line as 'postbackd doctor'."""
+"""A target that fails for so long has more than a restart."""
 
 OVERDUE_MS = 900_000
 """What should have been sent so long ago is not late because somebody else was served first."""
@@ -23,7 +23,7 @@ SURE = 1e-4
 
 DISK_BYTES = 512 * 1024 * 1024
 DISK_SHARE = 0.05
-"""Less room than both, or than ``DISK_DAYS`` of growth, is little.  The bytes are those of 'postbackd doctor'."""
+"""Less room than both, or than ``DISK_DAYS`` of growth, is little."""
 DISK_DAYS = 3.0
 
 CERTIFICATE_SHARE = 1 / 6

@@ -22,12 +22,10 @@ from postbackd.core.macros import looks_like_macro
 from postbackd.core.money import CURRENCIES
 from postbackd.core.params import MAX_LENGTHS, clean
 from postbackd.core.privacy import Masker
-from postbackd.core.statuses import Status, read_status
+from postbackd.core.statuses import TAKEN_BACK, read_status
 from postbackd.core.terms import NetworkRules, keep_text
 
 _REMEMBERED = 50_000
-
-_TAKEN_BACK = frozenset({Status.REJECTED, Status.REVERSED})
 
 
 class Problem(IntEnum):
@@ -292,7 +290,7 @@ def _judge_amount(amount: Amount, status: int | None) -> tuple[int, int | None]:
     if amount.problem:
         return _AMOUNT_PROBLEMS[amount.problem], None
     if amount.micros < 0:
-        return (0, -amount.micros) if status in _TAKEN_BACK else (Problem.VALUE_NEGATIVE, None)
+        return (0, -amount.micros) if status in TAKEN_BACK else (Problem.VALUE_NEGATIVE, None)
     return 0, amount.micros
 
 

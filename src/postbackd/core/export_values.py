@@ -101,7 +101,6 @@ class Amount(Struct, frozen=True, gc=False):
 
     micros: int = 0
     currency: str = ""
-    decimals: int = 0
     problem: str = ""
     """``unreadable`` or ``ambiguous``; empty: it is an amount."""
 
@@ -133,8 +132,7 @@ def read_amount(text: str, decimal: str, currency: str) -> Amount:
     micros = read_micros(f"{rest}{plain}" if rest and rest.upper() != code else plain, currency)
     if micros is None:
         return _UNREADABLE
-    decimals = len(plain.partition(".")[2].rstrip("0"))
-    return Amount(-micros if sign else micros, currency, decimals)
+    return Amount(-micros if sign else micros, currency)
 
 
 _UNREADABLE = Amount(problem="unreadable")

@@ -27,7 +27,7 @@ from postbackd.core.click_id import stamp_ms
 from postbackd.core.export_rows import Problem
 from postbackd.core.export_values import DAY_MS
 from postbackd.core.model import Channel
-from postbackd.core.statuses import Status
+from postbackd.core.statuses import TAKEN_BACK
 
 MINUTE_MS = 60_000
 QUARTER_MS = 15 * MINUTE_MS
@@ -64,12 +64,10 @@ SENTENCES = {
     Bucket.UNUSABLE: "A row that could not be used.",
 }
 
-_NO_MONEY = frozenset({Status.REJECTED, Status.REVERSED})
-
 
 def is_money(status: int | None) -> bool:
     """Whether a value with this status is earned, or may be; ``None``: nothing was said."""
-    return status not in _NO_MONEY
+    return status not in TAKEN_BACK
 
 
 class Side(Struct, frozen=True, gc=False):
@@ -86,7 +84,7 @@ def compare(theirs: Side, ours: Side, decimals: int) -> Bucket:
     ``decimals``: how many the export's amounts have at most.  A finer value of ours agrees with the amount to which it
     is rounded.  Where both sides took the conversion back, no money is left to differ.
     """
-    both_back = theirs.status in _NO_MONEY and ours.status in _NO_MONEY
+    both_back = theirs.status in TAKEN_BACK and ours.status in TAKEN_BACK
     if theirs.value_micros is not None and not both_back:
         assert ours.value_micros is not None
         if theirs.currency != ours.currency or not _same_value(

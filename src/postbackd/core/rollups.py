@@ -222,6 +222,9 @@ WITHOUT_CLICK_ID = frozenset(
 )
 """Reasons of postbacks that carried no click id, and so say nothing about matching."""
 
+HEALTHY_MATCH_RATE = 0.90
+"""Below this share of matched postbacks something is broken in the set-up."""
+
 
 def tally_postbacks(verdict: int, reason: int, count: int, with_click: int) -> Tally:
     """The tally of log rows that agree on verdict and reason; ``with_click``: how many have a known click id."""

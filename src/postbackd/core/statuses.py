@@ -37,6 +37,9 @@ class Status(IntEnum):
         return _WORD_OF[self]
 
 
+TAKEN_BACK = frozenset({Status.REJECTED, Status.REVERSED})
+"""They earn nothing, whatever value the conversion had."""
+
 _WORD_OF = {status: status.name.lower() for status in Status}
 
 TRANSITIONS: Mapping[Status, frozenset[Status]] = {

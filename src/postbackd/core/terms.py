@@ -28,7 +28,7 @@ from postbackd.core.model import Network, Terms
 from postbackd.core.money import CURRENCIES, read_micros
 from postbackd.core.params import MAX_LENGTHS, POSTBACK_NAMES, FieldMap
 from postbackd.core.privacy import Masker
-from postbackd.core.statuses import Status, read_status
+from postbackd.core.statuses import TAKEN_BACK, Status, read_status
 from postbackd.core.verdicts import Verdict
 
 DEFAULT_TYPE = "conversion"
@@ -38,8 +38,6 @@ TIME_SLACK_MS = 86_400_000
 
 OLDEST_TIME_MS = 1_262_304_000_000
 """2010-01-01: an older time is a zero or a mistaken unit."""
-
-_TAKEN_BACK = frozenset({Status.REJECTED, Status.REVERSED})
 
 _REMEMBERED = 16_384
 """Different readings that a network's rules remember (about 5 MB); at this many they start over."""
@@ -169,7 +167,7 @@ def _read_value(text: str, currency: str, status: Status) -> int:
     if micros is None:
         raise Refusal(Reason.VALUE_MACRO_LITERAL if looks_like_macro(text) else Reason.VALUE_INVALID)
     if micros < 0:
-        if status not in _TAKEN_BACK:
+        if status not in TAKEN_BACK:
             raise Refusal(Reason.VALUE_INVALID)
         micros = -micros
     return micros

@@ -7,7 +7,7 @@ amounts and times are written.
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
@@ -133,19 +133,15 @@ def _weigh(path: Path, encoding: str, delimiter: str, header: Header, given: Giv
     return Survey(layout, records)
 
 
-def read_records(
-    path: Path, encoding: str, delimiter: str, at: Callable[[int], None] | None = None
-) -> Iterator[Record]:
+def read_records(path: Path, encoding: str, delimiter: str) -> Iterator[Record]:
     """The records of a file and the lines on which they begin; blank lines are none.
 
-    ``at`` is told the position in the file now and then.  Raises ``ExportError`` where a quotation mark is never
-    closed, and ``UnicodeDecodeError``.
+    Raises ``ExportError`` where a quotation mark is never closed, and ``UnicodeDecodeError``.
     """
     csv.field_size_limit(LONGEST_CELL)
     with _open(path, encoding) as file:
         lines = _Measured(_lines(file, encoding))
         reader = csv.reader(lines, delimiter=delimiter, strict=True)
-        seen = 0
         while True:
             line = reader.line_num + 1
             lines.size = 0
@@ -162,9 +158,6 @@ def read_records(
             filled = cells is None or any(cell.strip() for cell in cells)
             if filled and (line > 1 or not _is_separator_line(cells)):
                 yield line, cells
-            seen += 1
-            if at is not None and not seen & 0xFFF:
-                at(file.buffer.tell())  # what is read ahead is little
 
 
 class _Endless(Exception):

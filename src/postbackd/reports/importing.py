@@ -32,7 +32,6 @@ import msgspec
 from msgspec import Struct
 
 from postbackd.core.click_id import StampMint
-from postbackd.core.diagnosis import Reason
 from postbackd.core.model import Channel, Network, Postback, Request
 from postbackd.core.money import write_micros
 from postbackd.core.params import Received
@@ -41,6 +40,7 @@ from postbackd.core.rulebook import Rulebook
 from postbackd.core.rules import judge
 from postbackd.core.terms import DEFAULT_TYPE
 from postbackd.core.verdicts import Verdict
+from postbackd.reports.replaying import verdict_words
 from postbackd.store.base import Batch, Outcome, Store
 from postbackd.store.reconcile_file import ReconcileFile
 
@@ -130,7 +130,7 @@ async def take_in(
                 if is_money(row["status"]):
                     money[row["currency"]] += row["value_micros"] or 0
             else:
-                refused[_words(outcome)] += 1
+                refused[verdict_words(outcome.verdict, outcome.reason)] += 1
         done += len(page)
         progress("trying" if wish.only_try else "importing", done, total)
     return Imported(
@@ -231,8 +231,3 @@ def _make_postback(
 
 def _write_time(utc_ms: int) -> str:
     return datetime.fromtimestamp(utc_ms / 1000, UTC).isoformat(timespec="milliseconds")
-
-
-def _words(outcome: Outcome) -> str:
-    verdict = outcome.verdict.word
-    return f"{verdict} ({Reason(outcome.reason).word})" if outcome.reason else verdict

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from itertools import accumulate
@@ -22,12 +23,12 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from postbackd import __version__
-from postbackd.backup.files import list_backups, read_failure
+from postbackd.backup.files import list_backups, read_failure, spool_bytes
 from postbackd.core.click_id import stamp_ms
 from postbackd.core.deliveries import BROKEN, PAUSED, SLOWED, DeliveryState
 from postbackd.core.diagnosis import Reason
 from postbackd.core.model import Catalog, ClickKind
-from postbackd.core.rollups import WITHOUT_CLICK_ID
+from postbackd.core.rollups import tally_postbacks
 from postbackd.core.verdicts import FINAL, Verdict
 from postbackd.reports import metric_names as names
 from postbackd.reports.period import Period
@@ -117,7 +118,7 @@ class Metrics:
         for row in await store.query("refusals", **minutes):
             counts[names.REFUSALS, (row["kind"],)] += row["count"]
         for row in await store.query("response_times", **minutes):
-            edge = next((n for n, last in enumerate(names.RESPONSE_EDGES) if row["bucket"] <= last), -1)
+            edge = bisect_left(names.RESPONSE_EDGES, row["bucket"])
             _add_time(counts, names.RESPONSE_TIME, edge, row["count"], row["total_us"])
         for row in await store.query("metric_attempts", **times):
             counts[names.ATTEMPTS, (_OUTCOMES[row["delivered"]],)] += row["count"]
@@ -134,17 +135,19 @@ class Metrics:
         counts[names.POSTBACKS, (network, verdict.word)] += row["count"]
         if reason:
             counts[names.REASONS, (Reason(reason).word,)] += row["count"]
-        carried = row["with_click"] if row["reason"] in WITHOUT_CLICK_ID else row["count"]
+        _, carried, matched, _ = tally_postbacks(
+            row["verdict"], row["reason"], row["count"], row["with_click"]
+        )
         counts[names.WITH_CLICK_ID, (network,)] += carried
         if row["verdict"] != Verdict.UNMATCHED:
-            counts[names.MATCHED, (network,)] += row["with_click"]
+            counts[names.MATCHED, (network,)] += matched
         counts[names.BYTES, (network,)] += row["bytes"]
         self._newest[network] = max(self._newest.get(network, 0), row["newest"])
 
     async def _look_around(self) -> _Gauges:
         """What the disk says."""
         around = self._surroundings
-        gauges: _Gauges = {(names.SPOOL, ()): sum(map(_bytes_of, around.data.glob("spool/*.spool")))}
+        gauges: _Gauges = {(names.SPOOL, ()): spool_bytes(around.data)}
         if around.data.is_dir():
             gauges[names.DISK_FREE, ()] = shutil.disk_usage(around.data).free
         if around.backup_dir is not None:
@@ -196,8 +199,7 @@ def _at_zero(catalog: Catalog) -> _Counts:
 
 def _add_time(counts: _Counts, name: str, bucket: int, count: int, total_us: int) -> None:
     """``bucket``: its number, or one beyond the last edge."""
-    edges = len(names.EDGES_S[name])
-    counts[name, (str(bucket if 0 <= bucket < edges else edges),)] += count
+    counts[name, (str(bucket),)] += count
     counts[name, ("sum",)] += total_us
 
 
@@ -217,13 +219,6 @@ async def _measure_deliveries(store: Store, catalog: Catalog, titles: _Titles, n
     for row in await store.query("target_states"):
         gauges[names.UNSERVED, (titles.target(row["target"]), row["state"])] = 1
     return gauges
-
-
-def _bytes_of(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:  # drained at this moment
-        return 0
 
 
 class _Families(Collector):

@@ -85,11 +85,12 @@ def describe_move(move: Move) -> Replayed:
     return Replayed(
         request=write_stamp(row["request_id"]),
         network=row["network_name"],
-        before=_words(row["verdict"], row["reason"]),
-        after=_words(outcome.verdict, outcome.reason),
+        before=verdict_words(row["verdict"], row["reason"]),
+        after=verdict_words(outcome.verdict, outcome.reason),
     )
 
 
-def _words(verdict: int, reason: int) -> str:
+def verdict_words(verdict: int, reason: int) -> str:
+    """``unmatched (click_id_foreign)``."""
     word = Verdict(verdict).word
     return f"{word} ({Reason(reason).word})" if reason else word

@@ -30,7 +30,7 @@ from postbackd.core.histogram import percentile_us
 from postbackd.core.model import Channel
 from postbackd.core.moments import write_moment
 from postbackd.core.money import MICROS, write_micros
-from postbackd.core.rollups import WITHOUT_CLICK_ID
+from postbackd.core.rollups import WITHOUT_CLICK_ID, tally_postbacks
 from postbackd.core.sender_rules import read_observed
 from postbackd.core.statuses import Status
 from postbackd.core.verdicts import FINAL, Verdict
@@ -41,9 +41,6 @@ from postbackd.store.queries import GROUPINGS, STATEMENTS
 
 GROUPED_BY = tuple(by for by in GROUPINGS if by != "all")
 """What ``--by`` takes."""
-
-HEALTHY_MATCH_RATE = 0.90
-"""Below this share of matched postbacks something is broken in the set-up."""
 
 _NO_POSTBACKS = frozenset({"not_found", "click_malformed", "plain_click", "tls_handshake"})
 """Kinds of refusals that say nothing about the postbacks of a network."""
@@ -163,11 +160,10 @@ def _add_up(pairs: Iterable[tuple[str, int]]) -> dict[str, int]:
 
 
 def _match_rate(postbacks: Rows) -> float | None:
-    matched = sum(row["with_click"] for row in postbacks if row["verdict"] != Verdict.UNMATCHED)
-    carried = sum(
-        row["with_click"] if row["reason"] in WITHOUT_CLICK_ID else row["count"] for row in postbacks
-    )
-    return share(matched, carried)
+    tallies = [
+        tally_postbacks(row["verdict"], row["reason"], row["count"], row["with_click"]) for row in postbacks
+    ]
+    return share(sum(matched for _, _, matched, _ in tallies), sum(carried for _, carried, _, _ in tallies))
 
 
 def _lowers_match_rate(row: Mapping[str, Any]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from postbackd.reports.report import HEALTHY_MATCH_RATE
+from postbackd.core.rollups import HEALTHY_MATCH_RATE
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

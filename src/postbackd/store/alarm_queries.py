@@ -85,11 +85,6 @@ ALARM_STATEMENTS: Mapping[str, Statement] = {
         "WHERE k.created_ms >= :from_ms GROUP BY k.target",
         {"limit": 2000},
     ),
-    "alarm_keeper": Statement(
-        "Who keeps the alarms, and until when.",
-        "SELECT holder, until_ms FROM alarm_keeper WHERE name = 'keeper'",
-        {},
-    ),
     "alarms_counted": Statement(
         "How far the log has been counted.",
         "SELECT value AS counted_ms FROM settings WHERE name = 'alarms_counted_ms'",

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from postbackd.store.statement import ALL_TIME, NOT_IMPORTED, Statement
+from postbackd.store.statement import ALL_TIME, NOT_IMPORTED, Statement, rung
 
 ATTEMPT_LADDER_MS = (10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000)
 """Upper bounds of the rungs that the times of attempts are counted in; the last one has none."""
-
-_RUNGS = " ".join(f"WHEN took_ms < {bound} THEN {rung}" for rung, bound in enumerate(ATTEMPT_LADDER_MS))
 
 METRIC_STATEMENTS: Mapping[str, Statement] = {
     "metric_clicks": Statement(
@@ -31,7 +29,7 @@ METRIC_STATEMENTS: Mapping[str, Statement] = {
     ),
     "metric_attempts": Statement(
         "Attempts to deliver by outcome and rung of the ladder of times, in a range of milliseconds since 1970.",
-        f"SELECT CASE WHEN error = '' THEN 1 ELSE 0 END AS delivered, CASE {_RUNGS} ELSE {len(ATTEMPT_LADDER_MS)} END "
+        f"SELECT CASE WHEN error = '' THEN 1 ELSE 0 END AS delivered, {rung('took_ms', ATTEMPT_LADDER_MS)} "
         "AS rung, count(*) AS count, CAST(sum(took_ms) AS BIGINT) AS took_ms FROM attempts "
         "WHERE at_ms >= :since AND at_ms < :until GROUP BY 1, 2",
         ALL_TIME,

@@ -19,7 +19,7 @@ from postbackd.store.metric_queries import METRIC_STATEMENTS
 from postbackd.store.privacy_queries import PRIVACY_STATEMENTS
 from postbackd.store.reconcile_queries import RECONCILE_STATEMENTS
 from postbackd.store.rollup_queries import ROLLUP_STATEMENTS
-from postbackd.store.statement import ALL_TIME, CLICK_OF_POSTBACK, LOG_COLUMNS, LOG_NAMES, Statement
+from postbackd.store.statement import ALL_TIME, CLICK_OF_POSTBACK, LOG_COLUMNS, LOG_NAMES, Statement, rung
 from postbackd.store.unmatched_queries import UNMATCHED_STATEMENTS
 
 _LOG_FILTERS = """
@@ -404,9 +404,10 @@ def _report_statements() -> Mapping[str, Statement]:
                 "WHERE v.conversion_id >= :since AND v.conversion_id < :until GROUP BY 1, 2, 3, 4",
                 ALL_TIME,
             )
+    took = rung("d.took_ms", DELIVERY_LADDER_MS, "WHEN d.state <> 2 THEN 0")
     made["deliveries_by_outcome"] = Statement(
         "Deliveries by source, target, state and rung of the ladder of times.",
-        f"SELECT m.source, d.target, d.state, {_rung('d.took_ms')} AS rung, count(*) AS count, "
+        f"SELECT m.source, d.target, d.state, {took} AS rung, count(*) AS count, "
         "CAST(sum(d.attempts) AS BIGINT) AS attempts "
         "FROM (SELECT campaign, target, state, attempts, "
         f"coalesce(settled_ms, 0) - (request_id >> 22) - {EPOCH_MS} AS took_ms "
@@ -429,12 +430,6 @@ DELIVERY_LADDER_MS = (
 
 A ladder is what both databases can compute: they have no percentiles in common.
 """
-
-
-def _rung(time_ms: str) -> str:
-    """The number of the rung that a time is on; 0 unless it was delivered."""
-    rungs = " ".join(f"WHEN {time_ms} < {bound} THEN {rung}" for rung, bound in enumerate(DELIVERY_LADDER_MS))
-    return f"CASE WHEN d.state <> 2 THEN 0 {rungs} ELSE {len(DELIVERY_LADDER_MS)} END"
 
 
 STATEMENTS: Mapping[str, Statement] = {

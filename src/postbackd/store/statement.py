@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from postbackd.core.click_id import MAX_STAMP
@@ -19,6 +19,15 @@ class Statement(NamedTuple):
     sentence: str
     sql: str
     defaults: Mapping[str, Any]
+
+
+def rung(value: str, ladder: Sequence[int], first: str = "") -> str:
+    """SQL for the number of the rung that a value is on: how many bounds it is not below.
+
+    ``first``: a ``WHEN`` that comes before.
+    """
+    rungs = " ".join(f"WHEN {value} < {bound} THEN {number}" for number, bound in enumerate(ladder))
+    return f"CASE {first} {rungs} ELSE {len(ladder)} END"
 
 
 NOT_IMPORTED = "p.channel <> 4"

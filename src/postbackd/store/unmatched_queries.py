@@ -5,18 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from postbackd.core.lost_ids import AGES_MS
-from postbackd.store.statement import ALL_TIME, LOG_COLUMNS, LOG_NAMES, NOT_IMPORTED, Statement
+from postbackd.store.statement import ALL_TIME, LOG_COLUMNS, LOG_NAMES, NOT_IMPORTED, Statement, rung
 
 # By network: so the index over what is to be repaired leads to the rows, however long the log is.
 _OF_NETWORK = """
 WHERE p.network = :network AND p.verdict >= 4 AND p.request_id >= :since AND p.request_id < :until
 """
-
-
-def _age_rung(age_ms: str) -> str:
-    """The number of ``AGES_MS`` that an age lies below; their count when it lies below none."""
-    rungs = " ".join(f"WHEN {age_ms} < {bound} THEN {rung}" for rung, bound in enumerate(AGES_MS))
-    return f"CASE {rungs} ELSE {len(AGES_MS)} END"
 
 
 UNMATCHED_STATEMENTS: Mapping[str, Statement] = {
@@ -49,7 +43,7 @@ UNMATCHED_STATEMENTS: Mapping[str, Statement] = {
     ),
     "converted_by_age": Statement(
         "Clicks that converted, by offer and by how old they were when they first did (core.lost_ids.AGES_MS).",
-        f"SELECT f.offer, {_age_rung('f.age_ms')} AS rung, count(*) AS count FROM ("
+        f"SELECT f.offer, {rung('f.age_ms', AGES_MS)} AS rung, count(*) AS count FROM ("
         "SELECT v.click_id, min(v.offer) AS offer, min(v.conversion_id >> 22) - (v.click_id >> 22) AS age_ms "
         "FROM conversions AS v WHERE v.click_id >= :since AND v.click_id < :until GROUP BY v.click_id"
         ") AS f GROUP BY 1, 2",

@@ -13,8 +13,9 @@ from postbackd.core.finding import Finding
 from postbackd.core.model import Catalog
 from postbackd.core.params import POSTBACK_NAMES, FieldMap
 from postbackd.core.planning import Planner
+from postbackd.core.rollups import HEALTHY_MATCH_RATE
 from postbackd.reports.period import Period
-from postbackd.reports.report import HEALTHY_MATCH_RATE, build_report
+from postbackd.reports.report import build_report
 from postbackd.reports.table import percent
 from postbackd.reports.why import mapping_command
 from postbackd.runtime import open_secrets

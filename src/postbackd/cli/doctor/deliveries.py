@@ -7,6 +7,7 @@ from itertools import groupby
 from typing import Any
 
 from postbackd.cli.session import Session
+from postbackd.core.alarm_troubles import BROKEN_MS
 from postbackd.core.click_id import stamp_ms
 from postbackd.core.finding import Finding
 from postbackd.core.model import Catalog
@@ -15,9 +16,6 @@ from postbackd.reports.deliveries import resume_command
 
 LATE_MS = 60_000
 """What should have been done longer ago than this, nobody does."""
-
-BROKEN_MS = 600_000
-"""A target that fails for less long is tried again soon, and nothing is lost: worth a line, but no failure."""
 
 _DAY_MS = 86_400_000
 

@@ -10,11 +10,9 @@ from pathlib import Path
 from msgspec import Struct
 
 from postbackd.backup.files import BackupFile, list_backups
+from postbackd.core.alarm_troubles import DISK_BYTES
 from postbackd.core.finding import Finding
 from postbackd.settings import Settings
-
-LEAST_FREE_BYTES = 512 * 1024 * 1024
-"""A day of clicks and postbacks of a busy site, and room for the log of the database."""
 
 LEAST_DAYS = 14
 """Time to get another disk."""
@@ -78,7 +76,7 @@ def check_permissions(directory: str, open_files: Sequence[str]) -> Finding:
 
 def check_disk(disk: Disk) -> Finding:
     days = disk.free / disk.grows if disk.grows else None
-    ok = disk.free >= LEAST_FREE_BYTES and (days is None or days >= LEAST_DAYS)
+    ok = disk.free >= DISK_BYTES and (days is None or days >= LEAST_DAYS)
     growth = (
         f", about {disk.grows / 2**20:.0f} MiB more are used a day"
         if disk.grows and disk.grows >= 2**20
