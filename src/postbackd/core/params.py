@@ -66,9 +66,12 @@ _EMPTY_RANK = 1000
 
 _CONTROLS = {
     code: "".join(f"%{byte:02X}" for byte in chr(code).encode("utf-8", "surrogatepass"))
-    for code in (*range(32), 127, *range(128, 160), *range(55296, 57344))
-}
-"""Characters that a database, a log or a header cannot carry are written as a URL would carry them."""
+    for code in (
+        *range(32), 127, *range(128, 160), *range(0x2028, 0x202F), *range(0x2066, 0x206A), *range(0xD800, 0xE000)
+    )
+}  # fmt: skip
+"""Characters that a database, a log or a header cannot carry are written as a URL would carry them; also those that
+begin a new line, or turn the direction of what is read."""
 
 _WINDOWS_1252 = {code: bytes((code,)).decode("cp1252", "ignore") or chr(code) for code in range(128, 160)}
 """Where Windows-1252 differs from Latin-1; its five empty places stay controls (WHATWG Encoding)."""
