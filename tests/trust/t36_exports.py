@@ -52,8 +52,8 @@ _BEFORE = (
 )
 _BREAKERS = (
     '"}\n{"level":"info","message":"forged', "\u2028{", "\u2029", "\x85", "\x1b[2J\x1b[31mred", "\x1b]0;title\x07",
-    "\x00", "\x7f", "\\", '\\"', "\ud800", "\u202egnp.exe", "\r\npostbackd: forged line", "a" * 300, "\x9b31m", "%1b[2J",
-    "{}", "null", "\x08\x08",
+    "\x00", "\x7f", "\\", '\\"', "\ud800", "\u202egnp.exe", "\r\npostbackd: forged line", "a" * 300, "\x9b31m",
+    "%1b[2J", "{}", "null", "\x08\x08",
 )  # fmt: skip
 _NAMES = ("=cmd|' /C calc'!A0", "@SUM(1+1)", "+1+cmd", "-2+3", '"quoted", and more', "\uff1dWIDE()")
 """What an operator may call an entry; the other texts are refused there."""
