@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import ceil
+from typing import TypeVar
+
+Bucket = TypeVar("Bucket", int, str)
 
 _LINEAR_BITS = 3
 """2**3 equal steps a doubling: an upper edge is at most 1/8 above any time in its bucket."""
@@ -36,15 +39,17 @@ def upper_us(bucket: int) -> int:
     return (step + 9) << (doubling + 1)
 
 
-def percentile_us(counts: Mapping[int, int], share: float) -> int | None:
-    """The upper edge of the bucket that holds the ``share`` (0..1) smallest of the times; ``None`` without any."""
-    total = sum(counts.values())
-    if total == 0:
-        return None
-    wanted = max(1, ceil(round(share * total, 6)))
-    seen = 0
+def holding(counts: Mapping[Bucket, int], share: float) -> Bucket | None:
+    """The bucket, in the order of buckets, that holds the last of the ``share`` (0..1) smallest; ``None`` without any."""
+    wanted, seen = max(1, ceil(round(share * sum(counts.values()), 6))), 0
     for bucket in sorted(counts):
         seen += counts[bucket]
         if seen >= wanted:
-            return upper_us(bucket)
-    return upper_us(max(counts))
+            return bucket
+    return None
+
+
+def percentile_us(counts: Mapping[int, int], share: float) -> int | None:
+    """The upper edge of the bucket that holds the ``share`` (0..1) smallest of the times; ``None`` without any."""
+    bucket = holding(counts, share)
+    return None if bucket is None else upper_us(bucket)

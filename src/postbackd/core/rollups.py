@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from postbackd.core.click_id import EPOCH_MS, first_stamp_at
 from postbackd.core.diagnosis import Reason
+from postbackd.core.histogram import holding
 from postbackd.core.verdicts import Verdict
 from postbackd.core.zones import QUARTER_MS
 
@@ -262,12 +263,5 @@ def percentile_s(rungs: Mapping[str, int], share: float) -> int | None:
 
     What is on the last rung is told as its lower bound.
     """
-    total = sum(rungs.values())
-    if not total:
-        return None
-    wanted, seen = max(1, -(-int(share * 1000) * total // 1000)), 0
-    for rung in sorted(rungs):
-        seen += rungs[rung]
-        if seen >= wanted:
-            return _LADDER_S[min(ord(rung) - _FIRST_RUNG, len(_LADDER_S) - 1)]
-    return None
+    rung = holding(rungs, share)
+    return None if rung is None else _LADDER_S[min(ord(rung) - _FIRST_RUNG, len(_LADDER_S) - 1)]
