@@ -41,7 +41,8 @@ def upper_us(bucket: int) -> int:
 
 def holding(counts: Mapping[Bucket, int], share: float) -> Bucket | None:
     """The bucket that holds the last of the ``share`` (0..1) smallest; ``None`` without any."""
-    wanted, seen = max(1, ceil(round(share * sum(counts.values()), 6))), 0
+    total = sum(counts.values())
+    wanted, seen = max(1, min(total, ceil(round(share * total, 6)))), 0
     for bucket in sorted(counts):
         seen += counts[bucket]
         if seen >= wanted:
