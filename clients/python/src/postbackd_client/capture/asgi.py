@@ -2,8 +2,8 @@
 
     app = CaptureMiddleware(app, capture)
 
-`storage="session"` uses `scope["session"]`, where Starlette's SessionMiddleware and others put it; the session's middleware
-then has to stand outside of this one.
+`storage="session"` uses `scope["session"]`, where Starlette's SessionMiddleware and others put it; the session's
+middleware then has to stand outside of this one.
 """
 
 from __future__ import annotations

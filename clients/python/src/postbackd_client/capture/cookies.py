@@ -2,8 +2,8 @@
 
 An answer with our cookie is one visitor's alone.  A shared cache (a CDN, nginx, Varnish) that stored it would hand one
 visitor's click to the next, so such an answer says `private`, and headers that speak to CDNs past Cache-Control
-(RFC 9213) are taken out.  `Vary: Cookie` would not do that: a first visit has no cookie, and all first visits would still share
-one stored answer; it would only spoil the cache for pages that set nothing.  Those are left as they are.
+(RFC 9213) are taken out.  `Vary: Cookie` would not do that: a first visit has no cookie, and all first visits would
+still share one stored answer; it would only spoil the cache for pages that set nothing.  Those are left as they are.
 """
 
 from __future__ import annotations

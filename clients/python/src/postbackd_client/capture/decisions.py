@@ -149,7 +149,7 @@ class Capture:
         if self.consent is None:
             return GRANTED
         try:
-            answer = self.consent(request)
+            answer: object = self.consent(request)
         except Exception:  # noqa: BLE001 - a visitor's broken consent cookie must not break the page
             _LOG.exception("consent() failed: nothing is kept of this visit")
             return UNKNOWN
@@ -235,7 +235,8 @@ def _check_choices(capture: Capture) -> None:
     for name, choices in (("keep", ("last", "first")), ("storage", ("cookie", "session"))):
         if getattr(capture, name) not in choices:
             raise CaptureError(f'{name} is "{choices[0]}" or "{choices[1]}", not {getattr(capture, name)!r}')
-    if not isinstance(capture.life, timedelta) or not timedelta(seconds=1) <= capture.life <= _LONGEST_LIFE:
+    life: object = capture.life
+    if not isinstance(life, timedelta) or not timedelta(seconds=1) <= life <= _LONGEST_LIFE:
         raise CaptureError(
             "life is a timedelta between one second and 400 days: browsers keep no cookie longer"
         )
@@ -245,7 +246,8 @@ def _check_names(capture: Capture) -> None:
     for setting, names in (("names", capture.names), ("also", capture.also)):
         if isinstance(names, str):
             raise CaptureError(f'{setting} is a list of parameters: write {setting}=("{names}",)')
-        for name in names:
+        given: Sequence[object] = names
+        for name in given:
             if not isinstance(name, str) or not _NAME.fullmatch(name):
                 raise CaptureError(
                     f"{setting} holds {name!r}: a parameter's name has letters, digits and _ . - alone"

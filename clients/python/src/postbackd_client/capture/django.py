@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Mapping
 from typing import Any, Callable, Optional, Union
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
-from django.conf import settings
-from django.http import HttpRequest, HttpResponseBase
+from django.conf import settings  # type: ignore[import-untyped]
+from django.http import HttpRequest, HttpResponseBase  # type: ignore[import-untyped]
 
 from postbackd_client.capture import cookies
 from postbackd_client.capture.decisions import Capture, Captured, CaptureError

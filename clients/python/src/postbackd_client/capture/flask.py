@@ -44,7 +44,7 @@ class CaptureMiddleware:
             self._begin()  # another hook answered first: a redirect to a language, for example
         cookie = visit_of(flask.request.environ).set_cookie
         if cookie is not None:
-            for name in [name for name in response.headers.keys() if cookies.is_override(name)]:
+            for name in [name for name, _ in response.headers if cookies.is_override(name)]:
                 del response.headers[name]
             response.headers["Cache-Control"] = cookies.private(response.headers.get("Cache-Control"))
             response.headers.add("Set-Cookie", cookie.header())

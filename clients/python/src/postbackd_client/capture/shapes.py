@@ -8,6 +8,7 @@ No state, no clock, linear in the length of hostile text.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Optional
 from urllib.parse import unquote
 
@@ -23,6 +24,7 @@ BAD_CHARACTERS = "bad_characters"
 NOT_POSTBACKD = "not_postbackd"
 """Why a value is refused (`refusal` says when)."""
 
+_AROUND = " \t\r\n\"'"
 _STANDS_FOR_NOTHING = frozenset(
     ["", "0", "-", "null", "(null)", "[null]", "undefined", "none", "nil", "nan", "na", "n/a", "false"]
 )
@@ -98,11 +100,11 @@ _LONGEST_MACRO = 200
 
 def refusal(text: str, longest: int = LONGEST_CLICK_ID) -> Optional[str]:
     """Why a value cannot be a click id of any tracker, or ``None`` when it may be one."""
-    if text.strip(" \t\r\n\"'").casefold() in _STANDS_FOR_NOTHING:
+    if text.strip(_AROUND).casefold() in _STANDS_FOR_NOTHING:
         return EMPTY
     if len(text) > longest:
         return TOO_LONG
-    if is_macro(text):
+    if is_macro(text) or _holds_macro(text):
         return MACRO_LITERAL
     return None if _PERMITTED.fullmatch(text) else BAD_CHARACTERS
 
@@ -113,13 +115,18 @@ def is_postbackd(text: str) -> bool:
 
 
 def is_macro(text: str) -> bool:
-    """Whether a text is, or holds, a macro that nobody filled; also a percent-encoded one, also `REPLACE_ME`."""
+    """Whether the whole text is a macro that nobody filled, percent-encoded or not, or a word such as `REPLACE_ME`."""
     if text in _PLACEHOLDERS:
         return True
-    if len(text) > _LONGEST_MACRO:
-        return False
-    decoded = unquote(unquote(text)) if "%" in text else text
-    return any(
-        _MACRO.fullmatch(candidate.strip(" \t\r\n\"'")) or _INSIDE.search(candidate)
-        for candidate in (text, decoded)
-    )
+    return len(text) <= _LONGEST_MACRO and any(_MACRO.fullmatch(one) for one in _readings(text))
+
+
+def _holds_macro(text: str) -> bool:
+    return len(text) <= _LONGEST_MACRO and any(_INSIDE.search(one) for one in _readings(text))
+
+
+def _readings(text: str) -> Iterator[str]:
+    yield text
+    bare = unquote(unquote(text)).strip(_AROUND)
+    if bare != text:
+        yield bare

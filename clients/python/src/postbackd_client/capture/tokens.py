@@ -2,8 +2,9 @@
 
     1:click_id:0cmfxxv01zzzzg001a1e618bfz:1795000060:gclid:Cj0KCQiA:1795000060:SIGNATURE
 
-The characters are those that every framework lets through in a cookie without quoting it.  Each id has the time at which
-it was captured inside the signature: a cookie that a browser keeps longer than it was told to is old all the same.
+The characters are those that every framework lets through in a cookie without quoting it.  Each id has the time at
+which it was captured inside the signature: a cookie that a browser keeps longer than it was told to is old all the
+same.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def read(text: object) -> Record:
     if version != _VERSION or len(fields) % 3:
         return {}
     record: dict[str, Entry] = {}
-    for name, value, at in zip(fields[::3], fields[1::3], fields[2::3]):  # noqa: B905 - Python 3.9
+    for name, value, at in zip(fields[::3], fields[1::3], fields[2::3]):
         if not at.isdigit() or len(at) > _MOST_DIGITS:
             return {}
         record[name] = Entry(unquote(value, errors="replace"), int(at))
