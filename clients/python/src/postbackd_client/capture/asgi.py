@@ -33,9 +33,9 @@ class CaptureMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            cookie = self._begin(scope).set_cookie
-            if cookie is not None:
-                send = _with_cookie(send, cookie)
+            visit = self._begin(scope)
+            if visit.is_personal:
+                send = _personal(send, visit.set_cookie)
         await self.app(scope, receive, send)
 
     def request(self, scope: Scope) -> object:
@@ -72,7 +72,7 @@ def _session(scope: Scope) -> Session:
     return found
 
 
-def _with_cookie(send: Send, cookie: SetCookie) -> Send:
+def _personal(send: Send, cookie: Optional[SetCookie]) -> Send:
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = [(as_text(name), as_text(value)) for name, value in message.get("headers", ())]

@@ -1,9 +1,10 @@
 """The cookie in HTTP: found in a request's header, written for an answer, and what that means for caches.
 
-An answer with our cookie is one visitor's alone.  A shared cache (a CDN, nginx, Varnish) that stored it would hand one
-visitor's click to the next, so such an answer says `private`, and headers that speak to CDNs past Cache-Control
-(RFC 9213) are taken out.  `Vary: Cookie` would not do that: a first visit has no cookie, and all first visits would
-still share one stored answer; it would only spoil the cache for pages that set nothing.  Those are left as they are.
+An answer with our cookie, or one for which the session was written, is one visitor's alone.  A shared cache (a CDN,
+nginx, Varnish) that stored it would hand one visitor's click to the next, so such an answer says `private`, and headers
+that speak to CDNs past Cache-Control (RFC 9213) are taken out.  `Vary: Cookie` would not do that: a first visit has no
+cookie, and all first visits would still share one stored answer; it would only spoil the cache for pages that set
+nothing.  Those are left as they are.
 """
 
 from __future__ import annotations
@@ -68,8 +69,9 @@ def private(cache_control: Optional[str]) -> str:
     return ", ".join([*kept, "private"])
 
 
-def shielded(headers: Sequence[tuple[str, str]], cookie: SetCookie) -> list[tuple[str, str]]:
-    """The headers of an answer with the cookie, and without what would let a shared cache store it."""
+def shielded(headers: Sequence[tuple[str, str]], cookie: Optional[SetCookie]) -> list[tuple[str, str]]:
+    """The headers of one visitor's answer, with the cookie, and without what would let a shared cache store it."""
     cache_control = ", ".join(value for name, value in headers if name.lower() == "cache-control")
     kept = [(n, v) for n, v in headers if n.lower() != "cache-control" and not is_override(n)]
-    return [*kept, ("Cache-Control", private(cache_control)), ("Set-Cookie", cookie.header())]
+    kept.append(("Cache-Control", private(cache_control)))
+    return kept if cookie is None else [*kept, ("Set-Cookie", cookie.header())]

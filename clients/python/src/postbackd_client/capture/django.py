@@ -17,6 +17,7 @@ from django.conf import settings  # type: ignore[import-untyped]
 from django.http import HttpRequest, HttpResponseBase  # type: ignore[import-untyped]
 
 from postbackd_client.capture import cookies
+from postbackd_client.capture.cookies import SetCookie
 from postbackd_client.capture.decisions import Capture, Captured, CaptureError
 from postbackd_client.capture.visit import KEY, Session, Visit, visit_of
 
@@ -90,12 +91,18 @@ def _session(request: HttpRequest) -> Session:
 
 
 def _finish(response: HttpResponseBase, visit: Visit) -> HttpResponseBase:
-    cookie = visit.set_cookie
-    if cookie is None:
+    if not visit.is_personal:
         return response
     for name in [name for name in response.headers if cookies.is_override(name)]:
         del response.headers[name]
     response.headers["Cache-Control"] = cookies.private(response.headers.get("Cache-Control"))
+    cookie = visit.set_cookie
+    if cookie is not None:
+        _set_cookie(response, cookie)
+    return response
+
+
+def _set_cookie(response: HttpResponseBase, cookie: SetCookie) -> None:
     response.set_cookie(
         cookie.name,
         cookie.value,
@@ -105,7 +112,6 @@ def _finish(response: HttpResponseBase, visit: Visit) -> HttpResponseBase:
         httponly=True,
         samesite="Lax",
     )
-    return response
 
 
 def captured(request: HttpRequest) -> Optional[Captured]:

@@ -42,12 +42,13 @@ class CaptureMiddleware:
     def _finish(self, response: flask.Response) -> flask.Response:
         if KEY not in flask.request.environ:
             self._begin()  # another hook answered first: a redirect to a language, for example
-        cookie = visit_of(flask.request.environ).set_cookie
-        if cookie is not None:
+        visit = visit_of(flask.request.environ)
+        if visit.is_personal:
             for name in [name for name, _ in response.headers if cookies.is_override(name)]:
                 del response.headers[name]
             response.headers["Cache-Control"] = cookies.private(response.headers.get("Cache-Control"))
-            response.headers.add("Set-Cookie", cookie.header())
+        if visit.set_cookie is not None:
+            response.headers.add("Set-Cookie", visit.set_cookie.header())
         return response
 
 

@@ -48,6 +48,8 @@ class Visit:
         self._record: Optional[Record] = None
         self.set_cookie: Optional[SetCookie] = None
         """What the answer must carry."""
+        self.is_personal = False
+        """Whether the answer is this visitor's alone, by the cookie or by a session that was written."""
         permission = capture.permission(request, gpc)
         if permission == GRANTED:
             self._land(query)
@@ -89,6 +91,7 @@ class Visit:
 
     def _store(self, record: Record) -> None:
         text = self._capture.encode(record)
+        self.is_personal = True
         if self._session is not None:
             self._session()[self._capture.cookie] = text
             return
@@ -99,8 +102,10 @@ class Visit:
         if self._session is not None:
             session = self._session()
             if self._capture.cookie in session:
+                self.is_personal = True
                 del session[self._capture.cookie]
         elif next(cookies.values(self._cookie, self._capture.cookie), None) is not None:
+            self.is_personal = True
             self._set("", 0)
 
     def _set(self, value: str, max_age_s: int) -> None:

@@ -29,12 +29,11 @@ class CaptureMiddleware:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         visit = begin(self._capture, environ, environ)
-        cookie = visit.set_cookie
-        if cookie is None:
+        if not visit.is_personal:
             return self._application(environ, start_response)
 
         def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
-            return start_response(status, cookies.shielded(headers, cookie), *exc_info)
+            return start_response(status, cookies.shielded(headers, visit.set_cookie), *exc_info)
 
         return self._application(environ, start)
 
