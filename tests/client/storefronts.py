@@ -10,6 +10,7 @@ import io
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from wsgiref.util import setup_testing_defaults
 
@@ -228,7 +229,7 @@ async def _async_view(request: Any) -> Any:
     return await sync_to_async(_view)(request)
 
 
-def configure_django() -> None:
+def configure_django(directory: Path) -> None:
     """Once a process: sessions lie in a database, because that is what an event loop must not wait for."""
     import django  # type: ignore[import-untyped]
     from django.conf import settings  # type: ignore[import-untyped]
@@ -243,8 +244,7 @@ def configure_django() -> None:
         DATABASES={
             "default": {
                 "ENGINE": "django.db.backends.sqlite3",
-                "NAME": "file:shop?mode=memory&cache=shared",
-                "OPTIONS": {"uri": True},
+                "NAME": directory / "shop.db",
             }
         },
         INSTALLED_APPS=["django.contrib.sessions"],
@@ -265,6 +265,7 @@ def configure_django() -> None:
 
     with connection.schema_editor() as editor:
         editor.create_model(Session)
+    connection.close()
 
 
 def django_shop(capture: Capture) -> Ask:

@@ -24,8 +24,8 @@ Shop = Callable[[Capture], Ask]
 
 
 @pytest.fixture(autouse=True, scope="module")
-def django_is_configured() -> None:
-    storefronts.configure_django()
+def django_is_configured(tmp_path_factory: pytest.TempPathFactory) -> None:
+    storefronts.configure_django(tmp_path_factory.mktemp("django"))
 
 
 @pytest.fixture(params=list(storefronts.COOKIE_SHOPS))
