@@ -1,0 +1,31 @@
+"""From the click to the counted conversion: a real click id through each framework, back to the real server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from postbackd_client import Client, Conversion
+from postbackd_client.capture import Capture
+from tests.client import storefronts
+from tests.ingest.shop import KEY, Shop
+
+
+@pytest.fixture(scope="module")
+def tracker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    storefronts.configure_django(tmp_path_factory.mktemp("django"))
+    made = Shop(tmp_path_factory.mktemp("tracker") / "data")
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("name", list(storefronts.COOKIE_SHOPS))
+def test_a_sale_is_counted_for_the_click_that_brought_the_visitor(name: str, tracker: Shop) -> None:
+    click_id = tracker.click(source_click_id="journey")
+    ask = storefronts.COOKIE_SHOPS[name](Capture("a secret that is long enough"))
+    cookies = ask(f"/?click_id={click_id}", {}).cookies()
+    checkout = ask("/checkout", {"cookie": f"pbk={cookies['pbk']}"})
+    client = Client(f"http://127.0.0.1:{tracker.port}/p/{KEY}")
+    sale = Conversion(checkout.json["click_id"], "sale", "49.90", "EUR", f"A-{name}")
+    assert [client.deliver(sale).kind, client.deliver(sale).kind] == ["accepted", "duplicate"]
