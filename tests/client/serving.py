@@ -13,13 +13,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import psutil
+from tests.trust.server import descendants, free_port, is_alive, wait_until
 
-from tests.trust.server import free_port, wait_until
-
-EXAMPLES = Path(__file__).parents[2] / "clients" / "python" / "examples"
-_CLIENT = Path(__file__).parents[2] / "clients" / "python" / "src"
+_REPOSITORY = Path(__file__).parents[2]
+EXAMPLES = _REPOSITORY / "clients" / "python" / "examples"
+_CLIENT = _REPOSITORY / "clients" / "python" / "src"
 _DEADLINE_S = 20.0
+
+
+def _is_worker(pid: int) -> bool:
+    with suppress(OSError):  # it has just ended
+        return is_alive(pid) and b"resource_tracker" not in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return False
 
 
 class Valve:
@@ -89,8 +94,7 @@ class Serving:
 
     def workers(self) -> list[int]:
         """Process ids; of the helpers that `multiprocessing` starts beside them, none."""
-        children = psutil.Process(self._process.pid).children()
-        return sorted(child.pid for child in children if "resource_tracker" not in " ".join(child.cmdline()))
+        return sorted(filter(_is_worker, descendants(self._process.pid)))
 
     @contextmanager
     def only(self, worker: int) -> Iterator[None]:
@@ -140,15 +144,13 @@ class Serving:
 
 
 @contextmanager
-def serving(
-    command: Sequence[str], directory: Path, postback_url: str, path: Sequence[Path] = ()
-) -> Iterator[Serving]:
+def serving(command: Sequence[str], directory: Path, postback_url: str) -> Iterator[Serving]:
     """An example that reports to ``postback_url`` and has its spool in the directory."""
     environment = {
         "POSTBACK_URL": postback_url,
         "SPOOL": str(directory / "spool"),
         "SHOP_SECRET": "a secret of a shop that exists in tests alone",  # several workers, one secret
-        "PYTHONPATH": ":".join(map(str, [*path, EXAMPLES, EXAMPLES / "django_shop", _CLIENT])),
+        "PYTHONPATH": ":".join(map(str, [EXAMPLES, EXAMPLES / "django_shop", _CLIENT, _REPOSITORY])),
     }
     shop = Serving(command, directory, environment)
     try:
