@@ -213,10 +213,15 @@ def fastapi_shop(capture: Capture) -> Ask:
 urlpatterns: list[Any] = []
 
 
+viewed: list[str] = []
+"""The paths for which Django's view was asked, and not a cache."""
+
+
 def _view(request: Any) -> Any:
     from django.http import JsonResponse  # type: ignore[import-untyped]
     from postbackd_client.capture import django as django_capture
 
+    viewed.append(request.get_full_path())
     return JsonResponse(
         shown(django_capture.captured(request)),
         headers={"Cache-Control": SHOP_CACHES, "CDN-Cache-Control": "max-age=60"},

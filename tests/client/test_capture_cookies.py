@@ -223,6 +223,16 @@ def test_without_consent_and_without_a_cookie_nothing_is_sent() -> None:
     assert (refused.click_id(), refused.set_cookie) == (None, None)
 
 
+def test_a_refused_value_is_logged_once_by_its_reason_and_never_by_its_text(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level("INFO", "postbackd_client.capture"):
+        visit(made(), "&".join(["click_id={secret}"] * 50))
+    assert [record.getMessage() for record in caplog.records] == [
+        "the parameter click_id of a landing page is no click id: macro_literal"
+    ]
+
+
 # --- HTTP -----------------------------------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -289,6 +290,22 @@ async def later(_request: object) -> bool:
 def test_settings_that_cannot_work_are_refused_with_the_next_step(settings: Any, words: str) -> None:
     with pytest.raises(CaptureError, match=re.escape(words)):
         made(**settings)
+
+
+def test_the_how_to_page_names_every_choice_and_its_default() -> None:
+    page = (_VECTORS.parents[1] / "docs" / "how-to" / "keep-the-click-id.md").read_text("utf-8")
+    shown = dict(re.findall(r"^\| `(\w+)` \| (.+?) \|", page, re.MULTILINE))
+    choices = {field.name: field.default for field in fields(Capture) if field.init}
+    assert shown == {
+        name: written(default) for name, default in choices.items() if name not in ("secret", "clock")
+    }
+    assert [name for name in AD_CLICK_IDS if name not in page] == []
+
+
+def written(default: object) -> str:
+    """A default as a newcomer reads it."""
+    words = {None: "none", (): "none", timedelta(days=90): "90 days"}
+    return words.get(default) or "`" + repr(default).replace("'", '"') + "`"  # type: ignore[call-overload]
 
 
 def test_a_session_needs_no_secret_and_a_secret_is_not_shown() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import postbackd_client.capture
 import pytest
 from postbackd_client.capture import Capture, CaptureError
 from postbackd_client.capture import asgi as asgi_capture
@@ -286,6 +289,26 @@ def _django_middleware(view: Any) -> Any:
     return django_capture.CaptureMiddleware(view)
 
 
+def test_a_cached_page_of_django_still_takes_the_click_of_every_visitor() -> None:
+    from django.core.handlers.wsgi import WSGIHandler  # type: ignore[import-untyped]
+    from django.test.utils import override_settings  # type: ignore[import-untyped]
+
+    order = [
+        "django.middleware.cache.UpdateCacheMiddleware",
+        "postbackd_client.capture.django.CaptureMiddleware",
+        "django.middleware.cache.FetchFromCacheMiddleware",
+    ]
+    memory = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+    with override_settings(MIDDLEWARE=order, CACHES=memory, POSTBACKD_CAPTURE={"also": ("gclid",)}):
+        ask = storefronts.through_wsgi(WSGIHandler())
+        asked = len(storefronts.viewed)
+        for _ in range(2):
+            ask("/?plain", {})
+        assert storefronts.viewed[asked:] == ["/?plain"], "the second came from the cache"
+        for _ in range(2):
+            assert list(ask(f"/?click_id={OURS}", {}).cookies()) == ["pbk"]
+
+
 # --- mistakes of the shop's own program -------------------------------------------------------------------------------
 
 
@@ -298,7 +321,7 @@ def _django_middleware(view: Any) -> Any:
     ],
 )
 def test_settings_of_django_that_cannot_work_stop_it_with_the_next_step(given: Any, words: str) -> None:
-    from django.test.utils import override_settings  # type: ignore[import-untyped]
+    from django.test.utils import override_settings
 
     with override_settings(POSTBACKD_CAPTURE=given), pytest.raises(CaptureError, match=words):
         _django_middleware(lambda _: None)
@@ -326,7 +349,7 @@ def test_asking_without_the_middleware_and_a_session_without_its_own_are_refused
         storefronts.asgi_shop(Capture(storage="session"))(f"/?click_id={OURS}", {})
 
 
-def test_the_capture_itself_imports_no_framework_and_nothing_of_the_rest_of_the_client() -> None:
+def test_the_capture_itself_imports_no_framework() -> None:
     program = (
         "import sys, postbackd_client.capture, postbackd_client.capture.wsgi, postbackd_client.capture.asgi\n"
         "frameworks = {'flask', 'django', 'starlette', 'fastapi', 'werkzeug', 'asgiref'}\n"
@@ -336,3 +359,17 @@ def test_the_capture_itself_imports_no_framework_and_nothing_of_the_rest_of_the_
         [sys.executable, "-c", program], env={"PYTHONPATH": ":".join(sys.path)}, capture_output=True
     )
     assert (done.stdout, done.stderr) == (b"[]\n", b"")
+
+
+def test_the_capture_needs_nothing_of_the_rest_of_the_client() -> None:
+    package = Path(postbackd_client.capture.__file__).parent
+    imported = {
+        node.module
+        for path in package.glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("postbackd_client")
+    }
+    assert imported
+    assert [
+        name for name in sorted(map(str, imported)) if not name.startswith("postbackd_client.capture")
+    ] == []

@@ -5,7 +5,8 @@ Run it beside `make run`, with the postback URL that `make run` prints (up to it
     pip install flask postbackd-client
     POSTBACK_URL=http://127.0.0.1:8080/p/KEY flask --app flask_shop run --port 5000
 
-Then open http://127.0.0.1:5000/?click_id=ID with the id of a click, and buy the shoes.
+Then open http://127.0.0.1:5000/?click_id=ID with the id of a click, and buy the shoes.  README.md beside this shop
+says how the tracker sends its visitors here.
 """
 
 from __future__ import annotations

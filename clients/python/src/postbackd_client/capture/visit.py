@@ -71,7 +71,7 @@ class Visit:
 
     def _land(self, query: Optional[str]) -> None:
         landed = self._capture.landing(query)
-        for parameter, reason in landed.refused:
+        for parameter, reason in dict.fromkeys(landed.refused):
             _LOG.info("the parameter %s of a landing page is no click id: %s", parameter, reason)
         if not landed.found:
             return  # what is held is read only when somebody asks
