@@ -9,7 +9,7 @@ SIZE ?= ci
 ARGS ?=
 
 BIN := .venv/bin
-VENV_INPUTS := pyproject.toml scripts/venv.sh
+VENV_INPUTS := pyproject.toml clients/python/pyproject.toml scripts/venv.sh
 
 .PHONY: help
 help: ## list the targets
@@ -44,6 +44,7 @@ check: .venv/.installed-dev ## format, lint, types, directions of imports
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+	@$(BIN)/mypy --config-file clients/python/pyproject.toml
 	@$(BIN)/lint-imports --no-logo
 
 .PHONY: bench

@@ -52,5 +52,5 @@ for lockfile in "$@"; do
 done
 # The build backend is in the locked sets: nothing that is not locked is fetched to build the project.
 if [ "$venv" = .venv ]; then
-    install --no-deps --no-build-isolation --editable .
+    install --no-deps --no-build-isolation --editable . --editable clients/python
 fi

@@ -1,0 +1,29 @@
+"""Reports conversions to postbackd, or to any other tracker, without losing one and without delaying anybody.
+
+from postbackd_client import Client
+
+client = Client("https://track.example.com/p/KEY", spool="/var/lib/shop/postbacks")
+client.conversion(click_id, type="sale", value="12.50", currency="USD", transaction_id="A-1001")
+"""
+
+from __future__ import annotations
+
+from postbackd_client.answers import Outcome
+from postbackd_client.client import Client
+from postbackd_client.endpoint import EndpointError, Tracker
+from postbackd_client.payload import Conversion, PayloadError
+from postbackd_client.presets import preset
+from postbackd_client.version import VERSION
+
+__version__ = VERSION
+
+__all__ = [
+    "Client",
+    "Conversion",
+    "EndpointError",
+    "Outcome",
+    "PayloadError",
+    "Tracker",
+    "__version__",
+    "preset",
+]
