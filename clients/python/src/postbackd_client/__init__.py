@@ -13,6 +13,9 @@ from postbackd_client.client import Client
 from postbackd_client.endpoint import EndpointError, Tracker
 from postbackd_client.payload import Conversion, PayloadError
 from postbackd_client.presets import preset
+from postbackd_client.schedule import Schedule
+from postbackd_client.spool import Limits
+from postbackd_client.statistics import Health, Statistics
 from postbackd_client.version import VERSION
 
 __version__ = VERSION
@@ -21,8 +24,12 @@ __all__ = [
     "Client",
     "Conversion",
     "EndpointError",
+    "Health",
+    "Limits",
     "Outcome",
     "PayloadError",
+    "Schedule",
+    "Statistics",
     "Tracker",
     "__version__",
     "preset",
