@@ -55,16 +55,18 @@ def hand_over(server: RedisServer, stream: str, *transaction_ids: str) -> None:
 def work(server: RedisServer, stream: str, tracker: Answering, more: str = "") -> dict[str, int]:
     """Drain the stream until nothing is waiting; what became of the jobs."""
     plan = Plan(threads=2, until_empty=True)
-    worker = Worker(lambda: source(server, stream, more), Client(tracker.url), plan, lambda line: None)
+    client = Client(tracker.url)
+    worker = Worker(lambda: source(server, stream, more), client, plan, lambda line: None)
     worker.run(threading.Event())
+    client.close()
     return worker.counts()
 
 
 def start(server: RedisServer, stream: str, tracker: Answering, *options: str) -> subprocess.Popen[str]:
     """The worker as a process of its own."""
-    command = [sys.executable, "-m", "postbackd_client.queues.command", *options]
-    env = {"PYTHONPATH": str(ROOT / "clients" / "python" / "src"), "POSTBACK_URL": tracker.url}
-    env["POSTBACK_QUEUE"] = f"{server.url}?stream={stream}"
+    command = [sys.executable, "-m", "postbackd_client.command_line", "work", *options]
+    env = {"PYTHONPATH": str(ROOT / "clients" / "python" / "src"), "POSTBACKD_CLIENT_URL": tracker.url}
+    env["POSTBACKD_CLIENT_QUEUE"] = f"{server.url}?stream={stream}"
     return subprocess.Popen(command, env={**os.environ, **env}, stderr=subprocess.PIPE, text=True)
 
 

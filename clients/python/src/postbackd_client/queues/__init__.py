@@ -6,8 +6,8 @@ side of the shop a *hand-over* is a callable that takes such a text and raises w
 gives jobs to a ``Worker``, or the worker of a framework calls ``deliver``.
 
 Here: ``handing`` (the shop's side), ``settling`` (what becomes of a job, decided once for all queues), ``sources``
-(what a source promises), ``work`` (the worker) and ``command`` (its command line), ``loading``, and a module for each
-queue: ``redis_stream``, ``rabbit``, and for those that bring workers of their own ``celery``, ``rq``, ``dramatiq``.
+(what a source promises), ``work`` (the worker; its command line is ``commands.work``), ``loading``, and a module for
+each queue: ``redis_stream``, ``rabbit``, and for those with workers of their own ``celery``, ``rq``, ``dramatiq``.
 
 No library of a queue is needed to import this package: each is loaded when it is used.
 """

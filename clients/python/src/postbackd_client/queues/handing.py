@@ -12,7 +12,6 @@ from time import monotonic
 from typing import Any, Callable, Protocol
 
 from postbackd_client.payload import Conversion, PayloadError, encode
-from postbackd_client.queues.settling import fields_of
 
 log = logging.getLogger("postbackd_client.queues")
 
@@ -21,6 +20,8 @@ class Keeper(Protocol):
     """What takes a conversion that the queue did not take: a ``Client`` with a spool."""
 
     def conversion(self, click_id: str, **fields: Any) -> None: ...
+
+    def report(self, conversion: Conversion) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class HandOver:
             self._otherwise.conversion(click_id, **fields)  # counts and logs what is wrong with it
             return
         if not self._hand_over(encode(conversion)):
-            self._otherwise.conversion(conversion.click_id, **fields_of(conversion))
+            self._otherwise.report(conversion)
 
     def _hand_over(self, text: str) -> bool:
         taken = monotonic() >= self._rests_until and self._try(text)

@@ -14,7 +14,7 @@ import json
 import logging
 import random
 from dataclasses import dataclass
-from typing import Any, Dict, Optional
+from typing import Optional
 
 from postbackd_client.answers import REFUSED, REJECTED, UNMATCHED, Outcome
 from postbackd_client.client import Client
@@ -123,16 +123,3 @@ def deliver(client: Client, text: str, tries: int = 0) -> Outcome:
     if step.kind == ASIDE:
         raise NotCounted(step.reason)
     return outcome
-
-
-def fields_of(conversion: Conversion) -> Dict[str, Any]:
-    """The arguments that make the same conversion again."""
-    return {
-        "type": conversion.type,
-        "value": conversion.value,
-        "currency": conversion.currency,
-        "transaction_id": conversion.transaction_id,
-        "status": conversion.status,
-        "time": conversion.time,
-        "extra": dict(conversion.extra),
-    }
