@@ -21,6 +21,8 @@ class Answering:
     def __init__(self) -> None:
         self.url = ""
         self.busy = True
+        self.give_way_after = 1_000_000
+        """After so many requests with one id that begins with ``busy`` it is taken."""
         self.go_on = threading.Event()
         self.asked: Counter[str] = Counter()
         """Transaction id -> how often it was sent."""
@@ -32,7 +34,7 @@ class Answering:
             self.asked[transaction_id] += 1
             again = self.asked[transaction_id] > 1
         kind = transaction_id.partition("-")[0]
-        if kind == "busy" and self.busy:
+        if kind == "busy" and self.busy and self.asked[transaction_id] <= self.give_way_after:
             return 503, {}
         if kind == "refused":
             return 404, {}
