@@ -90,4 +90,4 @@ class HandOver:
 
 
 def _words(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return f"{type(error).__name__}: {error}" if str(error) else repr(error)
