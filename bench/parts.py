@@ -13,6 +13,7 @@ from bench import results as names
 from bench.load import closed_loop, open_loop
 from bench.machine import LOAD_CORE, NotRun, pinned_to
 from bench.parts_backup import measure_backup
+from bench.parts_client import measure_client
 from bench.parts_deliveries import measure_deliveries, measure_deliveries_postgres
 from bench.parts_live import measure_live
 from bench.parts_nodes import measure_nodes
@@ -194,6 +195,7 @@ PARTS: dict[str, Callable[[Run], None]] = {
     "live": measure_live,
     "reports": measure_reports,
     "reconcile": measure_reconcile,
+    "client": measure_client,
     "footprint": measure_footprint,
 }
 """Name on the command line -> part, in their order."""

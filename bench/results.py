@@ -124,6 +124,11 @@ DRAINING = "deliveries_backlog_ratio"
 DRAINING_P99 = "deliveries_draining_p99_ratio"
 HALF_DEAD_P99 = "deliveries_half_dead_p99_ratio"
 
+CLIENT_P99 = "client_p99_us"
+CLIENT_CALLS = "client_calls_per_second"
+CLIENT_WAITING = "client_waiting"
+CLIENT_DRAINED = "client_drained_per_second"
+
 _IN_LINES = {NGINX: "nginx", POSTBACKD: "postbackd on SQLite"}
 """What some subjects are called in a line to pass."""
 
@@ -153,6 +158,7 @@ def judge(results: Results) -> list[Line]:
         *_judge_speed(results, POSTBACKD_POSTGRES, "PostgreSQL: ", ((POSTBACKD, 0.5), (PEER_POSTGRES, 8))),
         *_judge_postgres(results),
         *_judge_deliveries(results),
+        *_judge_client(results),
     ]
 
 
@@ -196,6 +202,15 @@ def _judge_deliveries(results: Results) -> Iterator[Line]:
     name = "PostgreSQL: p99 from commit to target, 1,000 deliveries/s"
     yield _below(name, figures.get(TOLD_P99_POSTGRES), 50, "ms")
     yield _at_least("PostgreSQL: deliveries a second, one core", figures.get(STEADY_POSTGRES), 3_000)
+
+
+def _judge_client(results: Results) -> Iterator[Line]:
+    """A call costs a shop's customer nothing, and a backlog is soon gone."""
+    figures = results.figures
+    yield _at_least("client: calls of conversion() a second", figures.get(CLIENT_CALLS), 20_000)
+    yield _below("client: p99 of a call", figures.get(CLIENT_P99), 1_000, "us")
+    name = f"client: {figures.get(CLIENT_WAITING, 100_000):,.0f} waiting, drained a second"
+    yield _at_least(name, figures.get(CLIENT_DRAINED), 3_000)
 
 
 def _ratio(ours: float | None, theirs: float | None) -> float | None:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.client.recipes import RECIPES
-from tests.client.tracker import NAME, Tracker, tracker
+from tests.client.https_tracker import NAME, Tracker, tracker
 from tests.deploy.fronts import replace
 from tests.deploy.tools import need
 from tests.tls.issuer import Issuer

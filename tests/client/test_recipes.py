@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.client.recipes import LANGUAGES, RECIPES, ROOT, Done, Recipes, busy_at_first, need
-from tests.client.tracker import Tracker, tracker
+from tests.client.https_tracker import Tracker, tracker
 
 every_language = pytest.mark.parametrize("language", LANGUAGES)
 

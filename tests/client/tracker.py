@@ -1,77 +1,88 @@
-"""A real server over https, with a network that signs beside one that does not."""
+"""A tracker that answers by script, on a real socket, and remembers what it was sent."""
 
 from __future__ import annotations
 
-import http.client
-import json
-from collections.abc import Iterator
+import threading
+from collections import deque
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-
-from tests.tls.issuer import Issuer
-from tests.tls.site import Site
-from tests.trust.server import make_catalog, run_cli
-
-NAME = "localhost"
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 @dataclass(frozen=True)
+class Reply:
+    status: int = 200
+    body: bytes = b"OK"
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Asked:
+    method: str
+    target: str
+    body: bytes
+    headers: Mapping[str, str]
+
+
 class Tracker:
-    """What whoever sends to it has to know, and what it says of itself."""
+    """Answers with what ``script`` holds, one after the other, and with ``otherwise`` when nothing is left in it."""
 
-    site: Site
-    slug: str
-    trust: Path
-    """The file of the authority that signed its certificate."""
-    url: str
-    signed_url: str
-    secret: str
+    def __init__(self) -> None:
+        self.script: deque[Reply] = deque()
+        self.otherwise = Reply()
+        self.asked: list[Asked] = []
+        self.connections = 0
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._server.daemon_threads = True
+        self.port = int(self._server.server_address[1])
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
+        self._thread.start()
 
-    @property
-    def stranger(self) -> str:
-        """A postback URL with a key that nobody has."""
-        return f"{self.url[:-1]}{'0' if self.url[-1] != '0' else '1'}"
+    def url(self, path: str = "/p/KEY") -> str:
+        return f"http://127.0.0.1:{self.port}{path}"
 
-    @property
-    def plain_url(self) -> str:
-        """The same network's URL without TLS."""
-        return f"http://127.0.0.1:{self.site.port}/p/{self.url.rpartition('/')[2]}"
+    def reply(self) -> Reply:
+        return self.script.popleft() if self.script else self.otherwise
 
-    def click(self) -> str:
-        """A new click id."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.site.port, timeout=20)
-        connection.request("GET", f"/c/{self.slug}")
-        location = connection.getresponse().getheader("Location") or ""
-        connection.close()
-        return location.rpartition("=")[2]
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
 
-    def logged(self, click_id: str) -> list[str]:
-        """The verdicts of the requests that named a click, the oldest first."""
-        done = run_cli(self.site.data_dir, "log", "--json", "--click", click_id)
-        assert done.returncode == 0, done.stderr
-        return [row["verdict"] for row in reversed(json.loads(done.stdout))]
+
+def _handler(tracker: Tracker) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def setup(self) -> None:
+            super().setup()
+            tracker.connections += 1
+
+        def do_GET(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            asked = Asked(self.command, self.path, body, dict(self.headers.items()))
+            reply = tracker.reply()
+            tracker.asked.append(asked)
+            self.send_response(reply.status)
+            for name, text in reply.headers.items():
+                self.send_header(name, text)
+            self.send_header("Content-Length", str(len(reply.body)))
+            self.end_headers()
+            self.wfile.write(reply.body)
+
+        do_POST = do_GET  # noqa: N815 - the base class finds it by this name
+
+        def log_message(self, *_: object) -> None:
+            """Nobody reads it."""
+
+    return Handler
 
 
 @contextmanager
-def tracker(directory: Path) -> Iterator[Tracker]:
-    """The server, running."""
-    data = directory / "data"
-    catalog = make_catalog(data)
-    done = run_cli(data, "network", "add", "Signs", "--signature", "hmac", "--enforce", "signature", "--json")
-    signs = json.loads(done.stdout)
-    issuer = Issuer()
-    certificate, key = issuer.make(NAME)
-    files = {"cert.pem": certificate, "key.pem": key, "root.pem": issuer.root}
-    for name, text in files.items():
-        (directory / name).write_bytes(text)
-    options = ["--cert", str(directory / "cert.pem"), "--key", str(directory / "key.pem")]
-    site = Site(data, options)
+def scripted() -> Iterator[Tracker]:
+    tracker = Tracker()
     try:
-        site.start()
-        base = f"https://{NAME}:{site.https_port}/p/"
-        trust = directory / "root.pem"
-        urls = f"{base}{catalog.key}", f"{base}{signs['key']}"
-        yield Tracker(site, catalog.slug, trust, *urls, signs["signing_secret"])
+        yield tracker
     finally:
-        site.kill()
+        tracker.close()

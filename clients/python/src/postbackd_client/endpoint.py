@@ -19,14 +19,14 @@ from typing import Dict, List, NamedTuple, Sequence, Union
 from urllib.parse import quote, urlencode, urlsplit
 
 from postbackd_client.answers import SILENT, Meaning
-from postbackd_client.payload import FIELDS, Conversion
+from postbackd_client.payload import DEFAULT_TYPE, FIELDS, Conversion
 
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_LIKE = "https://track.example.com/p/KEY"
 _FORM = "application/x-www-form-urlencoded"
 _JSON = "application/json"
 _SHORT_NAMES = {"transaction_id": "txid"}
 """A shorter name that postbackd accepts as well: every byte is one of a payload that is kept small."""
-_DEFAULT_TYPE = "conversion"
 
 
 class EndpointError(ValueError):
@@ -78,7 +78,7 @@ class Endpoint:
     def request(self, conversion: Conversion) -> Request:
         """The request that reports one conversion."""
         texts = conversion.texts()
-        if texts.get("type") == _DEFAULT_TYPE:
+        if texts.get("type") == DEFAULT_TYPE:
             del texts["type"]
         if self.is_template:
             return Request("GET", _fill(self.path, texts), _fill_query(self.query, texts))
@@ -100,9 +100,13 @@ def read_endpoint(tracker: Union[str, Tracker], *, allow_http: bool = False) -> 
     start, _, _ = url.partition("{")
     if any(c.isspace() or not c.isprintable() for c in url):
         raise EndpointError("the URL has white space or control characters in it")
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise EndpointError(f"the URL must be like {_LIKE} ({error})") from error
     if parts.scheme not in ("https", "http") or not parts.hostname:
-        raise EndpointError("the URL must be like https://track.example.com/p/KEY, or a template of such")
+        raise EndpointError(f"the URL must be like {_LIKE}, or a template of such")
     if len(start) < len(f"{parts.scheme}://{parts.netloc}"):
         raise EndpointError(
             "a placeholder cannot stand in the host: every conversion goes to the same tracker"
@@ -118,16 +122,12 @@ def read_endpoint(tracker: Union[str, Tracker], *, allow_http: bool = False) -> 
     return Endpoint(
         secure=secure,
         host=_write_host(parts.hostname),
-        port=_read_port(parts.port, secure),
+        port=port if port is not None else 443 if secure else 80,
         path=_ascii(parts.path) or "/",
         query=_ascii(parts.query),
         is_template=is_template,
         meaning=meaning,
     )
-
-
-def _read_port(port: Union[int, None], secure: bool) -> int:
-    return port if port is not None else 443 if secure else 80
 
 
 def _write_host(host: str) -> str:

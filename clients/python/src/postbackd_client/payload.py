@@ -38,6 +38,8 @@ LIMITS: Mapping[str, int] = MappingProxyType(
 )
 """Longest texts that postbackd takes (its HTTP reference, Limits); what is longer would only be rejected there."""
 
+DEFAULT_TYPE = "conversion"
+"""What a conversion is that has no type; says no more than that there is one."""
 MOST_EXTRA = 20
 _LONGEST_EXTRA = 255
 _MINTED_BYTES = 10
@@ -63,7 +65,7 @@ class Conversion:
     """
 
     click_id: str
-    type: str = "conversion"
+    type: str = DEFAULT_TYPE
     value: Amount = None
     currency: str = ""
     transaction_id: str = ""
@@ -76,6 +78,8 @@ class Conversion:
         settle = object.__setattr__
         settle(self, "value", _amount_text(self.value))
         settle(self, "time", _moment_text(self.time))
+        if not self.type:
+            settle(self, "type", DEFAULT_TYPE)
         if not self.transaction_id:
             settle(self, "transaction_id", secrets.token_hex(_MINTED_BYTES))
         for name, longest in LIMITS.items():
@@ -117,7 +121,7 @@ def _amount_text(value: Any) -> str:
 
 
 def _moment_text(moment: Any) -> str:
-    if moment is None:
+    if moment is None or moment == "":
         return str(int(clock.time()))
     if isinstance(moment, str):
         return moment

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import logging
+import select
 import socket
 import ssl
 import threading
@@ -104,6 +105,8 @@ class Connection:
         """The answer to a request, with at most ``body_bytes`` of its body.  Raises ``NoAnswer``."""
         deadline = _Deadline(self._total_s)
         message = self._write(request, headers)
+        if self._socket is not None and not _is_quiet(self._socket):
+            self.close()
         if self._socket is not None:
             try:
                 return self._exchange(message, request.method, deadline, body_bytes)
@@ -211,6 +214,14 @@ class Connection:
                 raw.close()
                 failure = error
         raise failure
+
+
+def _is_quiet(kept: socket.socket) -> bool:
+    """Whether nothing came on a kept connection since its last answer: neither its end nor an answer nobody asked
+    for."""
+    poll = select.poll()
+    poll.register(kept, select.POLLIN)
+    return not poll.poll(0)
 
 
 def _tls_context(ca_file: Optional[str]) -> ssl.SSLContext:
