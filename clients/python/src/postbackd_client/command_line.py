@@ -29,6 +29,7 @@ COMMANDS = (
     Command("send", "send one conversion and print what became of it", "postbackd_client.commands.send"),
     Command("drain", "send what ended processes have left in a spool", "postbackd_client.commands.drain"),
     Command("dead", "show what was refused or given up, or send it again", "postbackd_client.commands.dead"),
+    Command("work", "drain a queue (Redis, RabbitMQ) into the tracker", "postbackd_client.commands.work"),
 )
 
 

@@ -1,0 +1,245 @@
+"""RabbitMQ through pika: a durable queue, acknowledged after the outcome is settled (RabbitMQ 3.10 or later).
+
+    QUEUE            the jobs; made durable when it is missing, else used as it is (a quorum queue, for example)
+    QUEUE.later.N    waits N seconds, then goes back to QUEUE: quorum queues, because only these hand on a message
+                     whose time is up in a way that survives a broker that is killed (at-least-once dead lettering)
+    QUEUE.dead       what was put aside, with the reason in a header
+
+A job is acknowledged after the broker has confirmed its copy in another queue; killed in between, it is there twice,
+under one transaction id.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Dict, List, Mapping, Optional
+
+from postbackd_client.queues.loading import QueueError, load
+from postbackd_client.queues.settling import LADDER_S
+from postbackd_client.queues.sources import Job, SourceAway, split_options
+
+OPTIONS = {"queue": "postbacks"}
+
+_PREFETCH = 10
+_TRIES, _SINCE, _REASON = "postback-tries", "postback-since", "postback-reason"
+_HEARTBEAT_S = 10
+_PERSISTENT = 2
+
+
+def _parameters(url: str, pika: Any) -> Any:
+    try:
+        parameters = pika.URLParameters(url)
+    except (ValueError, TypeError) as error:
+        raise QueueError(
+            f"this is no address of RabbitMQ, such as amqp://user@host/vhost: {error}"
+        ) from error
+    parameters.heartbeat = _HEARTBEAT_S
+    parameters.socket_timeout = 2
+    parameters.stack_timeout = 3
+    parameters.blocked_connection_timeout = 5
+    return parameters
+
+
+def _declare(connection: Any, pika: Any, queue: str) -> None:
+    """Make the queue durable when it is missing; one that exists keeps its arguments."""
+    channel = connection.channel()
+    try:
+        channel.queue_declare(queue, passive=True)
+    except pika.exceptions.ChannelClosedByBroker as error:
+        if error.reply_code != 404:
+            raise
+        channel = connection.channel()
+        channel.queue_declare(queue, durable=True)
+    channel.close()
+
+
+class RabbitQueue:
+    """A hand-over: publishes each text and waits for the broker's confirmation, at most ``wait_s``.
+
+    May be shared by all threads of a process: one thread of its own owns the connection, because pika's serves one
+    thread only.  A forked process opens another.
+    """
+
+    def __init__(self, url: str, queue: str = OPTIONS["queue"], *, wait_s: float = 0.5) -> None:
+        self._pika = load("pika")
+        self._parameters = _parameters(url, self._pika)
+        self._queue = queue
+        self._wait_s = wait_s
+        self._lock = threading.Lock()
+        self._pid = 0
+        self._thread: Optional[ThreadPoolExecutor] = None
+        self._channel: Any = None
+
+    def __call__(self, text: str) -> None:
+        """Raises what pika raises, and ``TimeoutError`` (of ``concurrent.futures``) when it takes too long."""
+        taken: Future[None] = self._owner().submit(self._publish, text)
+        try:
+            taken.result(self._wait_s)
+        except BaseException:
+            taken.cancel()
+            raise
+
+    def _owner(self) -> ThreadPoolExecutor:
+        with self._lock:
+            if self._thread is None or self._pid != os.getpid():
+                self._pid, self._channel = os.getpid(), None
+                self._thread = ThreadPoolExecutor(1, thread_name_prefix="postbackd-client-rabbit")
+            return self._thread
+
+    def _publish(self, text: str) -> None:
+        kept = self._channel is not None
+        try:
+            self._publish_on(self._channel or self._open(), text)
+        except self._pika.exceptions.AMQPError as error:
+            self._channel = None
+            # The broker closes connections that have not spoken for a while.
+            if not kept or isinstance(error, self._pika.exceptions.UnroutableError):
+                raise
+            self._publish_on(self._open(), text)
+
+    def _open(self) -> Any:
+        connection = self._pika.BlockingConnection(self._parameters)
+        _declare(connection, self._pika, self._queue)
+        self._channel = connection.channel()
+        self._channel.confirm_delivery()
+        return self._channel
+
+    def _publish_on(self, channel: Any, text: str) -> None:
+        properties = self._pika.BasicProperties(
+            content_type="application/json", delivery_mode=_PERSISTENT, timestamp=int(time.time())
+        )
+        channel.basic_publish("", self._queue, text.encode("utf-8"), properties, mandatory=True)
+
+    def close(self) -> None:
+        """Close the connection; a later call opens another."""
+        with self._lock:
+            thread, self._thread = self._thread, None
+        if thread is not None and self._pid == os.getpid():
+            thread.submit(self._close)
+            thread.shutdown(wait=True)
+
+    def _close(self) -> None:
+        channel, self._channel = self._channel, None
+        if channel is not None and channel.connection.is_open:
+            channel.connection.close()
+
+
+class RabbitSource:
+    """A source of jobs: one connection with one consumer."""
+
+    def __init__(self, url: str) -> None:
+        """Connects, and makes the queue when it is missing.  Raises ``QueueError``, ``SourceAway``."""
+        self._pika = load("pika")
+        address, options = split_options(url, OPTIONS)
+        self._queue = options["queue"]
+        self._made: Dict[str, None] = {}
+        self._connection: Any = None
+        parameters = _parameters(address, self._pika)
+        self._ask(self._open, parameters)
+
+    def _open(self, parameters: Any) -> None:
+        self._connection = self._pika.BlockingConnection(parameters)
+        _declare(self._connection, self._pika, self._queue)
+        self._channel = self._connection.channel()
+        self._channel.basic_qos(prefetch_count=_PREFETCH)
+        self._channel.confirm_delivery()
+
+    def _ask(self, call: Any, *arguments: Any, **options: Any) -> Any:
+        """Call the library; its errors become ours."""
+        errors = self._pika.exceptions
+        try:
+            return call(*arguments, **options)
+        except (errors.ProbableAuthenticationError, errors.ProbableAccessDeniedError) as error:
+            raise QueueError(f"RabbitMQ refuses user, password or virtual host: {error!r}") from error
+        except errors.ChannelClosedByBroker as error:
+            if error.reply_code == 404:
+                raise SourceAway(f"RabbitMQ has lost the queue: {error}") from error
+            raise QueueError(f"RabbitMQ refuses: {error} (3.10 or later is needed)") from error
+        except (errors.AMQPError, OSError) as error:
+            raise SourceAway(f"RabbitMQ cannot be reached: {error!r}") from error
+
+    def take(self, wait_s: float) -> List[Job]:
+        method, properties, body = self._ask(self._next, wait_s)
+        if method is None:
+            return []
+        headers: Mapping[str, Any] = properties.headers or {}
+        now = time.time()
+        since = headers.get(_SINCE) or properties.timestamp or now
+        return [
+            Job(
+                text=body.decode("utf-8", "surrogateescape"),
+                handle=method.delivery_tag,
+                tries=int(headers.get(_TRIES) or 0),
+                age_s=max(0.0, now - float(since)),
+            )
+        ]
+
+    def _next(self, wait_s: float) -> Any:
+        return next(self._channel.consume(self._queue, inactivity_timeout=wait_s), (None, None, None))
+
+    def settle(self, job: Job) -> None:
+        self._ask(self._channel.basic_ack, job.handle)
+
+    def put_off(self, job: Job, wait_s: float) -> None:
+        self._ask(self._put_off, job, wait_s)
+
+    def _put_off(self, job: Job, wait_s: float) -> None:
+        seconds = next((step for step in LADDER_S if step >= wait_s), LADDER_S[-1])
+        queue = f"{self._queue}.later.{seconds}"
+        arguments = {
+            "x-queue-type": "quorum",
+            "x-message-ttl": seconds * 1000,
+            "x-dead-letter-exchange": "",
+            "x-dead-letter-routing-key": self._queue,
+            "x-dead-letter-strategy": "at-least-once",
+            "x-overflow": "reject-publish",
+        }
+        since = int(time.time() - job.age_s)
+        self._move(job, queue, arguments, {_TRIES: job.tries + 1, _SINCE: since})
+
+    def put_aside(self, job: Job, reason: str) -> None:
+        headers = {_TRIES: job.tries + 1, _REASON: reason}
+        self._ask(self._move, job, f"{self._queue}.dead", None, headers)
+
+    def _move(
+        self, job: Job, queue: str, arguments: Optional[Dict[str, Any]], headers: Dict[str, Any]
+    ) -> None:
+        if queue not in self._made:
+            self._channel.queue_declare(queue, durable=True, arguments=arguments)
+            self._made[queue] = None
+        properties = self._pika.BasicProperties(
+            content_type="application/json", delivery_mode=_PERSISTENT, headers=headers
+        )
+        body = job.text.encode("utf-8", "surrogateescape")
+        self._channel.basic_publish("", queue, body, properties, mandatory=True)
+        self._channel.basic_ack(job.handle)
+
+    def depth(self) -> Mapping[str, int]:
+        later = [f"{self._queue}.later.{seconds}" for seconds in LADDER_S]
+        return {
+            "waiting": self._ask(self._count, self._queue),
+            "later": sum(self._ask(self._count, name) for name in later),
+            "aside": self._ask(self._count, f"{self._queue}.dead"),
+        }
+
+    def _count(self, queue: str) -> int:
+        """How many are ready; asking for a queue that is not there costs the channel, so it has one of its own."""
+        channel = self._connection.channel()
+        try:
+            count = int(channel.queue_declare(queue, passive=True).method.message_count)
+        except self._pika.exceptions.ChannelClosedByBroker as error:
+            if error.reply_code != 404:
+                raise
+            return 0
+        channel.close()
+        return count
+
+    def close(self) -> None:
+        try:
+            if self._connection is not None and self._connection.is_open:
+                self._connection.close()
+        except (self._pika.exceptions.AMQPError, OSError):
+            pass  # it is away: what was not acknowledged is the broker's
