@@ -166,8 +166,8 @@ def repeat(right: Right) -> str | None:
     return f"{right.url}&{pair}" if pair else None
 
 
-def lose_id(right: Right) -> str:
-    return _replaced(right, "")
+def lose_id(right: Right) -> str | None:
+    return None if right.preset.click_id_parameter else _replaced(right, "")
 
 
 def add_person(right: Right) -> str:
@@ -207,13 +207,15 @@ def take_ours(right: Right) -> str | None:
     return _replaced(right, "{click_id}") if _id_macro(right) != "{click_id}" else None
 
 
+OTHER_SIDE = frozenset({"macro_misplaced", "macro_unknown", "macro_spelling", "click_id_missing"})
+
 FAULTS = (
     Fault("misspelt macro", misspell, frozenset({"macro_unknown", "macro_spelling"})),
     Fault("macro in the other case", respell, frozenset({"macro_spelling", "macro_delimiter"})),
     Fault("macro not closed", unclose, frozenset({"macro_unclosed"})),
-    Fault("macro not opened", unopen, frozenset({"macro_unclosed"})),
+    Fault("macro not opened", unopen, frozenset({"macro_unclosed", "macro_delimiter"})),
     Fault("other delimiters", swap_delimiters, frozenset({"macro_delimiter", "macro_misplaced"})),
-    Fault("macro of the other side", take_ours, frozenset({"macro_misplaced", "macro_unknown"})),
+    Fault("macro of the other side", take_ours, OTHER_SIDE),
     Fault("macro percent-encoded", encode_macro, frozenset({"macro_encoded"})),
     Fault("value encoded twice", encode_twice, frozenset({"double_encoding"})),
     Fault("&amp; for &", escape_html, frozenset({"html_escaped"})),

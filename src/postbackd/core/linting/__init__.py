@@ -70,12 +70,12 @@ def lint(url: str, known: Known, kind: Kind | None = None) -> Linted:
     """Look at a URL.  Whatever the text is, there is an answer.  ``kind``: what it is for, if that is known."""
     if len(url) > MAX_CHARACTERS or not url.strip():
         return _no_url(url, known, kind)
-    text, places, flaws = url, _Places(len(url)), dict[tuple[str, int, int], Flaw]()
+    text, places, flaws = url, _Places(len(url)), dict[tuple[str, int], Flaw]()
     for _ in range(_MOST_ROUNDS):
         found, edits = _look(text, known, kind)
         for one in found:
             start, end = places.before(one.start, one.end)
-            flaws.setdefault((one.check, start, end), replace(one, start=start, end=end))
+            flaws.setdefault((one.check, start), replace(one, start=start, end=end))
         if not edits:
             break
         text = _apply(text, edits)
@@ -116,7 +116,7 @@ def _look(text: str, known: Known, kind: Kind | None) -> tuple[list[Flaw], list[
     return flaws, []
 
 
-_ECHOES = frozenset({"macro_unknown", "parameter_unknown", "double_encoding"})
+_ECHOES = frozenset({"macro_unknown", "parameter_unknown"})
 """What else is said of a place with personal data goes away with it."""
 
 

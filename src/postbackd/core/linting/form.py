@@ -22,7 +22,8 @@ _NEAR_SCHEME = re.compile(r"(https?)(?::/?|//|:/{3,}|:/{1,2}(?=https?:/))(?=[A-Z
 _OTHER_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:(?![0-9])")
 _LOCAL = re.compile(r"localhost|.*\.(?:localhost|local|internal|lan|home|corp|test|invalid)|[^.:\[\]]+")
 _NAMED = re.compile(r"[&?]([A-Za-z_][\w.\-]*)=", re.ASCII)
-_NESTED = re.compile(r"https?(?::|%(?:25)*3A)", re.IGNORECASE)
+NESTED = re.compile(r"https?(?::|%(?:25)*3A)", re.IGNORECASE)
+"""How a value begins that is a URL of its own."""
 _TWICE = re.compile(r"(?:%25[0-9A-Fa-f]{2})+")
 _BARE = re.compile(r"[\x00-\x20\x7f-\x9f\"<>\\^`|\ud800-\udfff\u00a0\u3000]|%(?![0-9A-Fa-f]{2})")
 _UNRESERVED = re.compile(r"[A-Za-z0-9\-._~]+")
@@ -152,7 +153,7 @@ def find_separators(parts: Parts, known: Known, kind: Kind) -> Iterator[Flaw]:
             safe=not re.search(r"%25", parts.query),
         )
     for parameter in parts.parameters:
-        if _NESTED.match(parameter.value):
+        if NESTED.match(parameter.value):
             continue
         for found in _NAMED.finditer(parameter.value):
             place = parameter.at + found.start()
@@ -213,7 +214,7 @@ def _are_ours(names: list[str], known: Known) -> bool:
 def find_double_encoding(parts: Parts, known: Known, kind: Kind) -> Iterator[Flaw]:
     """``%2520``: a value that was encoded twice arrives encoded.  Inside of a nested URL that is right."""
     for value in parts.values:
-        nested = _NESTED.match(value.value)
+        nested = NESTED.match(value.value)
         if nested is not None and "%25" not in nested[0]:
             continue
         if nested is None and re.search(r"%(?!25)[0-9A-Fa-f]{2}", value.value):

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 from postbackd.core.linting.records import Flaw, Kind, Known, Severity, flaw
 from postbackd.core.linting.url_parts import Parameter, Parts
 from postbackd.core.linting.words import Words, field_of, names_of, words_of
-from postbackd.core.macro_syntax import SYNTAXES, WHOLE, Found, Syntax, bare, find_macros
+from postbackd.core.macro_syntax import SYNTAXES, WHOLE, Found, Syntax, find_macros, syntax_of
 from postbackd.core.macros import KNOWN as OFFER_MACROS
 from postbackd.core.macros import looks_like_macro
 from postbackd.core.outgoing import convert_preset_url, placeholders_left
@@ -39,12 +39,7 @@ def find_encoded(parts: Parts, known: Known, kind: Kind) -> Iterator[Flaw]:
             macro = unquote(macro)
             if macro == found[0] or not WHOLE.fullmatch(macro):
                 continue
-            expected = (
-                words is None
-                or macro in words.macros
-                or (words.ours and bare(macro) in map(bare, words.macros))
-            )
-            if not expected and not (words and not words.ours and macro.startswith("{")):
+            if not _may_be_meant(macro, words):
                 continue
             start = value.at + found.start()
             yield flaw(
@@ -53,8 +48,18 @@ def find_encoded(parts: Parts, known: Known, kind: Kind) -> Iterator[Flaw]:
                 f"{found[0]} is {macro} percent-encoded, which {_filler(words)} does not fill.",
                 f"Write {macro}.",
                 macro,
-                safe=expected,
+                safe=words is None or words.spelling_of(macro) is not None,
             )
+
+
+def _may_be_meant(macro: str, words: Words | None) -> bool:
+    """Whether somebody fills macros that are written like this; without a vocabulary, brackets alone are sure signs."""
+    syntax = syntax_of(macro)
+    if syntax is None:
+        return False
+    if words is None:
+        return syntax.opener[0] in "{[$"
+    return syntax in words.syntaxes and (not words.ours or words.spelling_of(macro) is not None)
 
 
 def _filler(words: Words | None) -> str:

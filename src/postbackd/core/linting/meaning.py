@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 
 from postbackd.core.hops import add_id, mismatched_link, read_link
+from postbackd.core.linting.form import NESTED
 from postbackd.core.linting.kinds import OWN_PATH, is_own
 from postbackd.core.linting.records import Edit, Flaw, Kind, Known, Severity, flaw
 from postbackd.core.linting.url_parts import Parameter, Parts
@@ -106,7 +107,7 @@ def _name(known: Known) -> str:
 
 def _not_alone(value: Parameter, macro: str) -> Iterator[Flaw]:
     """Text around an id makes it another id; a piece of a path has its own rules."""
-    if value.name and value.value != macro and not value.is_macro:
+    if value.name and value.value != macro and not value.is_macro and not NESTED.match(value.value):
         yield flaw(
             "click_id_surrounded",
             (value.at, value.end),

@@ -115,7 +115,7 @@ def _take_out(parts: Parts, value: Parameter) -> Edit:
 def find_secrets(parts: Parts, known: Known, kind: Kind) -> Iterator[Flaw]:
     """Passwords and tokens that are written out; a macro is filled later, and the token of a network belongs there."""
     for value in parts.parameters:
-        if value.macros or not value.value or value.name in known.asked:
+        if value.macros or not value.value or (kind.is_theirs and value.name in known.asked):
             continue
         text = unquote(value.value)
         word = bare(value.name)

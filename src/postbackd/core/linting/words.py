@@ -52,7 +52,8 @@ class Words(Struct, frozen=True, kw_only=True):
     def has_sibling(self, word: str) -> bool:
         """Whether another number of the same word is known: ``aff_sub2`` beside ``aff_sub``."""
         stem = _stem(word)
-        return not self.is_complete and len(stem) > 1 and any(_stem(macro) == stem for macro in self.macros)
+        numbered = not self.is_complete and stem and bare(word)[-1:].isdigit()
+        return bool(numbered) and any(_stem(macro) == stem for macro in self.macros)
 
     def nearest(self, word: str) -> str | None:
         """The macro that was probably meant; other digits are another word."""

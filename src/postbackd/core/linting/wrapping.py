@@ -16,7 +16,8 @@ from postbackd.core.macro_syntax import WHOLE
 
 _EDGES = "".join(map(chr, range(0x21))) + "\u00a0\u2028\u2029"
 _BROKEN_LINE = re.compile(r"[ \t]*[\r\n\u2028\u2029][\r\n\t \u2028\u2029]*|\t+")
-_INVISIBLE = re.compile(r"[\u200b-\u200f\u2060\ufeff\u00ad]+")
+_INVISIBLE = re.compile(r"[\u200b-\u200f\u2060\ufeff\u00ad\ud800-\udfff]+")
+"""And halves of characters, which nothing can encode."""
 _QUOTES = {'"': '"', "'": "'", "`": "`", "<": ">", "“": "”", "‘": "’", "«": "»"}
 _ENTITY = re.compile(r"&(?:amp|#38|#x26|#X26);")
 _BRACE_ENTITY = re.compile(r"&(?:#123|#125|lbrace|rbrace|lcub|rcub|quot|#34|#39|lt|gt);")
