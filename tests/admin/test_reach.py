@@ -30,6 +30,7 @@ ENDPOINT_OF = {
     "delivery show": ["GET /deliveries/{id}"],
     "delivery retry": ["POST /deliveries/retry"],
     "delivery cancel": ["POST /deliveries/cancel"],
+    "lint": ["POST /lint"],
     "presets list": ["GET /presets"],
     "presets show": ["GET /presets/{name}"],
     "report": ["GET /report"],

@@ -56,7 +56,7 @@ async def _call(endpoint: Endpoint, desks: Desks, doorkeeper: Doorkeeper, reques
         if request.method not in SAFE_METHODS:
             await doorkeeper.note(who, endpoint, request, Response(status_code=500))
         raise
-    if request.method not in SAFE_METHODS:
+    if request.method not in SAFE_METHODS and endpoint.noted:
         await doorkeeper.note(who, endpoint, request, response)
     return response
 

@@ -117,5 +117,7 @@ class Endpoint(Struct, frozen=True):
     """Takes ``If-Match`` with the ``ETag`` of an earlier answer, so that nobody's change is lost: 412."""
     example: Mapping[str, Any] | None = None
     """Of the body, for the documentation."""
+    noted: bool = True
+    """Whether the audit log keeps that it was asked; what is asked at every keystroke and changes nothing is not."""
     own_data_only: bool = False
     """Of this installation, whichever data set is looked at: users, settings."""

@@ -25,6 +25,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "target": ("targets:target", "Where traffic sources are told of conversions, and how."),
     "rule": ("rules:rule", "Which conversions a target is told of."),
     "delivery": ("deliveries:delivery", "What was sent to targets, what waits, and what was given up."),
+    "lint": ("lint:lint", "Find what is wrong with a URL before it is pasted anywhere."),
     "presets": ("presets:presets", "What known networks and sources call things."),
     "report": ("report:report", "Clicks, postbacks, conversions, and how well they match."),
     "metrics": ("metrics:metrics", "Print what /metrics shows to Prometheus."),
@@ -66,7 +67,18 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "Run it": ("serve", "ingest", "deliver", "admin", "certificates", "receiver", "demo"),
-    "Set it up": ("network", "source", "offer", "campaign", "target", "rule", "presets", "apply", "export"),
+    "Set it up": (
+        "network",
+        "source",
+        "offer",
+        "campaign",
+        "target",
+        "rule",
+        "presets",
+        "lint",
+        "apply",
+        "export",
+    ),
     "See what happened": (
         "report",
         "metrics",

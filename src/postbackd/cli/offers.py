@@ -8,6 +8,7 @@ import click
 
 from postbackd.catalog.changes import OfferChange, change_offer
 from postbackd.catalog.documents import Describer, find_entry
+from postbackd.catalog.linting import warn_of_offer
 from postbackd.cli.catalog import list_entries, print_entry, remove_entry, show_entry
 from postbackd.cli.main import Family
 from postbackd.cli.options import as_duration, as_json, takes_data
@@ -55,8 +56,8 @@ def add_offer(
         return catalog, new
 
     catalog, saved = visit(settings, work, create=True)
-    if "click_id" not in saved.url and not json_wanted:
-        click.echo("note: the URL has no {click_id}, so its conversions cannot be matched", err=True)
+    for warning in () if json_wanted else warn_of_offer(catalog, saved):
+        click.echo(f"note: {warning}", err=True)
     print_entry(Describer(catalog, "").describe(saved), json_wanted)
 
 

@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from postbackd.core.click_id import TEXT_LENGTH, KeyRing, read_unverified, stamp_ms
 from postbackd.core.diagnosis import SENDER_REASONS, Reason
+from postbackd.core.macro_syntax import bare
 from postbackd.core.macros import AUTHORITY_END, KNOWN, SCHEME
 
 
@@ -149,7 +150,7 @@ def _empty(shown: Shown) -> Broken:
     if without:
         return Broken(Hop.US, f"The URL of {_list(without)} does not pass {{click_id}} on.")
     if shown.is_all:
-        mismatch = mismatched_link(shown)
+        mismatch = mismatched_link(shown.macro, shown.links)
         if mismatch:
             return Broken(Hop.US, mismatch)
         return Broken(
@@ -163,23 +164,18 @@ def _empty(shown: Shown) -> Broken:
     )
 
 
-def mismatched_link(shown: Shown) -> str | None:
+def mismatched_link(macro: str | None, links: Sequence[OfferLink]) -> str | None:
     """Offers that pass the id in another sub id than the network's macro reads, in a sentence."""
-    if shown.macro is None:
+    if macro is None:
         return None
-    wanted = bare(shown.macro)
-    wrong = [link for link in shown.links if link.parameter and bare(link.parameter) != wanted]
-    if not wrong or len(wrong) != len(shown.links):
+    wanted = bare(macro)
+    wrong = [link for link in links if link.parameter and bare(link.parameter) != wanted]
+    if not wrong or len(wrong) != len(links):
         return None
     return (
         f"The URL of {_list([link.offer for link in wrong])} passes the id as {wrong[0].parameter}, and the "
-        f"postback URL reads {shown.macro}."
+        f"postback URL reads {macro}."
     )
-
-
-def bare(macro: str) -> str:
-    """The word inside a macro, or a parameter, as they are compared."""
-    return re.sub(r"[^0-9a-z]", "", macro.lower())
 
 
 def _macro_literal(shown: Shown) -> Broken:
@@ -240,7 +236,7 @@ def _foreign(shown: Shown) -> Broken:
             Hop.US,
             "No click is registered with these ids: your server has not registered them, or the network changed them.",
         )
-    mismatch = mismatched_link(shown)
+    mismatch = mismatched_link(shown.macro, shown.links)
     more = f" {mismatch}" if mismatch else ""
     return Broken(Hop.NETWORK, f"{what} where the sub id with our click id should stand.{more}")
 

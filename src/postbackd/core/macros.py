@@ -12,6 +12,8 @@ import re
 from collections.abc import Mapping
 from urllib.parse import quote, unquote
 
+from postbackd.core.macro_syntax import OPENERS, WHOLE
+
 KNOWN: tuple[str, ...] = (
     "click_id",
     "source_click_id",
@@ -145,17 +147,6 @@ def _check_authority(authority: str) -> None:
 
 # --- macros that a sender did not fill --------------------------------------------------------------------
 
-_NAME = r"[$:_]?[A-Za-z_][\w.:|=,\- ]*"
-_UNFILLED = re.compile(
-    rf"\{{{_NAME}\}}|\{{\{{\s*{_NAME}\}}\}}|\$\{{{_NAME}\}}"
-    rf"|\[{_NAME}\]|\[\[{_NAME}\]\]|\[\[\[{_NAME}\]\]\]|\[%{_NAME}%\]|\[={_NAME}\]"
-    r"|#[A-Za-z_][\w.\-]*#|##[A-Za-z_][\w.\-]*(?:\([\w.\-]*\))?##"
-    r"|%[A-Za-z_][\w.:\-]*%|%%[A-Za-z_][\w.:\-]*%%"
-    r"|__[A-Za-z]\w*__|!!![A-Za-z_][\w.\-]*!!!|@@[A-Za-z_][\w.\-]*@@"
-    r"|\([A-Za-z_][\w.]*\)|<[A-Za-z_][\w.\- ]*>",
-    re.ASCII,
-)
-_OPENERS = frozenset("{[$#%_!@(<")
 _PLACEHOLDER_WORDS = (
     "REPLACE REPLACE_ME REPLACEME REPLACE_THIS YOUR_CLICK_ID YOUR_CLICKID YOUR_SUBID YOUR_SUB_ID YOUR_ID "
     "INSERT_CLICK_ID INSERT_CLICKID INSERT_CLICK_ID_HERE INSERT_CLICKID_HERE CLICK_ID_HERE CLICKID_HERE "
@@ -171,10 +162,10 @@ def looks_like_macro(text: str) -> bool:
     Also true for a percent-encoded one (``%7Bclickid%7D``) and for placeholder words (``REPLACE_ME``).  False
     for ids, numbers and words: a real value must never be thrown away as a macro.
     """
-    if text[:1] not in _OPENERS:
+    if text[:1] not in OPENERS:
         return text in _PLACEHOLDERS
     if len(text) > _LONGEST_MACRO:
         return False
-    if _UNFILLED.fullmatch(text):
+    if WHOLE.fullmatch(text):
         return True
-    return "%" in text and _UNFILLED.fullmatch(unquote(unquote(text))) is not None
+    return "%" in text and WHOLE.fullmatch(unquote(unquote(text))) is not None

@@ -59,6 +59,8 @@ class Preset(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A tracker's own postback parameters and what they mean."""
     left_out: tuple[str, ...] = ()
     """Macros that carry personal data or secrets; never put into a URL."""
+    in_cents: tuple[str, ...] = ()
+    """Macros for money that count hundredths of a unit; never put into a URL."""
     statuses: dict[str, str] = {}
     """Status words of the network -> pending, approved, rejected or reversed."""
     answer: str | None = None

@@ -14,7 +14,8 @@ from typing import Any
 from msgspec import Struct
 
 from postbackd.core.diagnosis import Reason
-from postbackd.core.hops import Shown, add_id, bare, move_id
+from postbackd.core.hops import Shown, add_id, move_id
+from postbackd.core.macro_syntax import bare
 from postbackd.core.model import Network
 
 WriteUrl = Callable[[Network], str]

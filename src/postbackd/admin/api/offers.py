@@ -9,7 +9,8 @@ from postbackd.admin.endpoints import Answered, Asked
 from postbackd.admin.pages import Page
 from postbackd.catalog.changes import Name, OfferChange, Url, change_offer
 from postbackd.catalog.documents import Describer
-from postbackd.core.model import Offer
+from postbackd.catalog.linting import warn_of_offer
+from postbackd.core.model import Catalog, Offer
 
 
 class NewOffer(OfferChange, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -34,11 +35,10 @@ class ShownOffer(Struct, frozen=True, kw_only=True):
     warnings: list[str] = []
 
 
-def show(describer: Describer, offer: Offer) -> ShownOffer:
+def show(catalog: Catalog, offer: Offer) -> ShownOffer:
     """As an answer, with what is doubtful about it."""
-    document = describer.describe(offer)
-    doubtful = "the URL has no {click_id}, so its conversions cannot be matched"
-    warnings = [] if "click_id" in offer.url else [doubtful]
+    document = Describer(catalog, "").describe(offer)
+    warnings = warn_of_offer(catalog, offer)
     shown: ShownOffer = entries.convert(document, ShownOffer, id=offer.id, warnings=warnings)
     return shown
 
@@ -46,15 +46,14 @@ def show(describer: Describer, offer: Offer) -> ShownOffer:
 async def list_offers(asked: Asked[entries.ListQuery, None]) -> Page[ShownOffer]:
     """In the order in which they were added."""
     catalog = await asked.desk.store.load_catalog()
-    describer = Describer(catalog, "")
-    return entries.page_of(catalog.offers, asked.query, lambda offer: show(describer, offer))
+    return entries.page_of(catalog.offers, asked.query, lambda offer: show(catalog, offer))
 
 
 async def show_offer(asked: Asked[None, None]) -> Answered:
     """One offer, by its name."""
     catalog = await asked.desk.store.load_catalog()
     found = entries.find(catalog.offers, asked.path["name"], "offer")
-    return entries.answer(show(Describer(catalog, ""), found), catalog.generation)
+    return entries.answer(show(catalog, found), catalog.generation)
 
 
 async def create_offer(asked: Asked[None, NewOffer]) -> Answered:
@@ -62,7 +61,7 @@ async def create_offer(asked: Asked[None, NewOffer]) -> Answered:
     catalog, expected = await entries.load(asked)
     entry = change_offer(catalog, Offer(id=0, name="", network=0, url=""), asked.body)
     saved, catalog = await entries.save(asked, entry, expected)
-    return entries.answer(show(Describer(catalog, ""), saved), catalog.generation)
+    return entries.answer(show(catalog, saved), catalog.generation)
 
 
 async def change(asked: Asked[None, OfferChange]) -> Answered:
@@ -70,7 +69,7 @@ async def change(asked: Asked[None, OfferChange]) -> Answered:
     catalog, expected = await entries.load(asked)
     found = entries.find(catalog.offers, asked.path["name"], "offer")
     saved, catalog = await entries.save(asked, change_offer(catalog, found, asked.body), expected)
-    return entries.answer(show(Describer(catalog, ""), saved), catalog.generation)
+    return entries.answer(show(catalog, saved), catalog.generation)
 
 
 ENDPOINTS = entries.endpoints_of(

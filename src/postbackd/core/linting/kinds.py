@@ -1,0 +1,92 @@
+"""What a URL is for, told by its shape: what nobody said is found, and the reason for it is said."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from postbackd.core.linting.records import Kind, Known
+from postbackd.core.linting.url_parts import Parts
+from postbackd.core.macros import KNOWN as OFFER_MACROS
+from postbackd.core.outgoing import placeholders_left
+from postbackd.core.templates import ACCOUNT
+from postbackd.core.templates import KNOWN as TARGET_MACROS
+
+OWN_PATH = re.compile(r"/([cp])/([^/?#]+)(/pixel\.gif)?/?")
+"""Where this server takes clicks and postbacks."""
+
+_POSTBACK_WORD = re.compile(r"postback|pstb|callback|/pb\b|s2s|conversion", re.IGNORECASE)
+_TARGET_ONLY = frozenset(TARGET_MACROS) - frozenset(OFFER_MACROS)
+
+
+def find_kind(parts: Parts, known: Known) -> tuple[Kind, str]:
+    """The kind, and why it is that one."""
+    own = OWN_PATH.fullmatch(parts.path)
+    if own is not None:
+        kind = Kind.CLICK if own[1] == "c" else Kind.POSTBACK
+        return kind, f"its path begins with /{own[1]}/, where this server takes {kind}s"
+    for decide in (_by_target_words, _by_partner, _by_own_words):
+        found = decide(parts, known)
+        if found is not None:
+            return found
+    return Kind.OFFER, "nothing in it says that it is another kind of URL"
+
+
+def is_own(parts: Parts) -> bool:
+    """Whether the path is one of this server's."""
+    return OWN_PATH.fullmatch(parts.path) is not None
+
+
+def _own_words(parts: Parts) -> set[str]:
+    return {macro.word for macro in parts.macros if macro.syntax.opener == "{"}
+
+
+def _by_target_words(parts: Parts, known: Known) -> tuple[Kind, str] | None:
+    words = _own_words(parts)
+    theirs = set() if known.partner is None else {macro.strip("{}") for macro in known.partner.macros}
+    for word in ("source_click_id", "conversion_id", "delivery_id"):
+        if word in words - theirs and (word != "source_click_id" or "click_id" not in words):
+            return Kind.TARGET, f"it holds {{{word}}}, which is said to sources"
+    if any(word.startswith(ACCOUNT) for word in words):
+        return Kind.TARGET, "it holds an account value of a target"
+    if left := [
+        name for name in placeholders_left(parts.text) if name == "CLICK_ID" or name.startswith("ACCOUNT_")
+    ]:
+        return Kind.TARGET, f"it holds <{left[0]}>, as the URLs of targets do in presets"
+    return None
+
+
+def _by_partner(parts: Parts, known: Known) -> tuple[Kind, str] | None:
+    """A network's or source's own macros stand in what is pasted there."""
+    partner = known.partner
+    if partner is None:
+        return None
+    if partner.target_url and Parts(partner.target_url).host == parts.host != "":
+        return Kind.TARGET, f"its host is where {partner.name} takes postbacks"
+    into = _pasted_into(partner.fields)
+    held = [macro.text for macro in parts.macros if macro.text in partner.macros]
+    theirs = [text for text in held if text.strip("{}") not in OFFER_MACROS]
+    if held and not theirs and _POSTBACK_WORD.search(parts.path):
+        theirs = held  # the same word on both sides: the path tells
+    ours = [
+        word for word in _own_words(parts) if word in OFFER_MACROS and f"{{{word}}}" not in partner.macros
+    ]
+    if theirs and not ours:
+        return into, f"it holds {theirs[0]}, a macro of {partner.name}"
+    return None
+
+
+def _pasted_into(fields: Mapping[str, str]) -> Kind:
+    return Kind.POSTBACK if "click_id" in fields else Kind.CLICK
+
+
+def _by_own_words(parts: Parts, known: Known) -> tuple[Kind, str] | None:
+    del known
+    words = _own_words(parts)
+    if _POSTBACK_WORD.search(parts.path) and not words & set(OFFER_MACROS):
+        return Kind.POSTBACK, "its path is that of a postback"
+    if "click_id" in words:
+        return Kind.OFFER, "it holds {click_id}, which is said to offers"
+    if found := sorted(words & _TARGET_ONLY):
+        return Kind.TARGET, f"it holds {{{found[0]}}}, which is said to sources"
+    return None
