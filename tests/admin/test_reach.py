@@ -79,6 +79,7 @@ ENDPOINT_OF = {
 """Command -> the endpoints that do the same."""
 
 _STARTS = "it starts a process of this program"
+_FROM_HERE = "it asks endpoints from where it is run, as a tool of a command line; no server need be there"
 _BY_HAND = "it changes the key or the database below the running server, from the machine that holds them"
 NOT_OVER_HTTP = {
     "serve": _STARTS,
@@ -89,6 +90,7 @@ NOT_OVER_HTTP = {
     "metrics": "/metrics shows them beside the API, in the words of Prometheus",
     "demo": "it makes a database of its own, beside the one that is served",
     "receiver": "it is a server of its own, to try deliveries out on this machine",
+    "send": _FROM_HERE,
     "restore": "it makes a new data directory, beside which no server runs yet",
     "completion": "it is for a shell",
     "secrets seal": _BY_HAND,

@@ -19,7 +19,7 @@ from postbackd.cli.sender_options import print_made, read_secret
 from postbackd.cli.session import Session, base_url, print_json, visit
 from postbackd.core.model import Network
 from postbackd.core.moments import write_moment
-from postbackd.core.signature import HEADER, Signed, sign
+from postbackd.exchanges.postback import OddPostback, Signing, sign_request
 from postbackd.runtime import open_secrets
 from postbackd.settings import Settings
 from postbackd.store.sealed import SENDER_SECRET
@@ -127,27 +127,30 @@ async def _find(session: Session, name: str) -> Network:
 
 
 def _curl(entry: Network, settings: Settings, query: str, body: str, as_parameters: bool) -> str:
-    scheme, headers = entry.senders.scheme, []
-    path, method = f"/p/{entry.key}", "POST" if body else "GET"
-    if scheme is not None:
+    headers: list[tuple[str, str]] = []
+    method = "POST" if body else "GET"
+    address = f"{base_url(settings)}/p/{entry.key}" + (f"?{query}" if query else "")
+    signing = find_signing(entry, settings)
+    if signing is not None:
         try:
-            secret = open_secrets(settings, SENDER_SECRET)(entry.senders.secrets[0].sealed)
-        except ValueError as error:
-            raise click.ClickException(str(error)) from error
-        time_text = str(now_ms() // 1000) if scheme.kind == "request" else ""
-        signature = sign(scheme, Signed(method, path, query, body.encode()), secret, time_text)
-        if signature is None:
-            raise click.UsageError(f"the signature covers {scheme.template}; give each with --param")
-        if scheme.kind == "request" and not as_parameters:
-            headers.append(f"{HEADER}: t={time_text},v1={signature}")
-        elif scheme.header:
-            headers.append(f"{scheme.header}: {signature}")
-        else:
-            more = {"sig_time": time_text} if time_text else {}
-            query = "&".join(filter(None, [query, urlencode({**more, scheme.parameter: signature})]))
+            address, headers = sign_request(
+                signing, method, address, body.encode(), now_ms(), as_parameters=as_parameters
+            )
+        except OddPostback as error:
+            raise click.UsageError(str(error)) from error
     if entry.senders.token_mode != "off":  # noqa: S105 - a mode
-        headers.append("x-postback-token: TOKEN")
-    address = f"{base_url(settings)}{path}" + (f"?{query}" if query else "")
-    words = ["curl", "-i", *(word for header in headers for word in ("-H", header))]
+        headers.append(("x-postback-token", "TOKEN"))
+    words = ["curl", "-i", *(word for name, value in headers for word in ("-H", f"{name}: {value}"))]
     words += ["--data-raw", body] if body else []
     return shlex.join([*words, address])
+
+
+def find_signing(entry: Network, settings: Settings) -> Signing | None:
+    """How the postbacks of a network are signed; ``None``: they are not."""
+    scheme = entry.senders.scheme
+    if scheme is None:
+        return None
+    try:
+        return Signing(scheme, open_secrets(settings, SENDER_SECRET)(entry.senders.secrets[0].sealed))
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error

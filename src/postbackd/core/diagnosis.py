@@ -212,6 +212,9 @@ class ClickIdFinding(Struct, frozen=True, gc=False):
     """For people: what the text looks like."""
 
 
+TEST_CLICK_ID = "test_click"
+"""What our own tests send for a click id: it is logged as ``TEST_EVENT`` and counts nothing."""
+
 _EMPTY = frozenset(
     {"", "0", "-", "null", "undefined", "none", "nil", "nan", "n/a", "na", "(null)", "[null]", "false"}
 )

@@ -137,7 +137,7 @@ class Client:
             except TimeoutError:
                 error = f"no connection to {address} within {_seconds(limit_ms)}"
             except (OSError, ValueError, _CannotConnect) as problem:
-                error = _explain(problem)
+                error = explain(problem)
             else:
                 if not self._closed:
                     return connection
@@ -169,7 +169,7 @@ class Client:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         connected = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
-            await _connect_socket(connected, address, place.port)
+            await connect_socket(connected, address, place.port)
             _, connection = await loop.create_connection(
                 lambda: Connection(place, self._keep, self._lost),
                 sock=connected,
@@ -178,7 +178,7 @@ class Client:
             )
         except (ConnectionResetError, ConnectionAbortedError, BrokenPipeError) as error:
             connected.close()
-            raise _CannotConnect(_CLOSED_IN_TLS if place.tls else _explain(error)) from error
+            raise _CannotConnect(_CLOSED_IN_TLS if place.tls else explain(error)) from error
         except BaseException:
             connected.close()
             raise
@@ -225,7 +225,7 @@ class Client:
             self._sweep = asyncio.get_running_loop().call_later(self._idle_s / 4, self._close_idle)
 
 
-async def _connect_socket(connecting: socket.socket, address: str, port: int) -> None:
+async def connect_socket(connecting: socket.socket, address: str, port: int) -> None:
     """Connect to a numeric address.  (The loop's own ``sock_connect`` asks a resolver first.)  Raises ``OSError``."""
     error = connecting.connect_ex((address, port))
     if error == errno.EINPROGRESS:
@@ -284,7 +284,7 @@ _CERTIFICATE = {
 """What OpenSSL's verification found, by its number (X509_V_ERR_*)."""
 
 
-def _explain(error: Exception) -> str:
+def explain(error: Exception) -> str:
     """Why there is no connection, in words."""
     if isinstance(error, ssl.SSLCertVerificationError):
         said = error.verify_message or "cannot be verified"

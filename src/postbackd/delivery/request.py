@@ -68,8 +68,11 @@ class Place(Struct, frozen=True, gc=False):
     """The value of ``Host``."""
 
 
-def write_request(request: Outgoing) -> tuple[Place, bytes]:
-    """Where the request goes and its bytes.  Raises ``OddRequest``."""
+def write_request(request: Outgoing, encoding: str = "identity") -> tuple[Place, bytes]:
+    """Where the request goes and its bytes.  Raises ``OddRequest``.
+
+    ``encoding``: in which the answer may come.
+    """
     match = _URL.fullmatch(request.url) if len(request.url) <= MAX_URL else None
     if match is None:
         raise OddRequest(_what_is_odd(request.url))
@@ -92,7 +95,7 @@ def write_request(request: Outgoing) -> tuple[Place, bytes]:
         lines.append(_AGENT)
     if request.body or request.method in _WITH_BODY:
         lines.append(f"Content-Length: {len(request.body)}\r\n")
-    lines.append("Accept: */*\r\nAccept-Encoding: identity\r\n\r\n")
+    lines.append(f"Accept: */*\r\nAccept-Encoding: {encoding}\r\n\r\n")
     return place, "".join(lines).encode("ascii") + request.body
 
 

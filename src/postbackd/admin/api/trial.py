@@ -20,14 +20,12 @@ from msgspec import Struct
 from postbackd.admin.api.entries import find
 from postbackd.admin.endpoints import Asked, Endpoint, Scope
 from postbackd.admin.problems import Problem
-from postbackd.core.diagnosis import Reason
+from postbackd.core.diagnosis import TEST_CLICK_ID, Reason
 from postbackd.core.model import Network
 from postbackd.core.params import POSTBACK_NAMES, FieldMap
 from postbackd.core.senders import is_guarded
 
 TIMEOUT_S = 8.0
-
-TEST_CLICK_ID = "test_click"
 
 _LARGEST_BODY = 4096
 

@@ -1,0 +1,188 @@
+"""``postbackd send`` against a real server: verdicts, tests that count nothing, signatures, batches that are killed."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import Run
+from tests.trust.server import Catalog, Server, clean_environment, make_catalog, run_cli, wait_until
+
+
+class Site:
+    """A server, its catalog, and ids of clicks."""
+
+    def __init__(self, server: Server, catalog: Catalog) -> None:
+        self.server = server
+        self.catalog = catalog
+        self.url = f"http://127.0.0.1:{server.port}/p/{catalog.key}"
+
+    def click(self) -> str:
+        import http.client
+
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=5)
+        connection.request("GET", f"/c/{self.catalog.slug}")
+        location = connection.getresponse().getheader("location") or ""
+        connection.close()
+        return location.partition("sub1=")[2]
+
+    def conversions(self) -> int:
+        done = run_cli(self.server.data_dir, "report", "--json")
+        count: int = json.loads(done.stdout)["conversions"]["count"]
+        return count
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    data = tmp_path_factory.mktemp("site") / "data"
+    catalog = make_catalog(data)
+    with Server(data) as server:
+        yield Site(server, catalog)
+
+
+def test_one_postback_is_answered_with_its_verdict_and_the_time_of_each_phase(run: Run, site: Site) -> None:
+    asked = ("send", site.url, "--click-id", site.click(), "--value", "12.50", "--txid", "A-1")
+    first = run(*asked)
+    assert first.out.startswith("accepted (conversion ")
+    assert f"HTTP 200 at 127.0.0.1:{site.server.port} in " in first.out
+    assert "one try: connect " in first.out
+    again = run(*asked, "--post", "--json").json
+    assert (again["verdict"], again["good"], again["tries"]) == ("duplicate", True, 1)
+    assert again["milliseconds"]["first_byte"] > 0
+
+
+def test_a_postback_that_is_not_taken_ends_with_1_and_says_why(run: Run, site: Site) -> None:
+    unmatched = run("send", site.url, "--click-id", "nonsense", code=1).out
+    assert unmatched.startswith("unmatched: click_id_foreign")
+    assert "macro of the sub id" in unmatched  # what the endpoint says to do
+    assert "HTTP 404" in run("send", f"{site.url}x", "--click-id", "a", code=1).out
+    assert "connection refused" in run("send", "http://127.0.0.1:1/", "--click-id", "a", code=1).out
+
+
+def test_a_test_is_recognised_and_counts_nothing(run: Run, site: Site) -> None:
+    before = site.conversions()
+    assert "recognised as a test" in run("send", site.url, "--test", "--value", "9").out
+    assert site.conversions() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "name a URL or a --network"),
+        (("http://127.0.0.1/", "--network", "Shop"), "one of them"),
+        (("http://127.0.0.1/",), "--click-id"),
+        (("http://127.0.0.1/", "--test", "--click-id", "x"), "leave --click-id out"),
+        (("http://127.0.0.1/", "--test", "--rate", "5"), "--rate is for --batch"),
+        (("gopher://127.0.0.1/", "--test"), "use https:// or http://"),
+        (("http://127.0.0.1/#x", "--test"), "fragment"),
+        (("http://127.0.0.1/", "--test", "--ca", "/nowhere"), "name a PEM file"),
+        (("http://127.0.0.1/?c={click_id}", "--test", "--value", "1"), "no place for the"),
+        (("http://127.0.0.1/", "--batch", "/nowhere"), "no such file"),
+        (("http://127.0.0.1/", "--batch", "/nowhere", "--rate", "fast"), "write it like 20/s"),
+        (("http://127.0.0.1/", "--test", "--success", "(a+)+"), "may take for ever"),
+    ],
+)
+def test_a_wrong_call_says_what_to_change(run: Run, arguments: tuple[str, ...], said: str) -> None:
+    assert said in run("send", *arguments, code=2).err
+
+
+def test_a_network_of_ours_is_named_and_signed_as_it_asks(
+    run: Run, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalog = make_catalog(data)
+    (network,) = json.loads(run_cli(data, "network", "list", "--json").stdout)
+    done = run_cli(
+        data,
+        "network",
+        "set",
+        network["name"],
+        "--signature",
+        "hmac",
+        "--enforce",
+        "signature",
+        "--field",
+        "click_id=kid",
+        "--json",
+    )
+    assert done.returncode == 0, done.stderr
+    with Server(data) as server:
+        monkeypatch.setenv("POSTBACKD_PUBLIC_URL", f"http://127.0.0.1:{server.port}")
+        assert "recognised as a test" in run("send", "--network", "Shop", "--test").out
+        bare = f"http://127.0.0.1:{server.port}/p/{catalog.key}?kid={{click_id}}&txid={{txid}}"
+        assert "HTTP 404" in run("send", bare, "--test", code=1).out  # the control: unsigned
+
+
+# --- batches ---------------------------------------------------------------------------------------------------------
+
+
+def write_rows(path: Path, click: str, count: int) -> Path:
+    lines = [f"{click},sale,{number}.00,USD" for number in range(1, count + 1)]
+    path.write_text("\n".join(["click_id,type,value,currency", *lines]) + "\n")
+    return path
+
+
+def test_a_batch_ends_with_a_summary_and_a_file_of_the_rows_that_need_a_look(
+    run: Run, site: Site, tmp_path: Path
+) -> None:
+    path = write_rows(tmp_path / "rows.csv", site.click(), 25)
+    path.write_text(path.read_text() + 'nonsense,sale,1,USD\n,sale,1,USD\n"x,sale\n')
+    done = run("send", site.url, "--batch", str(path), code=1)
+    assert "rows: 25 accepted, 2 bad row, 1 unmatched" in done.out
+    assert "p50 " in done.out
+    assert "p99 <100 tries (26 tries)" in done.out
+    assert done.err == ""  # no bar: it is no terminal
+    failed = (tmp_path / "rows.csv.failed.csv").read_text().splitlines()
+    assert failed[0] == "click_id,type,value,currency,transaction_id,line,reason,text"
+    assert any(line.endswith(",27,unmatched: click_id_foreign,") for line in failed)
+    assert any('"""x,sale"' in line for line in failed)
+    again: Any = run("send", site.url, "--batch", str(path), "--json", code=1).json
+    assert (again["requests"], again["settled_before"], again["failed"]) == (0, 26, 3)
+
+
+def test_the_file_of_failed_rows_can_be_mended_and_sent(run: Run, site: Site, tmp_path: Path) -> None:
+    click = site.click()
+    path = write_rows(tmp_path / "rows.csv", "wrong", 2)
+    run("send", site.url, "--batch", str(path), code=1)
+    failed = tmp_path / "rows.csv.failed.csv"
+    failed.write_text(failed.read_text().replace("wrong", click))
+    assert "rows: 2 accepted" in run("send", site.url, "--batch", str(failed)).out
+
+
+def test_a_batch_of_tests_counts_nothing_and_settles_no_real_row(
+    run: Run, site: Site, tmp_path: Path
+) -> None:
+    path = write_rows(tmp_path / "rows.csv", site.click(), 3)
+    before = site.conversions()
+    assert "rows: 3 test" in run("send", site.url, "--batch", str(path), "--test").out
+    assert site.conversions() == before
+    assert "rows: 3 accepted" in run("send", site.url, "--batch", str(path)).out
+
+
+@pytest.mark.parametrize("journal_kept", [True, False], ids=["journal", "control without it"])
+def test_a_run_that_was_killed_goes_on_and_counts_nothing_twice(
+    run: Run, site: Site, tmp_path: Path, journal_kept: bool
+) -> None:
+    path = write_rows(tmp_path / "rows.csv", site.click(), 60)
+    journal = tmp_path / "rows.csv.journal"
+    before = site.conversions()
+    command = [sys.executable, "-m", "postbackd", "send", site.url, "--batch", str(path), "--rate", "100/s"]
+    victim = subprocess.Popen(command, env=clean_environment(), stdout=subprocess.DEVNULL)
+    wait_until(
+        lambda: journal.exists() and journal.read_bytes().count(b'["a"') >= 10, 20, "ten answers noted"
+    )
+    victim.send_signal(signal.SIGKILL)
+    victim.wait(10)
+    sent = journal.read_bytes().count(b'["s"')
+    assert 10 <= sent < 60
+    if not journal_kept:
+        journal.unlink()
+    run("send", site.url, "--batch", str(path))
+    counted = site.conversions() - before
+    assert counted == 60 if journal_kept else counted > 60

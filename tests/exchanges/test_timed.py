@@ -1,0 +1,182 @@
+"""Each phase of an exchange is timed by itself, and what goes wrong is named by its kind."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Sequence
+
+import pytest
+
+from postbackd.delivery.resolver import AddressInfo, Resolver
+from postbackd.exchanges import timed
+from postbackd.exchanges.timed import Timer
+from tests.delivery.targets import OK, Script, Talk, answers, target
+from tests.exchanges.places import DELAY_S, ask, full_backlog, late_tls, run, server_tls, slowest, trusting
+
+DELAY_MS = DELAY_S * 900
+"""What must be found of it at least: clocks of loops are coarse."""
+
+
+async def slow_answer(talk: Talk) -> None:
+    await talk.request()
+    await asyncio.sleep(DELAY_S)
+    await talk.say(OK)
+
+
+async def slow_body(talk: Talk) -> None:
+    await talk.request()
+    await talk.say(OK[:-2])
+    await asyncio.sleep(DELAY_S)
+    await talk.say(OK[-2:])
+
+
+@pytest.mark.parametrize(("delay_s", "found"), [(DELAY_S, True), (0.0, False)], ids=["slow", "control"])
+def test_a_late_handshake_is_found_in_tls_and_nowhere_else(delay_s: float, found: bool) -> None:
+    async def work() -> None:
+        async with late_tls(delay_s) as url:
+            made = await ask(url)
+        assert made.status == 200, made
+        assert made.tls == "TLSv1.3"
+        assert (slowest(made)[0] == "tls" and slowest(made)[1] >= DELAY_MS) is found
+        assert (made.first_byte_ms or 0) < DELAY_MS
+
+    run(work())
+
+
+@pytest.mark.parametrize(("delay_s", "found"), [(DELAY_S, True), (0.0, False)], ids=["slow", "control"])
+def test_a_slow_name_server_is_found_in_dns(delay_s: float, found: bool) -> None:
+    def look_up(host: str) -> Sequence[AddressInfo]:
+        threading.Event().wait(delay_s)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))]
+
+    async def work() -> None:
+        async with target(answers(OK)) as place:
+            timer = Timer(trusting(), resolver=Resolver(look_up))
+            made = await ask(f"http://shop.example:{place.port}/", timer)
+            timer.close()
+        assert made.status == 200, made
+        assert ((made.dns_ms or 0) >= DELAY_MS) is found
+        assert sum((made.connect_ms or 0, made.first_byte_ms or 0)) < DELAY_MS
+
+    run(work())
+
+
+def test_a_connection_that_waits_for_its_place_is_found_in_connect() -> None:
+    async def work() -> None:
+        async with full_backlog() as (url, make_room):
+            asyncio.get_running_loop().call_later(DELAY_S, make_room)
+            timer = Timer(trusting(), total_ms=1500)
+            made = await ask(url, timer)  # nobody reads there: it ends with a time-out, connected
+            timer.close()
+        assert (made.connect_ms or 0) >= DELAY_MS
+        assert made.kind == timed.TIMEOUT
+        assert made.sent
+
+    run(work())
+
+
+@pytest.mark.parametrize(
+    ("script", "in_first_byte", "in_total"),
+    [(slow_answer, True, True), (slow_body, False, True), (answers(OK), False, False)],
+    ids=["slow answer", "slow body", "control"],
+)
+def test_a_slow_answer_and_a_slow_body_are_told_apart(
+    script: Script, in_first_byte: bool, in_total: bool
+) -> None:
+    async def work() -> None:
+        async with target(script) as place:
+            made = await ask(place.url())
+        assert made.ok
+        assert ((made.first_byte_ms or 0) >= DELAY_MS) is in_first_byte
+        assert (made.total_ms >= DELAY_MS) is in_total
+
+    run(work())
+
+
+async def resets(talk: Talk) -> None:
+    await talk.request()
+    talk.reset()
+
+
+async def drips(talk: Talk) -> None:
+    await talk.request()
+    await talk.drip(OK[:-1], every_s=0.001)
+
+
+async def silent(talk: Talk) -> None:
+    await talk.silence()
+
+
+async def babbles(talk: Talk) -> None:
+    await talk.request()
+    await talk.say(b"220 mail.example ESMTP\r\n")
+
+
+async def cuts(talk: Talk) -> None:
+    await talk.request()
+    await talk.say(OK[:-1])
+
+
+@pytest.mark.parametrize(
+    ("script", "kind"),
+    [
+        (resets, timed.CUT),
+        (drips, timed.TIMEOUT),
+        (silent, timed.TIMEOUT),
+        (babbles, timed.MALFORMED),
+        (cuts, timed.CUT),
+    ],
+)
+def test_an_endpoint_that_misbehaves_is_named_by_the_kind_of_its_fault(script: Script, kind: str) -> None:
+    async def work() -> None:
+        async with target(script) as place:
+            timer = Timer(trusting(), total_ms=300)
+            made = await ask(place.url(), timer)
+            timer.close()
+        assert (made.kind, made.sent) == (kind, True), made
+        assert made.total_ms < 1500
+
+    run(work())
+
+
+def test_a_certificate_for_another_name_is_refused_and_nothing_is_sent() -> None:
+    async def work() -> None:
+        async with target(answers(OK), server_tls("other.example")) as place:
+            made = await ask(f"https://localhost:{place.port}/p/secret")
+            assert place.requests == []
+        assert (made.kind, made.sent) == (timed.CERTIFICATE, False)
+        assert made.connect_ms is not None
+
+    run(work())
+
+
+def test_nobody_listening_and_no_such_name_are_told_apart() -> None:
+    async def work() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as gone:
+            port = gone.getsockname()[1]
+        refused = await ask(f"http://127.0.0.1:{port}/")
+        unknown = await ask("http://nothing.invalid/")
+        assert (refused.kind, refused.address, refused.sent) == (timed.CONNECT, "127.0.0.1", False)
+        assert (unknown.kind, unknown.address) == (timed.DNS, "")
+
+    run(work())
+
+
+def test_a_kept_connection_saves_connecting_and_one_that_was_closed_is_opened_again() -> None:
+    async def work() -> None:
+        timer = Timer(trusting())
+        async with target(answers(OK)) as place:
+            first = await ask(place.url(), timer, keep=True)
+            second = await ask(place.url(), timer, keep=True)
+            assert (first.reused, second.reused, place.connections) == (False, True, 1)
+            assert second.connect_ms is None
+            assert second.address == "127.0.0.1"
+        async with target(answers(OK, close=True)) as place:
+            await ask(place.url(), timer, keep=True)
+            again = await ask(place.url(), timer, keep=True)
+            assert (again.status, again.reused, place.connections) == (200, False, 2)
+        timer.close()
+
+    run(work())
