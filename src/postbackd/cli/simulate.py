@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import closing
+import fcntl
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import click
@@ -97,7 +99,8 @@ def run(
     place = _read_target(url, mine)
     try:
         book = read_book(read_file(catalog_file))
-        why = asyncio.run(_play(plan, book, place, truth_file, pace))
+        with _alone(catalog_file):
+            why = asyncio.run(_play(plan, book, place, truth_file, pace))
         ledger = Ledger(read_truth(truth_file))
     except (FileError, NoMarket, BadTruth, NotOurs) as error:
         raise click.ClickException(str(error)) from error
@@ -118,6 +121,19 @@ def _read_target(url: str, mine: str | None) -> Place:
             f"were; if it is yours and made for that, say so with {_MINE} {place.url}"
         )
     return place
+
+
+@contextmanager
+def _alone(catalog_file: Path) -> Iterator[None]:
+    """One run at a time: two would each find the other's visits at the server and not in its truth."""
+    with catalog_file.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise click.ClickException(
+                f"another 'postbackd simulate run' plays the market of {catalog_file}; wait for its end, or stop it"
+            ) from error
+        yield
 
 
 async def _play(plan: Plan, book: Book, place: Place, truth_file: Path, pace: Pace) -> str:

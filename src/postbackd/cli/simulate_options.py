@@ -98,6 +98,7 @@ def takes_pace(command: F) -> F:
     )(reading)  # fmt: skip
     with_speed: Any = click.option(
         "--speed", type=click.FloatRange(1, MOST_SPEED), metavar="N",
-        help="Market seconds a second; 3600: an hour a second.  [default: as fast as the server answers]",
+        help="Market seconds a second, while visitors come; 3600: an hour a second.  [default: as fast as the server "
+        "answers]",
     )(with_rate)  # fmt: skip
     return with_speed  # type: ignore[no-any-return]  # as above

@@ -127,15 +127,14 @@ def _check_network(
     doctor = {f"{verdict} ({reason})": count for (verdict, reason), count in findings.items()}
     known = {f"{verdict} ({reason or 'none'})": count for (verdict, reason), count in books.findings.items()}
     yield from _check_all("doctor: ", name, known, doctor)
-    yield _check_rate(name, books, group.get("match_rate"))
+    yield _check_rate("match rate", name, books.matched, books.carried, group.get("match_rate"))
     yield from _check_conversions(name, books, group)
     channels = group.get("channels") or {}
-    for word, label in (
-        ("s2s", "heard of by S2S"),
-        ("pixel", "heard of by pixel"),
-        ("both", "heard of by both"),
-    ):
-        yield _check(label, name, books.channels[word], channels.get(word, 0))
+    heard = {word: channels.get(word, 0) for word in ("s2s", "pixel", "only_s2s")}
+    for word, label in (("s2s", "heard of by S2S"), ("pixel", "heard of by pixel")):
+        yield _check(label, name, books.channels[word], heard[word])
+    loss = share(heard["only_s2s"], heard["s2s"])
+    yield _check_rate("pixel loss", name, books.channels["only_s2s"], books.channels["s2s"], loss)
 
 
 _NO_POSTBACKS: Mapping[str, Any] = {"total": 0, "by_verdict": {}, "by_reason": {}}
@@ -177,25 +176,17 @@ def _check_all(
         yield _check(f"{label}{word}", where, truth.get(word) or Range(), said.get(word, 0))
 
 
-def _check_rate(where: str, books: Books, said: float | None) -> Check:
+def _check_rate(what: str, where: str, part: Range, whole: Range, said: float | None) -> Check:
     """A rate of what lies within bounds does so too."""
-    low, high = share(books.matched.low, books.carried.high), share(books.matched.high, books.carried.low)
+    low, high = share(part.low, whole.high), share(part.high, whole.low)
     if said is None or low is None:
-        fits = said is None and not books.carried.low
-        shown = "none" if said is None else f"{said:.2%}"
-        return Check(
-            "match rate", where, "0" if fits else "some", "0" if fits else shown, "" if fits else shown
-        )
-    top = min(1.0, 1.0 if high is None else high)
+        fits = said is None and not whole.low
+        shown = "0" if said is None else f"{said:.2%}"
+        return Check(what, where, "0" if fits else "some", shown, "" if fits else shown)
+    top = 1.0 if high is None else min(1.0, high)
     truth = f"{low:.2%}" if low == top else f"{low:.2%} to {top:.2%}"
-    fits = low <= said <= top
-    return Check(
-        "match rate",
-        where,
-        truth,
-        f"{said:.2%}",
-        "" if fits else f"{said - (low if said < low else top):+.2%}",
-    )
+    differs = "" if low <= said <= top else f"{said - (low if said < low else top):+.2%}"
+    return Check(what, where, truth, f"{said:.2%}", differs)
 
 
 def _read_findings(unmatched: Mapping[str, Any]) -> Mapping[str, Counter[tuple[str, str]]]:

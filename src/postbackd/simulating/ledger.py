@@ -7,7 +7,7 @@ state that it can be in; an answer leaves the states that fit it.  An answer tha
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from msgspec import Struct
 
@@ -59,7 +59,7 @@ class Books(Struct):
     money: defaultdict[tuple[str, str], Range]
     """(currency, status) -> millionths."""
     channels: defaultdict[str, Range]
-    """``s2s``, ``pixel`` and ``both``."""
+    """``s2s``, ``pixel`` and ``only_s2s``."""
 
 
 def open_books() -> Books:
@@ -77,6 +77,8 @@ class SaleState(Struct):
     states: frozenset[Counted] = frozenset({Counted()})
     pending: frozenset[tuple[Message, int, bool]] = frozenset()
     """(message, channel, holds repeats) of what may have arrived, or may still."""
+    ever: frozenset[Counted] = frozenset({Counted()})
+    """Every state that it can have been in."""
 
     def possible(self) -> frozenset[Counted]:
         """The states, whatever of the pending has arrived by now."""
@@ -234,6 +236,7 @@ class Ledger:
             )
         if state is not None:
             state.states = fitting or frozenset(after for after, _ in fates)
+            state.ever |= state.possible()
         for verdict, reason in [said if said in expected else min(expected)]:
             self._count_row(postback, verdict, reason, 1, 1)
         self._note_fault(postback, end)
@@ -255,6 +258,7 @@ class Ledger:
         state = self.sales.get(postback.sale)
         if state is not None:
             state.pending |= {(postback.says, postback.channel, postback.holds_repeats)}
+            state.ever |= state.possible()
 
     def _count_row(self, postback: Postback, verdict: str, reason: str, low: int, high: int) -> None:
         says = postback.says
@@ -288,7 +292,7 @@ class Ledger:
 
     def _bound_row(self, postback: Postback) -> None:
         state = self.sales.get(postback.sale)
-        before = frozenset({Counted()}) if state is None else state.possible() | {Counted()}
+        before = frozenset({Counted()}) if state is None else state.ever
         says = postback.says
         for verdict, reason in {_settle_from(one, postback)[1:] for one in before}:
             self._count_row(postback, verdict, reason, 0, 1)
@@ -307,12 +311,16 @@ class Ledger:
                 certain = int(all(one.status == status for one in possible))
                 books.statuses[status].add(certain, 1)
                 books.money[sale.currency, status].add(certain * sale.value_micros, sale.value_micros)
-            for name, bits in CHANNELS.items():
-                seen = [one.channels & bits == bits for one in possible]
+            for name, heard in _HEARD.items():
+                seen = [heard(one.channels) for one in possible]
                 books.channels[name].add(int(all(seen)), int(any(seen)))
 
 
-CHANNELS = {"s2s": Channel.S2S, "pixel": Channel.PIXEL, "both": Channel.S2S | Channel.PIXEL}
+_HEARD: Mapping[str, Callable[[int], bool]] = {
+    "s2s": lambda channels: bool(channels & Channel.S2S),
+    "pixel": lambda channels: bool(channels & Channel.PIXEL),
+    "only_s2s": lambda channels: channels == Channel.S2S,
+}
 
 
 def _settle_from(state: Counted, postback: Postback) -> tuple[Counted, str, str]:

@@ -56,7 +56,9 @@ class Pace(Struct, frozen=True, kw_only=True):
     """How fast it goes."""
 
     speed: float | None = None
-    """Market seconds a second; ``None``: as fast as the server answers."""
+    """Market seconds a second, until the last visitor has come; ``None``: as fast as the server answers.
+
+    What follows of the visits may take weeks of the market's time, and is always told as fast as the server answers."""
     rate: int = 500
     """Requests a second at most."""
 
@@ -64,8 +66,9 @@ class Pace(Struct, frozen=True, kw_only=True):
 class _Clock:
     """When the next request may go out."""
 
-    def __init__(self, pace: Pace) -> None:
+    def __init__(self, pace: Pace, last_visit_ms: int) -> None:
         self._pace = pace
+        self._last_visit_ms = last_visit_ms
         self._began_s = self._free_s = asyncio.get_running_loop().time()
         self.market_ms = START_MS
 
@@ -73,7 +76,7 @@ class _Clock:
         """Until the market's time has come and the rate allows one more; not longer than until ``stop``."""
         loop = asyncio.get_running_loop()
         due_s = self._free_s
-        if self._pace.speed is not None:
+        if self._pace.speed is not None and at_ms < self._last_visit_ms:
             due_s = max(due_s, self._began_s + (at_ms - START_MS) / 1000 / self._pace.speed)
         if due_s - loop.time() > 0.001:
             try:
@@ -97,6 +100,7 @@ class Player:
         truth: TruthWriter,
         now_ms: Callable[[], int],
     ) -> None:
+        self._last_visit_ms = plan.last_visit_ms
         self._book = book
         self._host = host
         self._connections = connections
@@ -120,7 +124,7 @@ class Player:
 
         Raises ``NotOurs``, ``BadTruth``; what is under way then is heard to its end first.
         """
-        self._clock = _Clock(pace)
+        self._clock = _Clock(pace, self._last_visit_ms)
         while not stop.is_set() and self._failure is None:
             step = self._agenda.pop()
             if step is None:

@@ -43,7 +43,7 @@ def format_checks(checks: Sequence[Check], *, all_lines: bool) -> str:
 
 
 _KEPT = frozenset(
-    {"postbacks", "conversions", "match rate", "heard of by S2S", "heard of by pixel", "heard of by both"}
+    {"postbacks", "conversions", "match rate", "heard of by S2S", "heard of by pixel", "pixel loss"}
 )
 """What is shown of every network and campaign."""
 
