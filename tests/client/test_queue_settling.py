@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 import pytest
+
 from postbackd_client import Conversion, Outcome, PayloadError
 from postbackd_client.commands.work import open_source
 from postbackd_client.payload import encode

@@ -25,7 +25,6 @@ from typing import Any, Protocol
 from postbackd_client import Conversion
 from postbackd_client.commands.work import open_source
 from postbackd_client.queues import HandOver, RabbitQueue, RedisStream
-
 from tests.client.brokers import RabbitServer, RedisServer
 from tests.trust.oracle import DATABASE, open_read_only
 from tests.trust.registry import Control, Figure, Result, Size, need_tools, trust_test

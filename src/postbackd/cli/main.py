@@ -61,13 +61,17 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "Look after the certificate alone: 'serve' and 'ingest' do it themselves.",
     ),
     "demo": ("demo:demo", "Make a simulated month to look at, apart from everything that is real."),
+    "simulate": (
+        "simulate:simulate",
+        "Play a market against a running server, and check the server by its truth.",
+    ),
     "receiver": ("receiver:receiver", "Receive deliveries on this machine, print and verify them."),
     "send": ("send:send", "Send one postback or a file of them to any endpoint, with verdict and timing."),
 }
 """Command -> where it is (module of this package and attribute), and its line in the help."""
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
-    "Run it": ("serve", "ingest", "deliver", "admin", "certificates", "receiver", "demo"),
+    "Run it": ("serve", "ingest", "deliver", "admin", "certificates", "receiver", "demo", "simulate"),
     "Set it up": (
         "network",
         "source",

@@ -61,6 +61,8 @@ class NetworkRole(Struct, frozen=True, kw_only=True):
     """From the sale to the postback, least and most."""
     repeats: float = 0.02
     """Share of the postbacks that it sends again though they were answered."""
+    habit: str = "singular"
+    """How it tries again (``habits``)."""
 
 
 class OfferRole(Struct, frozen=True, kw_only=True):
@@ -142,19 +144,38 @@ SOURCES = (
 
 NETWORKS = (
     NetworkRole(
-        name="Northwind Media", preset="everflow", macro="{sub1}", pixel=True, lag_s=(3, 30), reverses=0.03
+        name="Northwind Media",
+        preset="everflow",
+        habit="everflow",
+        macro="{sub1}",
+        pixel=True,
+        lag_s=(3, 30),
+        reverses=0.03,
     ),
-    NetworkRole(name="Bluepeak", preset="tune", macro="{aff_sub}", pixel=True, lag_s=(3, 20)),
     NetworkRole(
-        name="Cobalt Leads", preset="affise", currency="EUR", macro="{sub1}", reviews=True, says_time=True
+        name="Bluepeak", preset="tune", habit="appsflyer", macro="{aff_sub}", pixel=True, lag_s=(3, 20)
+    ),
+    NetworkRole(
+        name="Cobalt Leads",
+        preset="affise",
+        habit="affise",
+        currency="EUR",
+        macro="{sub1}",
+        reviews=True,
+        says_time=True,
     ),
     NetworkRole(name="Fjord Offers", preset="cake", currency="EUR", macro="#s2#", lag_s=(5, 90)),
-    NetworkRole(name="Harbor CPA", preset="trackier", currency="GBP", macro="{p1}", reverses=0.05),
-    NetworkRole(name="Juniper Games", preset="clickdealer", macro="#s2#", lag_s=(3, 60)),
-    NetworkRole(name="Kestrel Pay", preset="adcombo", currency="GBP", macro="{subacc4}", reviews=True),
+    NetworkRole(
+        name="Harbor CPA", preset="trackier", habit="branch", currency="GBP", macro="{p1}", reverses=0.05
+    ),
+    NetworkRole(name="Juniper Games", preset="clickdealer", habit="appmetrica", macro="#s2#", lag_s=(3, 60)),
+    NetworkRole(
+        name="Kestrel Pay", preset="adcombo", habit="involve", currency="GBP", macro="{subacc4}", reviews=True
+    ),
     NetworkRole(
         name="Marlin Apps",
         preset="maxbounty",
+        habit="digistore",
         macro="#S2#",
         dedup="hold",
         names_transactions=False,

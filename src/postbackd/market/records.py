@@ -10,6 +10,7 @@ from enum import StrEnum
 from msgspec import Struct
 
 from postbackd.core.model import Channel, ClickKind
+from postbackd.market.tracker import Message
 
 
 class Visit(Struct, frozen=True, gc=False):
@@ -35,6 +36,8 @@ class Spelling(StrEnum):
 
     WHOLE = "whole"
     TRUNCATED = "truncated"
+    ALTERED = "altered"
+    CAPITALS = "capitals"
     DOUBLE_ENCODED = "double_encoded"
     ABSENT = "absent"
     """The query holds what the network sends instead."""
@@ -59,6 +62,10 @@ class Call(Struct, frozen=True, gc=False):
     """What a tracker that is right answers."""
     reason: str
     """And why; empty for none."""
+    says: Message = Message()
+    """What it says, for whoever judges it in another order."""
+    fault: str = ""
+    """Name of the misconfiguration that it shows."""
 
 
 class Refused(Struct, frozen=True, gc=False):
@@ -83,6 +90,8 @@ class Sale(Struct, frozen=True, gc=False):
     currency: str
     lost_by: str
     """Name of the fault that keeps its click id from us; empty for none."""
+    no_pixel: str = ""
+    """Why its pixel was never asked for (``blocked``, ``abandoned``); empty: it was, or there is none."""
 
 
 class Standing(Struct, frozen=True, gc=False):
@@ -107,6 +116,10 @@ def write_query(call: Call, click_id: str) -> str:
         return call.query
     if call.spelling is Spelling.TRUNCATED:
         click_id = click_id[:TRUNCATED_TO]
+    elif call.spelling is Spelling.ALTERED:
+        click_id = click_id[:-1] + ("7" if click_id[-1] != "7" else "8")
+    elif call.spelling is Spelling.CAPITALS:
+        click_id = click_id.upper()
     elif call.spelling is Spelling.DOUBLE_ENCODED:
         click_id = f"%2522{click_id}%2522"  # an id in quotes, encoded twice on its way
     return call.query.replace("{id}", click_id)

@@ -24,13 +24,15 @@ _GROWTH = 0.006
 
 
 class Rhythm:
-    """How many visits each campaign gets in each hour, in a month with about so many in all."""
+    """How many visits each campaign gets in each hour, in a month (or so many hours) with about so many in all."""
 
-    def __init__(self, seed: int, from_ms: int, campaigns: Sequence[CampaignRole], visits: int) -> None:
+    def __init__(
+        self, seed: int, from_ms: int, campaigns: Sequence[CampaignRole], visits: int, hours: int = HOURS
+    ) -> None:
         self._seed = seed
         self._from_ms = from_ms
         self._campaigns = campaigns
-        total = sum(self._weight(role, hour) for role in campaigns for hour in range(HOURS))
+        total = sum(self._weight(role, hour) for role in campaigns for hour in range(hours))
         self._scale = visits / total
 
     def expected(self, role: CampaignRole, hour: int) -> float:

@@ -10,18 +10,18 @@ from msgspec import Struct
 from postbackd.core.model import Channel
 from postbackd.core.money import write_micros
 from postbackd.market.cast import Device, NetworkRole, OfferRole
-from postbackd.market.faults import (
-    DAY_MS,
-    DOUBLE_ENCODES,
-    MACRO_LITERAL,
-    SESSION_MS,
-    SESSION_TIMEOUT,
-    SILENT,
-    TRUNCATES,
-    WRONG_FIELD,
-    Fault,
+from postbackd.market.faults import DAY_MS, SESSION_MS, SESSION_TIMEOUT, SILENT, Fault
+from postbackd.market.losses import Losses, VisitorsLuck
+from postbackd.market.misconfigurations import (
+    COOKIE_LOST,
+    HTML_ESCAPED,
+    MISCONFIGURATIONS,
+    Misconfiguration,
+    apply,
+    understand,
 )
 from postbackd.market.records import Call, Event, Sale, Spelling, Standing, Visit
+from postbackd.market.tracker import Counted, Message, settle
 
 _LATE = 0.03
 """Share of the buyers who think it over for days."""
@@ -34,7 +34,6 @@ _NEVER_SENT = 0.005
 _APPROVED, _REJECTED = 0.84, 0.12
 """Shares of what is reviewed; the rest stays pending."""
 _PAIRS = tuple(letter + digit for letter in "bcdfghjkmnpqrstvwxyz" for digit in "23456789")
-_RANK = {"pending": 1, "approved": 2, "rejected": 3, "reversed": 4}
 
 
 class Story(Struct, frozen=True):
@@ -46,6 +45,8 @@ class Story(Struct, frozen=True):
     device: Device
     faults: Mapping[str, Fault]
     """Those that can concern it, by name."""
+    losses: Losses | None = None
+    """What visitors lose, where that is the same for all networks; ``None``: as the cast says."""
 
 
 class _Telling(Struct, frozen=True):
@@ -63,11 +64,13 @@ def tell_story(draw: Random, story: Story, number: int) -> Iterator[Event]:
     at_ms = story.visit.at_ms + _delay_ms(draw, story.offer)
     value_micros = _draw_value(draw, story.offer)
     transaction = f"{story.network.name[:2].upper()}-{make_token(draw, 10)}"
+    visitor = None if story.losses is None else story.losses.draw(draw, story.device)
     tellings = [
         telling
-        for telling in sorted(_draw_tellings(draw, story, at_ms), key=lambda telling: telling.at_ms)
+        for telling in sorted(_draw_tellings(draw, story, at_ms, visitor), key=lambda telling: telling.at_ms)
         if not _holds(story, SILENT, telling.at_ms)
     ]
+    cookie_lost = visitor is not None and visitor.cookie_lost
     yield Sale(
         at_ms,
         number,
@@ -78,9 +81,10 @@ def tell_story(draw: Random, story: Story, number: int) -> Iterator[Event]:
         story.offer.type,
         value_micros,
         story.offer.currency,
-        _lost_by(story, at_ms),
+        COOKIE_LOST.name if cookie_lost else _lost_by(story, at_ms),
+        "" if visitor is None else visitor.no_pixel,
     )
-    teller = _Teller(story, number, value_micros, transaction, at_ms)
+    teller = _Teller(story, number, value_micros, transaction, at_ms, cookie_lost)
     for telling in tellings:
         yield from teller.tell(telling, _draw_took_us(draw))
 
@@ -107,9 +111,14 @@ def _draw_took_us(draw: Random) -> int:
     return int(850 * draw.lognormvariate(0.0, 0.7))
 
 
-def _draw_tellings(draw: Random, story: Story, sale_ms: int) -> Iterator[_Telling]:
+def _draw_tellings(
+    draw: Random, story: Story, sale_ms: int, visitor: VisitorsLuck | None
+) -> Iterator[_Telling]:
     network = story.network
-    if network.pixel and draw.random() > story.device.blocks:
+    if visitor is not None:
+        if not visitor.no_pixel:
+            yield _Telling(sale_ms + visitor.pixel_after_ms, Channel.PIXEL)
+    elif network.pixel and draw.random() > story.device.blocks:
         yield _Telling(sale_ms + int(draw.uniform(300, 2400)), Channel.PIXEL)
     if draw.random() < _NEVER_SENT:
         return
@@ -145,93 +154,112 @@ def _lost_by(story: Story, sale_ms: int) -> str:
     """The fault that keeps the click id of a sale from us."""
     if _session_ended(story, sale_ms):
         return SESSION_TIMEOUT
-    return next((name for name in (SILENT, MACRO_LITERAL, TRUNCATES) if _holds(story, name, sale_ms)), "")
+    return next(
+        (
+            name
+            for name in story.faults
+            if (name == SILENT or (name != SESSION_TIMEOUT and _is_lost(name)))
+            and _holds(story, name, sale_ms)
+        ),
+        "",
+    )
+
+
+def _is_lost(name: str) -> bool:
+    one = MISCONFIGURATIONS.get(name)
+    return one is not None and one.takes_the_id
 
 
 class _Teller:
     """Words the postbacks of one sale, and keeps what is counted of it so far."""
 
-    def __init__(self, story: Story, number: int, value_micros: int, transaction: str, sale_ms: int) -> None:
+    def __init__(
+        self,
+        story: Story,
+        number: int,
+        value_micros: int,
+        transaction: str,
+        sale_ms: int,
+        cookie_lost: bool,
+    ) -> None:
         self._story = story
         self._number = number
         self._value_micros = value_micros
         self._transaction = transaction
         self._sale_ms = sale_ms
-        self._status = ""
+        self._cookie_lost = cookie_lost
+        self._counted = Counted()
 
     def tell(self, telling: _Telling, took_us: int) -> Iterator[Event]:
         """The postback, and if it changes what is counted, that."""
-        spelling, id_text, reason = self._spell(telling)
-        before = self._status
-        if spelling is not Spelling.WHOLE and reason in _LOST:
-            verdict = "unmatched"
-        else:
-            verdict, reason = self._judge(telling, reason)
+        wrong = self._find_wrong(telling)
+        says = understand(wrong, Message(status=telling.status or "approved", given=bool(telling.status)))
+        before = self._counted.status
+        verdict, reason = self._judge(telling, says)
         yield Call(
             telling.at_ms,
             self._story.network.name,
             telling.channel,
             self._story.visit.number,
-            self._write(telling, id_text),
-            spelling,
+            self._write(telling, wrong),
+            Spelling.WHOLE if wrong is None else wrong.spelling,
             took_us,
             self._number,
             verdict,
             reason,
+            says,
+            "" if wrong is None else wrong.name,
         )
-        if self._status != before:
+        if self._counted.status != before:
             yield Standing(
-                telling.at_ms, self._number, self._status, self._value_micros, self._story.offer.currency
+                telling.at_ms,
+                self._number,
+                self._counted.status,
+                self._value_micros,
+                self._story.offer.currency,
             )
 
-    def _spell(self, telling: _Telling) -> tuple[Spelling, str, str]:
-        """The form of the click id, the parameter with it, and what is wrong with it."""
+    def _find_wrong(self, telling: _Telling) -> Misconfiguration | None:
+        """What is misconfigured where this postback comes from."""
         story = self._story
+        if self._cookie_lost:
+            return COOKIE_LOST
         if _session_ended(story, self._sale_ms):
-            return Spelling.ABSENT, "cid=", "click_id_empty"
-        if telling.channel is Channel.S2S:
-            if _holds(story, MACRO_LITERAL, telling.at_ms):
-                return Spelling.ABSENT, f"cid={story.network.macro}", "macro_literal"
-            if _holds(story, TRUNCATES, telling.at_ms):
-                return Spelling.TRUNCATED, "cid={id}", "click_id_truncated"
-            if _holds(story, DOUBLE_ENCODES, telling.at_ms):
-                return Spelling.DOUBLE_ENCODED, "cid={id}", "click_id_double_encoded"
-            if _holds(story, WRONG_FIELD, telling.at_ms):
-                return Spelling.WHOLE, "cid=&p1={id}", "click_id_in_other_field"
-        return Spelling.WHOLE, "cid={id}", ""
+            return MISCONFIGURATIONS[SESSION_TIMEOUT]
+        if telling.channel is not Channel.S2S:
+            return None
+        planted = (MISCONFIGURATIONS[name] for name in story.faults if _holds(story, name, telling.at_ms))
+        return next((one for one in planted if one.kind == "network"), None)
 
-    def _judge(self, telling: _Telling, reason: str) -> tuple[str, str]:
-        """Verdict and reason of a postback whose click is found."""
-        status = telling.status or "approved"
-        if not self._status:
-            seconds = telling.time_ms // 1000 * 1000
-            event_ms = seconds if self._story.network.says_time else telling.at_ms
-            if event_ms - self._story.visit.at_ms > self._story.offer.window_days * DAY_MS:
-                return "rejected", "click_after_window"
-            self._status = status
-            return "accepted", reason
-        if _RANK[status] > _RANK[self._status]:
-            self._status = status
-            return "updated", reason
-        if self._story.network.dedup == "hold" and not self._story.network.names_transactions:
-            return "held", "repeat_without_transaction_id"
-        return "duplicate", reason
+    def _judge(self, telling: _Telling, says: Message) -> tuple[str, str]:
+        """Verdict and reason of a postback that a tracker receives when it is sent."""
+        network = self._story.network
+        if not says.verdict and not self._counted.status and self._is_late(telling):
+            return "rejected", "click_after_window"
+        holds = network.dedup == "hold" and not network.names_transactions
+        self._counted, verdict, reason = settle(self._counted, says, telling.channel, holds_repeats=holds)
+        return verdict, reason
 
-    def _write(self, telling: _Telling, id_text: str) -> str:
+    def _is_late(self, telling: _Telling) -> bool:
+        seconds = telling.time_ms // 1000 * 1000
+        event_ms = seconds if self._story.network.says_time else telling.at_ms
+        return event_ms - self._story.visit.at_ms > self._story.offer.window_days * DAY_MS
+
+    def _write(self, telling: _Telling, wrong: Misconfiguration | None) -> str:
         network, offer = self._story.network, self._story.offer
-        parts = [
-            id_text,
-            f"type={offer.type}",
-            f"payout={write_micros(self._value_micros)}",
-            f"cur={offer.currency}",
-        ]
+        sent = {
+            "cid": "{id}",
+            "type": offer.type,
+            "payout": write_micros(self._value_micros),
+            "cur": offer.currency,
+        }
         if network.names_transactions:
-            parts.append(f"txid={self._transaction}")
+            sent["txid"] = self._transaction
         if telling.status:
-            parts.append(f"status={telling.status}")
+            sent["status"] = telling.status
         if network.says_time and telling.channel is Channel.S2S:
-            parts.append(f"time={telling.time_ms // 1000}")
-        return "&".join(parts)
-
-
-_LOST = frozenset({"click_id_empty", "macro_literal", "click_id_truncated"})
+            sent["time"] = str(telling.time_ms // 1000)
+        if wrong is not None:
+            sent = apply(wrong, sent, network, self._number)
+        separator = "&amp;" if wrong is not None and wrong.name == HTML_ESCAPED else "&"
+        return separator.join(f"{name}={text}" for name, text in sent.items())
