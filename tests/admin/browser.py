@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
 
@@ -22,6 +23,8 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+
+AXE = Path(__file__).parent / "vendor" / "axe.min.js"
 
 PASSWORD = "seven quiet harbours"
 
@@ -70,6 +73,21 @@ class Watched:
     def wear(self, theme: str) -> None:
         """Show the page in the colours of a theme; whoever reduces motion gets them at once."""
         self.page.evaluate("theme => { document.documentElement.dataset.theme = theme }", theme)
+
+    def barriers(self, route: str) -> list[str]:
+        """What axe calls serious in the page that is shown, in both themes; ``route`` is named beside it."""
+        if not self.page.evaluate("'axe' in window"):
+            self.page.evaluate(AXE.read_text("utf-8"))
+        found: list[str] = []
+        for theme, rules in (("light", "{}"), ("dark", "{runOnly: ['color-contrast']}")):
+            self.wear(theme)
+            result = self.page.evaluate(f"axe.run(document, {rules})")
+            found += [
+                f"{theme} {route}: {one['id']} {one['nodes'][0]['html'][:160]}"
+                for one in result["violations"]
+                if one["impact"] in ("serious", "critical")
+            ]
+        return found
 
     def scrolls_sideways(self) -> bool:
         return bool(self.page.evaluate("document.documentElement.scrollWidth > innerWidth"))

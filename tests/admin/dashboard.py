@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import http.client
 import re
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.trust.server import Server, clean_environment, free_port, wait_until
+from tests.trust.server import Server, free_port, wait_until
 
 
 class Dashboard(Server):
@@ -17,8 +15,8 @@ class Dashboard(Server):
 
     def __init__(self, data_dir: Path, env: Mapping[str, str] | None = None) -> None:
         self.admin_port = free_port()
-        self.output = data_dir.with_name(f"{data_dir.name}.stdout")
         super().__init__(data_dir, env=env)
+        self.stdout_path = data_dir.with_name(f"{data_dir.name}.stdout")
         self.env |= {
             "POSTBACKD_ADMIN_LISTEN": f"127.0.0.1:{self.admin_port}",
             "POSTBACKD_PUBLIC_URL": f"http://127.0.0.1:{self.port}",
@@ -29,18 +27,10 @@ class Dashboard(Server):
         """Where the dashboard is."""
         return f"http://127.0.0.1:{self.admin_port}"
 
-    def launch(self) -> None:
-        command = [sys.executable, "-m", "postbackd", "serve", "--data", str(self.data_dir), *self.addresses]
-        with self.stderr_path.open("ab") as errors, self.output.open("wb") as output:
-            self._process = subprocess.Popen(
-                command, env=clean_environment(self.env), stdin=subprocess.DEVNULL, stdout=output, stderr=errors,
-                start_new_session=True,
-            )  # fmt: skip
-
     def link(self) -> str:
         """Lets the first owner in."""
-        wait_until(lambda: "#/welcome" in self.output.read_text(), 20, "the one-time link")
-        found = re.search(r"http\S+#/welcome\?code=\S+", self.output.read_text())
+        wait_until(lambda: "#/welcome" in self.stdout_path.read_text(), 20, "the one-time link")
+        found = re.search(r"http\S+#/welcome\?code=\S+", self.stdout_path.read_text())
         assert found is not None
         return found.group()
 

@@ -7,7 +7,6 @@ import json
 import re
 import socket
 from base64 import urlsafe_b64encode
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,12 +14,6 @@ import pytest
 from postbackd.admin import connections
 from postbackd.admin.endpoints import Endpoint, Scope
 from tests.admin.site import Site
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with Site(tmp_path_factory.mktemp("admin") / "data") as running:
-        yield running
 
 
 def test_a_report_is_answered(site: Site) -> None:

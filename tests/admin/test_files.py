@@ -6,7 +6,6 @@ import gzip
 import hashlib
 import json
 import re
-from collections.abc import Iterator
 
 import pytest
 
@@ -16,12 +15,6 @@ from tests.admin.site import Site
 MOST_BYTES = 80_000
 
 SHIPPED = (".html", ".js", ".css", ".svg")
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with Site(tmp_path_factory.mktemp("admin") / "data") as running:
-        yield running
 
 
 def read_all(*, vendored: bool) -> dict[str, str]:

@@ -120,6 +120,7 @@ def test_what_is_wrong_with_a_request_is_said_and_nothing_is_left(site: Filled) 
         assert site.get(f"/api/v1/reconcile/{path}").status == 404
     made = site.upload(site.export()).json
     assert "agrees" in site.get(f"/api/v1/reconcile/{made['id']}/nothing").json["detail"]
+    assert site.ask("DELETE", f"/api/v1/reconcile/{made['id']}").status == 204
 
 
 def test_reconciliations_are_few_and_kept_for_a_day(tmp_path: Path) -> None:

@@ -41,10 +41,6 @@ class Site(Server):
         secure = ["--https-listen", f"127.0.0.1:{self.https_port}"]
         return [*super().addresses, *secure, "--http-listen", f"127.0.0.1:{self.http_port}", *self.options]
 
-    def __enter__(self) -> Site:
-        self.start()
-        return self
-
     @property
     def errors(self) -> str:
         """Everything on standard error."""

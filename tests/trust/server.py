@@ -123,6 +123,7 @@ class Server:
         self.prefix = list(prefix)
         self.role = role
         self.stderr_path = stderr_path or data_dir.with_name(f"{data_dir.name}.stderr")
+        self.stdout_path = Path(os.devnull)
         self._process: subprocess.Popen[bytes] | None = None
 
     # --- starting ---------------------------------------------------------------------------------------------
@@ -136,12 +137,12 @@ class Server:
         """Start the processes; does not wait until they accept."""
         command = [*self.prefix, sys.executable, "-m", "postbackd", self.role]
         command += ["--data", str(self.data_dir), *self.addresses]
-        with self.stderr_path.open("ab") as errors:
+        with self.stderr_path.open("ab") as errors, self.stdout_path.open("wb") as output:
             self._process = subprocess.Popen(
                 command,
                 env=clean_environment(self.env),
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
+                stdout=output,
                 stderr=errors,
                 start_new_session=True,
             )
