@@ -8,6 +8,9 @@ SIZE ?= ci
 # Extra arguments of one run, for example: make test ARGS='-k pixel', make bench ARGS=--quick, make trust ARGS='--only T3'
 ARGS ?=
 
+# Some containers tell Python to keep no compiled modules; then each of the many starts of the program compiles it all.
+export PYTHONDONTWRITEBYTECODE =
+
 BIN := .venv/bin
 VENV_INPUTS := pyproject.toml clients/python/pyproject.toml scripts/venv.sh
 

@@ -28,10 +28,12 @@ CREATE FUNCTION get_shard_id_for_distribution_column(r regclass, v smallint) RET
 """Stand-ins for the functions of Citus that the program calls: they record what was distributed how."""
 
 
-@cache
-def _distributed_database(version: int) -> str:
-    address = ADDRESS or new_database(version)
+def new_distributed_database(version: int) -> str:
+    """The address of a database with our tables, distributed by Citus when it is there, else by stand-ins."""
+    return _distribute(new_database(version))
 
+
+def _distribute(address: str) -> str:
     async def fill() -> None:
         store = await PostgresStore.open(address, create=True)
         db = await store.connection()
@@ -44,8 +46,13 @@ def _distributed_database(version: int) -> str:
     return address
 
 
+@cache
+def _distributed_database(version: int) -> str:
+    return _distribute(ADDRESS or new_database(version))
+
+
 def emptied_distributed_database(version: int) -> str:
-    """As ``emptied_database``, with its tables distributed: by Citus when it is there, else by stand-ins."""
+    """As ``emptied_database``, with its tables distributed."""
     address = _distributed_database(version)
     empty(address)
     return address

@@ -260,7 +260,36 @@ def emptied_database(version: int) -> str:
 
 def empty(address: str) -> None:
     """Delete every row of our tables, as if they had just been made."""
-    asyncio.run(_execute(address, _EMPTY))
+    _emptier(address).empty()
+
+
+@cache
+def _emptier(address: str) -> _Emptier:
+    return _Emptier(address)
+
+
+class _Emptier:
+    """One session that stays open, because most of what emptying costs is to get to know the tables."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._loop = asyncio.new_event_loop()
+        self._db: asyncpg.Connection | None = None
+        atexit.register(self._close)
+
+    def empty(self) -> None:
+        """From any thread, one at a time."""
+        self._loop.run_until_complete(self._empty())
+
+    async def _empty(self) -> None:
+        if self._db is None or self._db.is_closed():
+            self._db = await asyncpg.connect(self._address)
+        await self._db.execute(_EMPTY)
+
+    def _close(self) -> None:
+        if self._db is not None:
+            self._db.terminate()
+        self._loop.close()
 
 
 def _owner() -> pwd.struct_passwd | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -92,12 +92,18 @@ def test_every_package_stands_on_the_page() -> None:
         assert f"src/postbackd/{package}" in page(), package
 
 
+@pytest.fixture(scope="module")
+def trees() -> Mapping[Path, ast.Module]:
+    """Every module, parsed."""
+    return {path: ast.parse(path.read_text("utf-8")) for path in _FILES}
+
+
 # --- sizes --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", _FILES, ids=name_of)
-def test_no_file_is_too_long_to_be_read_at_once(path: Path) -> None:
-    assert len(path.read_text("utf-8").splitlines()) <= _LONGEST_FILE
+def test_no_file_is_too_long_to_be_read_at_once() -> None:
+    lengths = {name_of(path): len(path.read_text("utf-8").splitlines()) for path in _FILES}
+    assert {name: length for name, length in lengths.items() if length > _LONGEST_FILE} == {}
 
 
 def functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
@@ -106,11 +112,13 @@ def functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]
             yield node
 
 
-@pytest.mark.parametrize("path", _FILES, ids=name_of)
-def test_no_function_is_too_long_to_be_read_at_once(path: Path) -> None:
-    tree = ast.parse(path.read_text("utf-8"))
-    long = [f.name for f in functions(tree) if (f.end_lineno or f.lineno) - f.lineno + 1 > _LONGEST_FUNCTION]
-    assert long == []
+def test_no_function_is_too_long_to_be_read_at_once(trees: Mapping[Path, ast.Module]) -> None:
+    lengths = {
+        f"{name_of(path)}: {f.name}": (f.end_lineno or f.lineno) - f.lineno + 1
+        for path, tree in trees.items()
+        for f in functions(tree)
+    }
+    assert {name: length for name, length in lengths.items() if length > _LONGEST_FUNCTION} == {}
 
 
 # --- where things belong ------------------------------------------------------------------------------------
@@ -129,25 +137,14 @@ def texts(tree: ast.AST) -> Iterator[str]:
             yield node.value
 
 
-@pytest.mark.parametrize("path", [p for p in _FILES if p.parent.name != "store"], ids=name_of)
-def test_sql_is_written_in_the_store_only(path: Path) -> None:
-    assert [text for text in texts(ast.parse(path.read_text("utf-8"))) if _SQL.match(text)] == []
+def test_sql_is_written_in_the_store_only(trees: Mapping[Path, ast.Module]) -> None:
+    found = [(path, text) for path, tree in trees.items() for text in texts(tree) if _SQL.match(text)]
+    assert [(name_of(path), text) for path, text in found if path.parent.name != "store"] == []
+    assert len(found) > 30, "the search no longer finds it where it is"
 
 
-def test_the_search_for_sql_finds_it_where_it_is() -> None:
-    found = [
-        text
-        for path in (_SOURCE / "store").glob("*.py")
-        for text in texts(ast.parse(path.read_text("utf-8")))
-        if _SQL.match(text)
-    ]
-    assert len(found) > 30
-
-
-@pytest.mark.parametrize("path", _FILES, ids=name_of)
-def test_every_module_opens_with_what_it_is(path: Path) -> None:
-    tree = ast.parse(path.read_text("utf-8"))
-    assert not tree.body or ast.get_docstring(tree)
+def test_every_module_opens_with_what_it_is(trees: Mapping[Path, ast.Module]) -> None:
+    assert [name_of(path) for path, tree in trees.items() if tree.body and not ast.get_docstring(tree)] == []
 
 
 def test_no_name_says_nothing() -> None:

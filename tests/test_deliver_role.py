@@ -17,8 +17,9 @@ import pytest
 
 from postbackd.locks import is_held
 from postbackd.runtime import DELIVER_LOCK_NAME
+from tests.commands import run_here
 from tests.test_end_to_end import Program, is_zombie, wait_for_pids
-from tests.trust.server import clean_environment, run_cli, wait_until
+from tests.trust.server import clean_environment, wait_until
 
 
 class Source:
@@ -82,7 +83,7 @@ def tell(program: Program, source: Source) -> int:
         ("target", "add", "ads", "--url", url),
         ("rule", "add", "ads", "--source", "Ads", "--target", "ads"),
     ):
-        done = run_cli(program.data, *arguments)
+        done = run_here(program.data, *arguments)
         assert done.returncode == 0, done.stderr
     pid = deliverer_of(program, 0)
     wait_until(lambda: is_held(program.data / DELIVER_LOCK_NAME), 20, "the lock of the deliver role")

@@ -17,6 +17,7 @@ from typing import Any
 import apsw
 import pytest
 
+from tests.commands import run_here
 from tests.trust.server import Catalog, Server, clean_environment, make_catalog, run_cli, wait_until
 
 
@@ -25,7 +26,7 @@ class Program:
 
     def __init__(self, directory: Path, env: Mapping[str, str] | None = None) -> None:
         self.data = directory / "data"
-        self.catalog: Catalog = make_catalog(self.data)
+        self.catalog: Catalog = make_catalog(self.data, run=run_here)
         self.server = Server(self.data, env=env)
         self.server.start()
 

@@ -15,7 +15,8 @@ from playwright.sync_api import Page
 
 from tests.admin.browser import Watched, follow_link, launched
 from tests.admin.dashboard import Dashboard, ask
-from tests.trust.server import run_cli, wait_until
+from tests.commands import run_here
+from tests.trust.server import wait_until
 
 ROUTES = (
     "doctor", "doctor/installation", "reports", "reports?by=day,country&where=country%3DDE%0A&show=quality",
@@ -69,7 +70,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     directory = tmp_path_factory.mktemp("pages")
     catalog = directory / "catalog.toml"
     catalog.write_text(CATALOG, "utf-8")
-    done = run_cli(directory / "data", "apply", "--yes", str(catalog))
+    done = run_here(directory / "data", "apply", "--yes", str(catalog))
     assert done.returncode == 0, done.stderr
     with launched() as browser, Dashboard(directory / "data") as server:
         context = browser.new_context(viewport={"width": 1200, "height": 900}, reduced_motion="reduce")

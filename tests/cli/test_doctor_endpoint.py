@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
+from tests.commands import run_here
 from tests.tls.issuer import Issuer
 from tests.tls.site import Site
-from tests.trust.server import make_catalog, run_cli
+from tests.trust.server import make_catalog
 
 NAME = "localhost"
 
@@ -32,13 +33,15 @@ class Place:
         self.pair = directory / "pair.pem"
         self.pair.write_bytes(key + certificate)
         self.data = directory / "data"
-        self.catalog = make_catalog(self.data)
+        self.catalog = make_catalog(self.data, run=run_here)
 
     def examine(
         self, port: int, data: Path | None = None, *, trusting: bool = True
     ) -> dict[str, dict[str, Any]]:
         env = {"SSL_CERT_FILE": str(self.trust)} if trusting else {}
-        done = run_cli(data or self.data, "doctor", "--json", "--endpoint", f"https://{NAME}:{port}", env=env)
+        done = run_here(
+            data or self.data, "doctor", "--json", "--endpoint", f"https://{NAME}:{port}", env=env
+        )
         found = {finding["check"]: finding for finding in json.loads(done.stdout)}
         assert done.returncode == (0 if all(finding["ok"] for finding in found.values()) else 1)
         return found
@@ -57,7 +60,7 @@ def test_a_server_of_ours_passes_and_the_test_postback_is_in_the_log_and_counted
     assert [name for name, finding in found.items() if not finding["ok"]] == []
     assert found["endpoint protocols"]["detail"] == "TLSv1.2, TLSv1.3"
     assert "not counted, and in the log" in found["endpoint test postback"]["detail"]
-    report = json.loads(run_cli(place.data, "report", "--json").stdout)
+    report = json.loads(run_here(place.data, "report", "--json").stdout)
     assert report["postbacks"]["by_reason"] == {"test_event": 1}
 
 
@@ -66,7 +69,7 @@ def test_an_endpoint_key_is_not_sent_to_a_server_that_is_not_trusted(place: Plac
         found = place.examine(site.https_port, trusting=False)
         assert not found["endpoint chain"]["ok"]
         assert "endpoint test postback" not in found
-        assert run_cli(place.data, "log").stdout.count("test_event") == 0
+        assert run_here(place.data, "log").stdout.count("test_event") == 0
 
 
 def test_an_endpoint_key_is_not_sent_to_a_server_with_another_name(place: Place) -> None:
@@ -154,7 +157,7 @@ def test_a_proxy_that_changes_the_query_is_found_and_one_that_does_not_is_named(
 
 def test_another_installation_behind_the_name_is_found(place: Place, tmp_path: Path) -> None:
     other = tmp_path / "other"
-    make_catalog(other)
+    make_catalog(other, run=run_here)
     with Site(place.data, ["--cert", str(place.pair)]) as site:
         found = place.examine(site.https_port, other)
     assert not found["endpoint test postback"]["ok"]
@@ -162,13 +165,13 @@ def test_another_installation_behind_the_name_is_found(place: Place, tmp_path: P
 
 @pytest.mark.parametrize("endpoint", ["http://a.example", "https://", "ftp://x", "https://a.example:99999"])
 def test_an_endpoint_that_is_no_https_address_is_a_usage_error(tmp_path: Path, endpoint: str) -> None:
-    done = run_cli(tmp_path / "data", "doctor", "--endpoint", endpoint)
+    done = run_here(tmp_path / "data", "doctor", "--endpoint", endpoint)
     assert done.returncode == 2
     assert "write it like https://track.example.com" in done.stderr
 
 
 def test_a_name_that_does_not_exist_is_one_line_and_needs_no_installation_here(tmp_path: Path) -> None:
-    done = run_cli(tmp_path / "none", "doctor", "--endpoint", "https://nothing.invalid")
+    done = run_here(tmp_path / "none", "doctor", "--endpoint", "https://nothing.invalid")
     assert done.returncode == 1
     assert "FAILED  endpoint DNS" in done.stdout
     assert "data directory" not in done.stdout

@@ -24,6 +24,7 @@ from postbackd.runtime import open_store
 from postbackd.sealing import KEY_NAME, find_sealer
 from postbackd.settings import Settings
 from tests.cli.conftest import Run
+from tests.commands import run_here
 from tests.trust.server import Catalog, Server, make_catalog, run_cli, wait_until
 
 TOKEN = "s3cr3t-token"
@@ -201,13 +202,13 @@ def test_a_key_in_the_settings_is_changed_by_two_of_them(
 
 def test_a_server_goes_on_with_the_new_key(tmp_path: Path) -> None:
     data = tmp_path / "data"
-    catalog = make_catalog(data)
+    catalog = make_catalog(data, run=run_here)
     with Server(data) as server:
         click = _click(server, catalog)
         changed = run_cli(data, "secrets", "rotate")
         assert changed.returncode == 0, changed.stderr
-        assert run_cli(data, "network", "add", "Later").returncode == 0
-        keys = run_cli(data, "network", "show", "Later", "--json")
+        assert run_here(data, "network", "add", "Later").returncode == 0
+        keys = run_here(data, "network", "show", "Later", "--json")
         later = Catalog(json.loads(keys.stdout)["key"], catalog.slug)
         wait_until(
             lambda: _status(server, f"/p/{later.key}?click_id={click}&txid=2") == 200, 20, "the new network"

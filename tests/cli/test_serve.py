@@ -11,12 +11,14 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.commands import run_here
 from tests.postgres_server import VERSIONS, new_database
 
 DEADLINE_S = 30
@@ -81,8 +83,7 @@ class Server:
 
     def command(self, *arguments: str, code: int = 0) -> str:
         """Standard output of a command beside the server."""
-        command = [sys.executable, "-m", "postbackd", *arguments]
-        ran = subprocess.run(command, env=self.environ, capture_output=True, text=True, timeout=DEADLINE_S)
+        ran = run_here(self.data, *arguments, env=self.environ)
         assert ran.returncode == code, ran.stderr
         return ran.stdout
 
@@ -189,8 +190,7 @@ def test_the_log_of_a_removed_network_can_be_read_but_not_replayed(server: Serve
     server.command("network", "add", "Gone")
     server.command("network", "remove", "Gone")
     assert json.loads(server.command("log", "--network", "Gone", "--json")) == []
-    command = [sys.executable, "-m", "postbackd", "replay", "--network", "Gone"]
-    ran = subprocess.run(command, env=server.environ, capture_output=True, text=True, timeout=DEADLINE_S)
+    ran = run_here(server.data, "replay", "--network", "Gone", env=server.environ)
     assert ran.returncode == 1
     assert "network 'Gone' was removed" in ran.stderr
 
@@ -247,6 +247,7 @@ def test_a_replay_counts_what_a_changed_setting_lets_through_and_keeps_what_it_w
         refused = wait_for_reason(server, f"click_id={click_id}&type=lead&txid=R-1", "type_not_allowed")
     finally:
         server.command("network", "set", "example", "--any-type")
+        wait_for_reason(server, "click_id=nothing&type=lead&txid=R-", "click_id_foreign")
     shown = json.loads(server.command("replay", "--dry-run", "--network", "example", "--json"))
     row = {
         "request": refused,
@@ -269,11 +270,13 @@ def test_a_replay_counts_what_a_changed_setting_lets_through_and_keeps_what_it_w
 
 def wait_for_reason(server: Server, query: str, reason: str) -> str:
     """The request id of the first postback that is answered with the reason; the server has a second to learn."""
-    for number in range(200):
+    ends, number = time.monotonic() + DEADLINE_S, 0
+    while time.monotonic() < ends:
         answer = server.postback(f"{query}{number}")
         if answer.get("reason") == reason:
             return str(answer["request"])
         threading.Event().wait(0.02)
+        number += 1
     raise AssertionError(f"never answered {reason}")
 
 

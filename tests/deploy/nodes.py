@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import run_here
 from tests.deploy.recorder import Address
 from tests.postgres_server import VERSIONS, new_database
 from tests.trust.server import Catalog, clean_environment, free_port, make_catalog, wait_until
@@ -85,7 +86,7 @@ def cluster(directory: Path) -> Iterator[Cluster]:
     try:
         for node in nodes:
             node.start()
-        catalog = make_catalog(directory / "unused", env=environment)
+        catalog = make_catalog(directory / "unused", env=environment, run=run_here)
         last = f"/c/{catalog.slug}"  # made last, so that whoever knows it knows all
         for node in nodes:
             wait_until(lambda node=node: node.ask(last) == 302, DEADLINE_S, "the catalog")  # type: ignore[misc]

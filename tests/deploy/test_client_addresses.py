@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import run_here
 from tests.deploy.fronts import ALL_MAKERS, POSTBACK
 from tests.deploy.recorder import Address
 from tests.deploy.tools import need
-from tests.trust.server import Server, free_port, make_catalog, run_cli, wait_until
+from tests.trust.server import Server, free_port, make_catalog, wait_until
 
 SENDER, STRANGER = "127.0.0.2", "127.0.0.3"
 """Loopback is a whole network: a client may be any of its addresses, and the programs connect from 127.0.0.1."""
@@ -28,7 +29,7 @@ def guarded(directory: Path, environment: Mapping[str, str]) -> Iterator[tuple[S
     """A server whose only network sends from ``SENDER`` alone, and the path of its postbacks."""
     data = directory / "data"
     options = ("--allow-ip", SENDER, "--enforce", "ip")
-    catalog = make_catalog(data, network_options=options)
+    catalog = make_catalog(data, network_options=options, run=run_here)
     with Server(data, env={"POSTBACKD_TRUSTED_PROXIES": "127.0.0.1", **environment}) as server:
         yield server, f"/p/{catalog.key}?click_id=x"
 
@@ -49,7 +50,7 @@ def test_through_a_front_end_only_the_real_sender_gets_in(name: str, tmp_path: P
             assert front.ask_from(STRANGER, POSTBACK, path, **claim(header)).status == 404
             assert front.ask_from(SENDER, POSTBACK, path, **{header: STRANGER}).status == 200
         rows = json.loads(
-            run_cli(server.data_dir, "log", "--reason", "sender_ip_not_allowed", "--json").stdout
+            run_here(server.data_dir, "log", "--reason", "sender_ip_not_allowed", "--json").stdout
         )
         assert len(rows) == 1 + len(CLAIMS)
         assert {row["sender"] for row in rows} == {"127.0.0.0/24"}
@@ -164,7 +165,7 @@ def test_without_a_header_a_connection_of_that_program_is_closed(tmp_path: Path)
     ):
         assert ask(door, SENDER, path) == 0
         wait_until(
-            lambda: "proxy_header" in run_cli(server.data_dir, "report", "--json").stdout, 20, "its count"
+            lambda: "proxy_header" in run_here(server.data_dir, "report", "--json").stdout, 20, "its count"
         )
 
 
@@ -176,7 +177,7 @@ def server_address(server: Server) -> Address:
 def guarded_behind_proxy(directory: Path) -> Iterator[tuple[Server, str]]:
     """As ``guarded``; the server is not asked whether it is ready, because we are no proxy."""
     data = directory / "data"
-    catalog = make_catalog(data, network_options=("--allow-ip", SENDER, "--enforce", "ip"))
+    catalog = make_catalog(data, network_options=("--allow-ip", SENDER, "--enforce", "ip"), run=run_here)
     environment = {"POSTBACKD_TRUSTED_PROXIES": "127.0.0.1", "POSTBACKD_PROXY_PROTOCOL": "v1v2"}
     server = Server(data, env=environment)
     server.launch()

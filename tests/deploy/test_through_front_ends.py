@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
+from tests.commands import run_here
 from tests.deploy.fronts import CLICK, MAKERS, POSTBACK, Front
 from tests.deploy.nodes import Cluster, cluster
-from tests.trust.server import run_cli, wait_until
+from tests.trust.server import wait_until
 
 SENDERS = 4
 A_FEW = 40
@@ -49,7 +50,7 @@ class Site:
 
     def counted(self) -> int:
         """The conversions in the database."""
-        done = run_cli(self.cluster.directory / "unused", "report", "--json", env=self.cluster.environment)
+        done = run_here(self.cluster.directory / "unused", "report", "--json", env=self.cluster.environment)
         assert done.returncode == 0, done.stderr
         count: int = json.loads(done.stdout)["conversions"]["count"]
         return count

@@ -33,8 +33,8 @@ from postbackd.core.statuses import Status
 from postbackd.store.base import Batch, Outcome, Store, Written
 from postbackd.store.postgres import PostgresStore
 from postbackd.store.sqlite import SqliteStore
-from tests.citus_server import emptied_distributed_database
-from tests.postgres_server import VERSIONS, emptied_database
+from tests.citus_server import emptied_distributed_database, new_distributed_database
+from tests.postgres_server import VERSIONS, emptied_database, new_database
 
 T = TypeVar("T")
 E = TypeVar("E", Network, Source, Offer, Campaign, Target, Rule)
@@ -59,6 +59,8 @@ class Kind(NamedTuple):
     """Runs a statement of SQL on a store of this kind, past all rules."""
     use_up_campaign_ids: str
     """The statement after which the next campaign would get an id that fits no click id."""
+    open_lasting: Callable[[Path], Awaitable[Store]]
+    """As ``open``, and the next test that opens another one does not empty it."""
 
 
 async def _open_sqlite(directory: Path) -> Store:
@@ -70,36 +72,45 @@ async def _execute_sqlite(store: SqliteStore, sql: str) -> None:
 
 
 def postgres_kind(
-    version: int, address: str | None = None, emptied: Callable[[int], str] = emptied_database
+    version: int,
+    address: str | None = None,
+    emptied: Callable[[int], str] = emptied_database,
+    lasting: Callable[[int], str] = new_database,
 ) -> Kind:
     """PostgreSQL of one version; ``address``: the database to use, instead of an emptied one a directory."""
-    addresses: dict[Path, str] = {}
 
-    async def open_(directory: Path) -> Store:
-        if address is not None:
-            addresses[directory] = address
-        elif directory not in addresses:
-            addresses[directory] = await asyncio.to_thread(emptied, version)
-        return await PostgresStore.open(addresses[directory], create=True, write_timeout_s=10)
+    def opening(make: Callable[[int], str]) -> Callable[[Path], Awaitable[Store]]:
+        addresses: dict[Path, str] = {}
+
+        async def open_(directory: Path) -> Store:
+            if address is not None:
+                addresses[directory] = address
+            elif directory not in addresses:
+                addresses[directory] = await asyncio.to_thread(make, version)
+            return await PostgresStore.open(addresses[directory], create=True, write_timeout_s=10)
+
+        return open_
 
     async def execute(store: PostgresStore, sql: str) -> None:
         await (await store.connection()).execute(sql)
 
     return Kind(
         f"postgres{version}",
-        open_,
+        opening(emptied),
         execute,
         "SELECT setval(pg_get_serial_sequence('campaigns', 'id'), 16777215)",
+        opening(lasting),
     )
 
 
 def citus_kind(version: int) -> Kind:
     """PostgreSQL whose tables are distributed."""
-    return postgres_kind(version, emptied=emptied_distributed_database)._replace(name="citus")
+    kind = postgres_kind(version, emptied=emptied_distributed_database, lasting=new_distributed_database)
+    return kind._replace(name="citus")
 
 
 KINDS = (
-    Kind("sqlite", _open_sqlite, _execute_sqlite, "UPDATE campaigns SET id = 16777215"),
+    Kind("sqlite", _open_sqlite, _execute_sqlite, "UPDATE campaigns SET id = 16777215", _open_sqlite),
     *(postgres_kind(version) for version in VERSIONS),
     *(citus_kind(version) for version in VERSIONS[:1]),
 )
@@ -118,6 +129,15 @@ def words(outcome: Outcome) -> Said:
     return Said(outcome.verdict.word, reason, outcome.conversion_id)
 
 
+CATALOG: Sequence[Any] = (
+    *(Network(id=-1 - n, name=mode, key=f"key-{mode}", dedup=mode) for n, mode in enumerate(MODES)),
+    Source(id=-5, name="ads"),
+    Offer(id=-6, name="shoes", network=-1, url="https://shop.example/"),
+    Campaign(id=-7, name="c", slug="c", source=-5, offers=(WeightedOffer(-6),)),
+)
+"""What every world begins with; entries that are new refer to each other by ids below zero."""
+
+
 class World:
     """A store with four networks (one a dedup mode), one offer and one campaign."""
 
@@ -127,16 +147,10 @@ class World:
         self.now_ms = NOW_MS
         self._loop = asyncio.new_event_loop()
         self.store = self.run(kind.open(directory))
-        self.networks = {
-            mode: self.save(Network(id=0, name=mode, key=f"key-{mode}", dedup=mode)) for mode in MODES
-        }
-        self.source = self.save(Source(id=0, name="ads"))
-        self.offer = self.save(
-            Offer(id=0, name="shoes", network=self.networks["ignore"].id, url="https://shop.example/")
+        *networks, self.source, self.offer, self.campaign = self.run(
+            self.store.change_catalog(CATALOG, (), 0)
         )
-        self.campaign = self.save(
-            Campaign(id=0, name="c", slug="c", source=self.source.id, offers=(WeightedOffer(self.offer.id),))
-        )
+        self.networks: dict[str, Network] = dict(zip(MODES, networks, strict=True))
         self.reload()
         self.mint = StampMint(0, self.run(self.store.last_stamp()))
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import apsw
 import pytest
 
+from tests.commands import run_here
 from tests.trust.ledger import Ledger
 from tests.trust.load import Load
 from tests.trust.oracle import DATABASE, check
@@ -22,7 +23,7 @@ HOLD = "BEGIN; SELECT count(*) FROM _replicated"
 @pytest.mark.parametrize("mode", [apsw.SQLITE_CHECKPOINT_PASSIVE, apsw.SQLITE_CHECKPOINT_TRUNCATE])
 def test_a_held_log_and_checkpoints_of_another_program_cost_no_row(tmp_path: Path, mode: int) -> None:
     data = tmp_path / "data"
-    catalog = make_catalog(data)
+    catalog = make_catalog(data, run=run_here)
     settings = {"POSTBACKD_CHECKPOINT_PAGES": "100", "POSTBACKD_BUSY_TIMEOUT_MS": "5000"}
     with Ledger(tmp_path / "ledger") as ledger, Server(data, env=settings) as server:
         pids = server.ingest_pids()

@@ -16,6 +16,7 @@ from postbackd.store.base import Batch, StoreUnavailable
 from tests.store.contract import MODES, PIXEL, Said, World, words
 
 
+@pytest.mark.own_clicks
 def test_a_conversion_is_accepted_and_bears_the_id_of_its_request(world: World) -> None:
     click = world.click()
     postback = world.make(click, "value=12.50&txid=T1&status=pending")
@@ -35,6 +36,7 @@ def test_a_conversion_is_accepted_and_bears_the_id_of_its_request(world: World) 
 
 
 @pytest.mark.parametrize("mode", MODES)
+@pytest.mark.own_clicks
 def test_the_same_transaction_again_is_a_duplicate_that_names_the_first(world: World, mode: str) -> None:
     click = world.click()
     first = world.send(click, "txid=T1&value=5", mode)
@@ -53,6 +55,7 @@ def test_copies_within_one_batch_are_counted_once_in_their_order(world: World, c
     assert len(world.query("log", limit=1000)) == copies
 
 
+@pytest.mark.own_clicks
 def test_copies_in_batches_that_run_together_on_one_connection_are_counted_once(world: World) -> None:
     clicks = [world.click() for _ in range(5)]
     batches = [Batch((), [world.make(click, "txid=T") for click in clicks]) for _ in range(8)]
@@ -102,6 +105,7 @@ async def _serve(world: World, share: list[Postback], together: Barrier) -> list
     return heard
 
 
+@pytest.mark.own_clicks
 def test_another_type_transaction_or_click_is_another_conversion(world: World) -> None:
     click, other = world.click(), world.click()
     for query in ("txid=A", "txid=B", "txid=a", "type=lead&txid=A", "type=lead", ""):
@@ -121,6 +125,7 @@ def test_what_is_counted_stays_counted_after_a_restart(world: World) -> None:
 # --- repeats without a transaction id -----------------------------------------------------------------------
 
 
+@pytest.mark.own_clicks
 def test_ignore_mode_calls_a_repeat_a_duplicate_and_changes_nothing(world: World) -> None:
     click = world.click()
     first = world.send(click, "value=5")
@@ -128,6 +133,7 @@ def test_ignore_mode_calls_a_repeat_a_duplicate_and_changes_nothing(world: World
     assert world.conversion(click) == ("approved", 5, 1)
 
 
+@pytest.mark.own_clicks
 def test_update_mode_takes_the_new_value_and_keeps_the_old_in_the_history(world: World) -> None:
     click = world.click()
     first = world.send(click, "value=5", "update")
@@ -142,6 +148,7 @@ def test_update_mode_takes_the_new_value_and_keeps_the_old_in_the_history(world:
 
 
 @pytest.mark.parametrize("one_batch", [True, False])
+@pytest.mark.own_clicks
 def test_add_mode_counts_every_repeat_without_transaction_id(world: World, one_batch: bool) -> None:
     click = world.click()
     postbacks = [world.make(click, "value=5", "add") for _ in range(3)]
@@ -153,6 +160,7 @@ def test_add_mode_counts_every_repeat_without_transaction_id(world: World, one_b
     assert world.send(click, "txid=T", "add").verdict == "duplicate"
 
 
+@pytest.mark.own_clicks
 def test_hold_mode_keeps_a_repeat_for_a_decision_and_says_why(world: World) -> None:
     click = world.click()
     first = world.send(click, "value=5", "hold")
@@ -166,6 +174,7 @@ def test_hold_mode_keeps_a_repeat_for_a_decision_and_says_why(world: World) -> N
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("transaction", ["txid=T", "x=1"])
+@pytest.mark.own_clicks
 def test_pending_approved_and_reversed_arrive_one_by_one_in_every_mode(
     world: World, mode: str, transaction: str
 ) -> None:
@@ -182,6 +191,7 @@ def test_pending_approved_and_reversed_arrive_one_by_one_in_every_mode(
 
 @pytest.mark.parametrize("order", list(permutations(["pending", "approved", "rejected", "reversed"])))
 @pytest.mark.parametrize("one_batch", [True, False])
+@pytest.mark.own_clicks
 def test_statuses_in_any_order_end_the_same(world: World, order: tuple[str, ...], one_batch: bool) -> None:
     click = world.click()
     postbacks = [world.make(click, f"txid=T&status={word}") for word in order]
@@ -193,6 +203,7 @@ def test_statuses_in_any_order_end_the_same(world: World, order: tuple[str, ...]
     assert world.conversion(click)[0] == "reversed"
 
 
+@pytest.mark.own_clicks
 def test_a_status_change_within_the_batch_that_counts_it_is_applied_and_kept(world: World) -> None:
     click = world.click()
     said = world.settle(*(world.make(click, f"txid=T&status={word}") for word in ("pending", "paid", "paid")))
@@ -201,12 +212,14 @@ def test_a_status_change_within_the_batch_that_counts_it_is_applied_and_kept(wor
     assert len(world.query("history", conversion_id=said[0].conversion)) == 1
 
 
+@pytest.mark.own_clicks
 def test_an_unknown_status_is_counted_as_pending_with_a_warning(world: World) -> None:
     click = world.click()
     assert world.send(click, "txid=T&status=frobnicated")[:2] == ("accepted", "status_unknown")
     assert world.conversion(click)[0] == "pending"
 
 
+@pytest.mark.own_clicks
 def test_a_value_older_than_the_last_one_changes_nothing_and_an_absent_currency_stays(world: World) -> None:
     click = world.click()
     said = [
@@ -223,6 +236,7 @@ def test_a_value_older_than_the_last_one_changes_nothing_and_an_absent_currency_
     assert (row["value_micros"], row["currency"]) == (4_000_000, "EUR")
 
 
+@pytest.mark.own_clicks
 def test_a_status_brings_the_value_that_the_conversion_did_not_have_yet(world: World) -> None:
     click = world.click()
     world.send(click, "txid=T&status=pending")
@@ -279,6 +293,7 @@ def test_two_late_copies_in_one_batch_are_both_rejected(world: World) -> None:
 # --- order of the answers -----------------------------------------------------------------------------------
 
 
+@pytest.mark.own_clicks
 def test_answers_come_in_the_order_of_the_batch_whatever_became_of_each(world: World) -> None:
     click, missing = world.click(), world.make_click()
     known = world.send(click, "txid=known")
@@ -314,6 +329,7 @@ def test_answers_come_in_the_order_of_the_batch_whatever_became_of_each(world: W
 @settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )  # fmt: skip
+@pytest.mark.own_clicks
 def test_however_a_stream_is_cut_into_batches_the_same_is_counted(
     world: World, stream: list[tuple[str, str, str]], data: st.DataObject
 ) -> None:

@@ -13,6 +13,7 @@ from tests.store.contract import MODES, PIXEL, S2S, World
 # --- late matching ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.own_clicks
 def test_a_postback_that_was_there_before_its_click_is_matched_when_the_click_arrives(world: World) -> None:
     click = world.make_click()
     postback = world.make(click, "txid=T&value=5")
@@ -25,6 +26,7 @@ def test_a_postback_that_was_there_before_its_click_is_matched_when_the_click_ar
     assert world.send(click, "txid=T") == ("duplicate", "", postback.request.request_id)
 
 
+@pytest.mark.own_clicks
 def test_click_and_postback_in_one_batch_match(world: World) -> None:
     click = world.make_click()
     postback = world.make(click, "txid=T")
@@ -33,6 +35,7 @@ def test_click_and_postback_in_one_batch_match(world: World) -> None:
     assert written.outcomes[0].verdict.word == "accepted"
 
 
+@pytest.mark.own_clicks
 def test_all_that_waited_for_a_click_are_settled_in_their_order_before_the_new_ones(world: World) -> None:
     click = world.make_click()
     waited = [world.make(click, query) for query in ("txid=T&value=1", "txid=T&value=2", "txid=U&value=3")]
@@ -46,6 +49,7 @@ def test_all_that_waited_for_a_click_are_settled_in_their_order_before_the_new_o
     assert len(world.conversions(click)) == 2
 
 
+@pytest.mark.own_clicks
 def test_a_matched_postback_waits_no_longer(world: World) -> None:
     click = world.make_click()
     postback = world.make(click, "txid=T")
@@ -67,6 +71,7 @@ def test_what_waited_is_judged_by_the_settings_of_the_day_on_which_its_click_com
     assert world.conversions(click) == []
 
 
+@pytest.mark.own_clicks
 def test_a_rejected_postback_does_not_wait(world: World) -> None:
     click = world.make_click()
     postback = world.make(click, "txid=T&value=abc")
@@ -121,6 +126,7 @@ def test_own_ids_are_told_apart_by_case_and_may_hold_any_text(world: World) -> N
     assert found == [click.stamp for click in clicks]
 
 
+@pytest.mark.own_clicks
 def test_a_click_of_ours_that_comes_back_is_stored_once(world: World) -> None:
     click = world.click(source_click_id="first")
     assert list(world.write([replace(click, source_click_id="second")]).clicks) == [click.stamp]
@@ -128,6 +134,7 @@ def test_a_click_of_ours_that_comes_back_is_stored_once(world: World) -> None:
     assert row["source_click_id"] == "first"
 
 
+@pytest.mark.own_clicks
 def test_everything_of_a_click_is_kept(world: World) -> None:
     subs = tuple(f"s{n}" for n in range(10))
     click = world.click(
@@ -156,6 +163,7 @@ BOTH = PIXEL | S2S
     ("pixel", "server"), [("txid=T", "txid=T&value=5"), ("", "txid=T&value=5"), ("", "value=5")],
     ids=["both name it", "S2S names it", "neither names it"],
 )  # fmt: skip
+@pytest.mark.own_clicks
 def test_pixel_and_s2s_are_one_conversion_in_any_order(
     world: World, mode: str, pixel_first: bool, one_batch: bool, pixel: str, server: str
 ) -> None:
@@ -175,6 +183,7 @@ def test_pixel_and_s2s_are_one_conversion_in_any_order(
 
 
 @pytest.mark.parametrize("mode", MODES)
+@pytest.mark.own_clicks
 def test_an_s2s_postback_gives_the_pixels_conversion_its_transaction_id_and_value(
     world: World, mode: str
 ) -> None:
@@ -187,6 +196,7 @@ def test_an_s2s_postback_gives_the_pixels_conversion_its_transaction_id_and_valu
     assert (change["value_micros_from"], change["value_micros_to"]) == (0, 5_000_000)
 
 
+@pytest.mark.own_clicks
 def test_a_second_sale_by_s2s_is_another_conversion(world: World) -> None:
     click = world.click()
     world.send(click, "", channel=PIXEL)
@@ -195,6 +205,7 @@ def test_a_second_sale_by_s2s_is_another_conversion(world: World) -> None:
     assert [row["channels"] for row in world.conversions(click)] == [BOTH, S2S]
 
 
+@pytest.mark.own_clicks
 def test_a_pixel_that_reloads_after_the_s2s_postback_adds_nothing(world: World) -> None:
     click = world.click()
     world.send(click, "", channel=PIXEL)
@@ -204,6 +215,7 @@ def test_a_pixel_that_reloads_after_the_s2s_postback_adds_nothing(world: World) 
 
 
 @pytest.mark.parametrize("order", list(permutations(["pixel", "pixel", "server"])))
+@pytest.mark.own_clicks
 def test_two_pixels_and_a_server_postback_in_one_batch_are_one_conversion(
     world: World, order: tuple[str, ...]
 ) -> None:
@@ -215,6 +227,7 @@ def test_two_pixels_and_a_server_postback_in_one_batch_are_one_conversion(
     assert len(world.conversions(click)) == 1
 
 
+@pytest.mark.own_clicks
 def test_types_and_clicks_are_joined_only_with_their_own(world: World) -> None:
     click, other = world.click(), world.click()
     world.send(click, "type=lead", channel=PIXEL)
@@ -223,6 +236,7 @@ def test_types_and_clicks_are_joined_only_with_their_own(world: World) -> None:
     assert world.send(click, "type=lead&txid=T").verdict == "duplicate"
 
 
+@pytest.mark.own_clicks
 def test_transaction_ids_that_differ_tell_two_sales_apart_on_both_channels(world: World) -> None:
     click = world.click()
     assert world.send(click, "txid=A", channel=PIXEL).verdict == "accepted"
@@ -230,6 +244,7 @@ def test_transaction_ids_that_differ_tell_two_sales_apart_on_both_channels(world
     assert len(world.conversions(click)) == 2
 
 
+@pytest.mark.own_clicks
 def test_pixel_and_s2s_that_waited_for_their_click_are_one_conversion(world: World) -> None:
     click = world.make_click()
     postbacks: list[Postback] = [world.make(click, "txid=T&value=5"), world.make(click, "", channel=PIXEL)]
@@ -239,6 +254,7 @@ def test_pixel_and_s2s_that_waited_for_their_click_are_one_conversion(world: Wor
     assert sorted(world.row(postback)["verdict"] for postback in postbacks) in ([1, 2], [1, 3])
 
 
+@pytest.mark.own_clicks
 def test_the_pixel_changes_nothing_that_s2s_said(world: World) -> None:
     click = world.click()
     first = world.send(click, "txid=T&value=5", "update")
@@ -248,6 +264,7 @@ def test_the_pixel_changes_nothing_that_s2s_said(world: World) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
+@pytest.mark.own_clicks
 def test_s2s_replaces_the_status_and_value_of_what_only_the_pixel_brought(world: World, mode: str) -> None:
     click = world.click()
     first = world.send(click, "txid=T&status=reversed&value=900", mode, PIXEL)
@@ -257,6 +274,7 @@ def test_s2s_replaces_the_status_and_value_of_what_only_the_pixel_brought(world:
 
 
 @pytest.mark.parametrize("mode", MODES)
+@pytest.mark.own_clicks
 def test_nobody_takes_money_back_by_calling_the_pixel(world: World, mode: str) -> None:
     click = world.click()
     first = world.send(click, "txid=T&status=reversed&value=5", mode, PIXEL)
@@ -279,6 +297,7 @@ def test_s2s_that_comes_after_the_window_confirms_what_the_pixel_brought_inside_
 
 
 @pytest.mark.parametrize("mode", MODES)
+@pytest.mark.own_clicks
 def test_a_pixel_that_s2s_has_confirmed_is_not_taken_for_a_later_sale(world: World, mode: str) -> None:
     click = world.click()
     world.send(click, "", mode, PIXEL)
@@ -287,6 +306,7 @@ def test_a_pixel_that_s2s_has_confirmed_is_not_taken_for_a_later_sale(world: Wor
     assert len(world.conversions(click)) == 2
 
 
+@pytest.mark.own_clicks
 def test_a_late_match_keeps_the_senders_time(world: World) -> None:
     click = world.make_click()
     world.send(click, "txid=T&time=1749999990")

@@ -129,6 +129,7 @@ TEXTS = [
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=ascii)
+@pytest.mark.own_clicks
 def test_any_text_is_a_transaction_id_and_comes_back_as_it_was(world: World, text: str) -> None:
     click = world.click()
     first = world.send(click, f"txid={text}")
@@ -139,6 +140,7 @@ def test_any_text_is_a_transaction_id_and_comes_back_as_it_was(world: World, tex
         assert row["transaction_id"] == text.strip()
 
 
+@pytest.mark.own_clicks
 def test_texts_that_differ_by_accents_or_case_are_different_transactions(world: World) -> None:
     click = world.click()
     for text in ("\u00e9", "e\u0301", "E\u0301", "e"):

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from postbackd.tls.pair import read_pair
+from tests.commands import run_here
 from tests.tls.issuer import Issuer
 from tests.tls.site import Site, Visitor
 from tests.trust.server import free_port, make_catalog, run_cli, wait_until
@@ -63,7 +64,7 @@ def site(tmp_path: Path, files: Files) -> Iterator[Site]:
 def test_a_postback_over_https_is_stored_and_a_client_that_verifies_is_content(
     tmp_path: Path, files: Files
 ) -> None:
-    catalog = make_catalog(tmp_path / "data")
+    catalog = make_catalog(tmp_path / "data", run=run_here)
     with (
         Site(tmp_path / "data", files.options) as site,
         Visitor(site.https_port, NAME, files.trust) as visitor,
@@ -72,7 +73,7 @@ def test_a_postback_over_https_is_stored_and_a_client_that_verifies_is_content(
         for number in range(3):
             answer = visitor.ask_json(f"/p/{catalog.key}?click_id=test&txid={number}")
             assert answer["reason"] == "test_event"
-    assert '"postbacks"' in run_cli(tmp_path / "data", "report", "--json").stdout
+    assert '"postbacks"' in run_here(tmp_path / "data", "report", "--json").stdout
 
 
 def test_a_new_pair_is_shown_to_new_connections_and_old_ones_stay(site: Site, files: Files) -> None:
@@ -182,7 +183,7 @@ def test_restarts_over_tls_refuse_and_reset_nobody(site: Site) -> None:
 def test_a_postback_over_plain_http_is_refused_without_repeating_its_key_and_counted(
     tmp_path: Path, files: Files
 ) -> None:
-    catalog = make_catalog(tmp_path / "data")
+    catalog = make_catalog(tmp_path / "data", run=run_here)
     with Site(tmp_path / "data", files.options) as site:
         for method in ("GET", "POST"):
             status, headers, body = site.ask_plain(f"/p/{catalog.key}?click_id=test", method)
@@ -190,7 +191,7 @@ def test_a_postback_over_plain_http_is_refused_without_repeating_its_key_and_cou
             assert "Location" not in headers
             assert b"https" in body
             assert catalog.key.encode() not in body
-        wait_until(lambda: "plain_postback" in run_cli(site.data_dir, "report").stdout, 20, "the count")
+        wait_until(lambda: "plain_postback" in run_here(site.data_dir, "report").stdout, 20, "the count")
 
 
 def test_a_click_over_plain_http_is_sent_to_https_on_our_own_name(site: Site) -> None:
@@ -259,7 +260,7 @@ def test_a_handshake_that_stalls_is_ended_in_five_seconds_and_counted_beside_hon
     assert seconds_until_closed(stalled) < 8
     silent.close()
     stalled.close()
-    wait_until(lambda: "tls_handshake" in run_cli(site.data_dir, "report").stdout, 20, "the count")
+    wait_until(lambda: "tls_handshake" in run_here(site.data_dir, "report").stdout, 20, "the count")
 
 
 def test_a_client_that_says_nothing_after_its_handshake_is_sent_away_in_five_seconds(site: Site) -> None:
@@ -307,8 +308,8 @@ def test_the_limits_of_requests_hold_over_tls(site: Site) -> None:
 def test_a_proxy_that_has_to_say_who_asks_cannot_leave_it_to_the_client_over_tls(
     tmp_path: Path, files: Files
 ) -> None:
-    catalog = make_catalog(tmp_path / "data")
-    run_cli(tmp_path / "data", "network", "set", "Shop", "--allow-ip", "203.0.113.9", "--enforce", "ip")
+    catalog = make_catalog(tmp_path / "data", run=run_here)
+    run_here(tmp_path / "data", "network", "set", "Shop", "--allow-ip", "203.0.113.9", "--enforce", "ip")
     ask = f"GET /p/{catalog.key}?click_id=test HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 203.0.113.9\r\n\r\n"
     options = [*files.options, "--trusted-proxies", "127.0.0.2"]
     for more, begins in ([], b"HTTP/1.1 200"), (["--proxy-protocol", "v1v2"], b""):

@@ -73,13 +73,6 @@ def run_cli(
     )
 
 
-def _cli_json(data_dir: Path, *arguments: str, env: Mapping[str, str] | None = None) -> Any:
-    done = run_cli(data_dir, *arguments, "--json", env=env)
-    if done.returncode:
-        raise ServerDied(f"postbackd {' '.join(arguments)}: exit {done.returncode}: {done.stderr.strip()}")
-    return json.loads(done.stdout)
-
-
 @dataclass(frozen=True)
 class Catalog:
     """What a load needs to know of the catalog."""
@@ -89,16 +82,29 @@ class Catalog:
 
 
 def make_catalog(
-    data_dir: Path, *, env: Mapping[str, str] | None = None, network_options: Sequence[str] = ()
+    data_dir: Path,
+    *,
+    env: Mapping[str, str] | None = None,
+    network_options: Sequence[str] = (),
+    run: Callable[..., subprocess.CompletedProcess[str]] = run_cli,
 ) -> Catalog:
-    """A network, a source, an offer and a campaign, made by the command line (works with or without a server)."""
-    network = _cli_json(data_dir, "network", "add", "Shop", *network_options, env=env)
-    _cli_json(data_dir, "source", "add", "Ads", env=env)
+    """A network, a source, an offer and a campaign, made by the command line (works with or without a server).
+
+    ``run``: what runs a command, called as ``run_cli`` is.
+    """
+
+    def add(*arguments: str) -> Any:
+        done = run(data_dir, *arguments, "--json", env=env)
+        if done.returncode:
+            words = " ".join(arguments)
+            raise ServerDied(f"postbackd {words}: exit {done.returncode}: {done.stderr.strip()}")
+        return json.loads(done.stdout)
+
+    network = add("network", "add", "Shop", *network_options)
+    add("source", "add", "Ads")
     url = "https://shop.example/?sub1={click_id}"
-    _cli_json(data_dir, "offer", "add", "Shoes", "--network", "Shop", "--url", url, env=env)
-    campaign = _cli_json(
-        data_dir, "campaign", "add", "Spring", "--source", "Ads", "--offer", "Shoes", env=env
-    )
+    add("offer", "add", "Shoes", "--network", "Shop", "--url", url)
+    campaign = add("campaign", "add", "Spring", "--source", "Ads", "--offer", "Shoes")
     return Catalog(network["key"], campaign["slug"])
 
 

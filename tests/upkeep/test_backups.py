@@ -11,6 +11,7 @@ import pytest
 
 from postbackd.backup.files import list_backups, name_at, read_failure
 from postbackd.upkeep.backups import BackupSchedule
+from tests.commands import run_here
 from tests.store.contract import KINDS, World
 from tests.trust.server import Server, make_catalog, wait_until
 
@@ -90,7 +91,7 @@ def test_a_cancelled_schedule_ends_its_process(world: World, target: Path) -> No
 
 
 def test_a_server_makes_backups_by_itself(tmp_path: Path, target: Path) -> None:
-    make_catalog(tmp_path / "data")
+    make_catalog(tmp_path / "data", run=run_here)
     with Server(tmp_path / "data", env={"POSTBACKD_BACKUP_DIR": str(target)}) as server:
         wait_until(lambda: list_backups(target), 30, "a backup")
         assert server.status("/readyz") == 200
