@@ -8,6 +8,7 @@ import threading
 from typing import Any
 
 import flask_shop  # type: ignore[import-not-found]
+
 from postbackd_client import Client, Conversion
 
 

@@ -154,6 +154,7 @@ def asgi_shop(capture: Capture) -> Ask:
 
 def flask_shop(capture: Capture) -> Ask:
     import flask
+
     from postbackd_client.capture import flask as flask_capture
 
     app = flask.Flask("shop")
@@ -171,12 +172,13 @@ def flask_shop(capture: Capture) -> Ask:
 
 
 def starlette_shop(capture: Capture) -> Ask:
-    from postbackd_client.capture import starlette as starlette_capture
     from starlette.applications import Starlette
     from starlette.middleware.sessions import SessionMiddleware
     from starlette.requests import Request
     from starlette.responses import JSONResponse
     from starlette.routing import Route
+
+    from postbackd_client.capture import starlette as starlette_capture
 
     def page(request: Request) -> JSONResponse:
         found = shown(starlette_capture.captured(request))
@@ -190,9 +192,10 @@ def starlette_shop(capture: Capture) -> Ask:
 
 def fastapi_shop(capture: Capture) -> Ask:
     from fastapi import Depends, FastAPI
-    from postbackd_client.capture import starlette as starlette_capture
     from starlette.middleware.sessions import SessionMiddleware
     from starlette.responses import JSONResponse
+
+    from postbackd_client.capture import starlette as starlette_capture
 
     app = FastAPI()
     app.add_middleware(starlette_capture.CaptureMiddleware, capture=capture)
@@ -219,6 +222,7 @@ viewed: list[str] = []
 
 def _view(request: Any) -> Any:
     from django.http import JsonResponse  # type: ignore[import-untyped]
+
     from postbackd_client.capture import django as django_capture
 
     viewed.append(request.get_full_path())

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from postbackd_client.capture import AD_CLICK_IDS, Capture, cookies, shapes, tokens
 from postbackd_client.capture.cookies import SetCookie
 from postbackd_client.capture.tokens import Entry

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from postbackd_client.capture import AD_CLICK_IDS, Capture, CaptureError, append, shapes
 from postbackd_client.capture.tokens import Entry
 

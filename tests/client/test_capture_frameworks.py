@@ -10,12 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import postbackd_client.capture
 import pytest
+
+import postbackd_client.capture
 from postbackd_client.capture import Capture, CaptureError
 from postbackd_client.capture import asgi as asgi_capture
 from postbackd_client.capture import wsgi as wsgi_capture
-
 from tests.client import storefronts
 from tests.client.storefronts import Answer, Ask
 
@@ -255,6 +255,7 @@ def test_cookies_that_arrive_in_several_fields_are_read_together() -> None:
 
 def test_a_hook_of_flask_that_answers_first_loses_no_click() -> None:
     import flask
+
     from postbackd_client.capture import flask as flask_capture
 
     app = flask.Flask("shop")
@@ -273,6 +274,7 @@ def test_an_error_page_of_flask_and_starlette_keeps_the_click() -> None:
 def test_an_asynchronous_view_of_django_asks_without_blocking_the_loop() -> None:
     from django.http import HttpResponse  # type: ignore[import-untyped]
     from django.test import AsyncRequestFactory  # type: ignore[import-untyped]
+
     from postbackd_client.capture import django as django_capture
 
     async def view(request: Any) -> Any:
@@ -329,6 +331,7 @@ def test_settings_of_django_that_cannot_work_stop_it_with_the_next_step(given: A
 
 def test_django_needs_no_settings_and_takes_its_older_secrets_along() -> None:
     from django.test.utils import override_settings
+
     from postbackd_client.capture.django import capture_from_settings
 
     old = Capture(storefronts.DJANGO_SECRET)

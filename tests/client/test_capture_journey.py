@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from postbackd_client import Client
-from postbackd_client.capture import Capture
 
 from postbackd.core.click_id import read_unverified
+from postbackd_client import Client
+from postbackd_client.capture import Capture
 from tests.client import storefronts
 from tests.ingest.shop import KEY, Shop
 
