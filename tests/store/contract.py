@@ -147,9 +147,8 @@ class World:
         self.now_ms = NOW_MS
         self._loop = asyncio.new_event_loop()
         self.store = self.run(kind.open(directory))
-        *networks, self.source, self.offer, self.campaign = self.run(
-            self.store.change_catalog(CATALOG, (), 0)
-        )
+        saved: Sequence[Any] = self.run(self.store.change_catalog(CATALOG, (), 0))
+        *networks, self.source, self.offer, self.campaign = saved
         self.networks: dict[str, Network] = dict(zip(MODES, networks, strict=True))
         self.reload()
         self.mint = StampMint(0, self.run(self.store.last_stamp()))
