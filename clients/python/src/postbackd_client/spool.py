@@ -244,15 +244,20 @@ class Spool:
         """Try to go on with another file; the one that failed is sent from, as far as it can be read."""
         if self.limits.drop_oldest:
             self._drop_oldest()
-        with self._lock:
-            if self._active is not None:
-                self._older.append(self._active)
-                self._active = None
+        following = None
         try:
-            self._open_active().sync()
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            following = Segment.create(self.directory)
+            following.sync()
         except (sqlite3.Error, OSError) as error:
             self.trouble = str(error)
+            if following is not None:
+                following.close()  # nothing is in it: that removes it
             return
+        with self._lock:
+            failed, self._active = self._active, following
+            if failed is not None:
+                self._older.append(failed)
         self.trouble = ""
         log.warning("the spool in %s takes conversions again", self.directory)
 
