@@ -10,6 +10,8 @@ import sys
 import textwrap
 from pathlib import Path
 
+import pytest
+
 from postbackd_client import Client
 from postbackd_client.payload import decode
 from postbackd_client.survey import survey
@@ -19,12 +21,23 @@ _SOURCE = Path(__file__).parents[2] / "clients/python/src"
 NOWHERE = "http://127.0.0.1:9/p/KEY"
 
 
-def shop(program: str, *words: str, wait: bool = True) -> subprocess.Popen[str]:
+_WARNINGS = ("-W", "error", "-W", "ignore:This process:DeprecationWarning")  # of a fork beside threads
+
+CLIENT = "client = Client(url, spool=spool, exit_s=5.0, total_s=1.0)\n"
+
+
+def shop(program: str, *words: str, client: str = CLIENT, wait: bool = True) -> subprocess.Popen[str]:
     """A program that has a ``client`` for the URL and the spool that are its first two words."""
     start = "import os, sys, threading\nfrom postbackd_client import Client, Limits, Schedule\n"
-    start += "url, spool = sys.argv[1:3]\nclient = Client(url, spool=spool, exit_s=5.0, total_s=1.0)\n"
+    start += f"url, spool = sys.argv[1:3]\n{client}"
     process = subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", start + textwrap.dedent(program), *words],
+        [
+            sys.executable,
+            *_WARNINGS,
+            "-c",
+            start + textwrap.dedent(program),
+            *words,
+        ],
         env={**os.environ, "PYTHONPATH": str(_SOURCE)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -120,19 +133,36 @@ def test_children_of_a_fork_have_files_of_their_own_and_leave_the_parents_alone(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_child_that_ends_leaves_what_waits_in_its_parents_log(tmp_path: Path) -> None:
-    """SQLite would clear the log away when the child's copy of the connection is closed with its interpreter."""
-    program = """
-        for n in range(50): client.conversion("abc", transaction_id=f"P-{n}")
-        if not os.fork(): sys.exit(0)
-        os.wait()
-        client.conversion("abc", transaction_id="P-50")
-        os.kill(os.getpid(), 9)
-    """
-    victim = shop(program, NOWHERE, str(tmp_path), wait=False)
+FORKED = """
+    import gc
+    from pathlib import Path
+    from postbackd_client import segment
+    if url == "unguarded": segment._keep_for_ever = lambda connection: None
+    kept = segment.Segment.create(Path(spool))
+    for n in range(50): kept.append(0, "{}")
+    read, write = os.pipe()
+    if not os.fork():
+        os.close(write)
+        os.read(read, 1)  # ends with the parent
+        kept.forget()
+        del kept
+        gc.collect()  # as the interpreter does at its end
+        os._exit(0)
+    kept.append(0, "{}")
+    os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.parametrize(("guard", "left"), [("guarded", 51), ("unguarded", 50)])
+def test_a_child_that_outlives_its_parent_leaves_the_parents_log_alone(
+    tmp_path: Path, guard: str, left: int
+) -> None:
+    """SQLite clears the log away when the child's copy is closed: unguarded, what came after the fork is lost."""
+    tmp_path.joinpath("spool").mkdir()
+    victim = shop(FORKED, guard, str(tmp_path / "spool"), client="", wait=False)
     assert victim.wait(30) == -signal.SIGKILL
-    victim.communicate()
-    assert waiting(tmp_path) == 51
+    victim.communicate()  # ends when the child has
+    assert waiting(tmp_path / "spool") == left
 
 
 def test_forks_while_all_threads_report_hang_nobody(tracker: Tracker, tmp_path: Path) -> None:

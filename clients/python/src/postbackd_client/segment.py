@@ -365,8 +365,8 @@ def _connect(path: Path) -> sqlite3.Connection:
 def _keep_for_ever(connection: sqlite3.Connection) -> None:
     """Keep the interpreter from closing a connection by itself.
 
-    A forked child has a copy, and at its end the interpreter would close it; SQLite, which takes itself for the
-    only user, would then write the log into the database and remove it under the parent's hands.
+    A forked child has a copy, and at its end the interpreter would close it.  When the parent was killed meanwhile,
+    SQLite would take itself for the last user, and remove the log with what the parent has added since the fork.
     """
     try:
         import ctypes
