@@ -253,3 +253,16 @@ def test_a_survey_sees_what_waits_in_files_of_living_and_of_ended_processes(tmp_
     assert living.append(NOW_S, "still working")
     assert take(living).rows
     living.close()
+
+
+def test_whoever_waits_for_the_disk_is_told_when_the_file_is_followed_by_another(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, Limits(spool_bytes=8000))
+    place = spool.append(NOW_S, "x" * 2000)
+    assert place
+    assert place.segment
+    spool.tend()
+    assert spool.append(NOW_S, "y")
+    assert len(list(tmp_path.glob("*.spool"))) == 2
+    assert place.segment.synced == place.number
+    assert place.segment.append(NOW_S, "too late") == 0
+    spool.close()

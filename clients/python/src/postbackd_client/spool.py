@@ -222,10 +222,13 @@ class Spool:
         active = self._active
         if active is None or active.is_synced:
             return
+        self._sync(active)
+
+    def _sync(self, segment: Segment) -> None:
         try:
-            active.sync()
+            segment.sync()
         except OSError as error:
-            if not active.closed:
+            if not segment.closed:
                 self._note_trouble(error)
         with self._synced:
             self._synced.notify_all()
@@ -243,6 +246,9 @@ class Spool:
             before, self._active = self._active, following
             if before is not None:
                 self._older.append(before)
+        if before is not None:
+            before.retire()
+            self._sync(before)
 
     def _mend(self) -> None:
         """Try to go on with another file; the one that failed is sent from, as far as it can be read."""
