@@ -197,6 +197,43 @@ def test_a_target_is_paused_with_a_reason_and_resumed(place: Place) -> None:
     page.get_by_role("row", name=re.compile("Told active")).wait_for()
 
 
+def test_a_pasted_url_is_told_what_is_wrong_with_it_and_how_it_should_read(place: Place) -> None:
+    page = place.open("networks/Adnet")
+    box = page.get_by_label("URL to check")
+    box.fill(f"https://track.example.com/p/{KEY}?click_id={{aff_sub&amp;ip=anna@example.com&x=💰[y")
+    told = page.get_by_label("Check a URL").locator(".lint")
+    told.get_by_text("Mended below.").first.wait_for()
+    assert [mark.inner_text() for mark in told.locator("mark").all()] == [
+        "{aff_sub",
+        "&amp;",
+        "ip=anna@example.com",
+        "x=💰[y",
+    ]
+    assert told.locator(".copy code").inner_text().endswith(f"/p/{KEY}?click_id={{aff_sub&x=💰[y")
+    assert place.watched.barriers("networks/Adnet") == []
+    page.set_viewport_size({"width": 360, "height": 740})
+    assert not place.watched.scrolls_sideways()
+    page.set_viewport_size({"width": 1200, "height": 900})
+    box.fill(f"https://track.example.com/p/{KEY}?click_id=[any]&value=[sum]")
+    told.get_by_text("Nothing is wrong with it, as a postback URL for Adnet.").wait_for()
+
+    place.open("sources/Ads").get_by_label("URL to check").fill(
+        "https://track.example.com/c/pusch?sub1={zone}"
+    )
+    page.get_by_text("There is no campaign 'pusch'.").wait_for()
+
+
+def test_the_address_of_an_offer_is_looked_at_while_it_is_written(place: Place) -> None:
+    page = place.open("networks/Adnet")
+    page.get_by_role("button", name="New offer").first.click()
+    page.get_by_label("Address").fill("https://shop.example.com/?sub={clickid}")
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_text("https://shop.example.com/?sub={click_id}", exact=True).wait_for()
+    page.get_by_label("Address").fill("https://shop.example.com/?sub={click_id}")
+    dialog.locator(".lint mark").first.wait_for(state="detached")
+    page.keyboard.press("Escape")
+
+
 def test_an_urgent_alarm_stands_in_the_overview_which_calls_nothing_healthy_meanwhile(place: Place) -> None:
     click_id = ask(place.server, "/c/push")[1].rpartition("=")[2]
     place.send(click_id, "T-alarm")

@@ -255,6 +255,21 @@ def test_every_planted_fault_is_found_in_every_preset_when_the_kind_is_said(faul
     assert planted > 50
 
 
+def test_nearly_all_planted_faults_are_found_when_the_kind_is_not_said() -> None:
+    planted = [
+        (right, bad, fault)
+        for fault in FAULTS
+        for right in RIGHT
+        if (bad := fault.plant(right)) is not None and bad != right.url
+    ]
+    seen = sum(
+        bool(fault.found_by & found(Linter(None, [BASE], right.whose).lint(bad)).keys())
+        for right, bad, fault in planted
+    )
+    assert len(planted) > 1500
+    assert seen / len(planted) > 0.98
+
+
 # --- the catalog ----------------------------------------------------------------------------------------------
 
 CATALOG = Catalog(

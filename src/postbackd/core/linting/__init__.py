@@ -71,8 +71,12 @@ def lint(url: str, known: Known, kind: Kind | None = None) -> Linted:
     if len(url) > MAX_CHARACTERS or not url.strip():
         return _no_url(url, known, kind)
     text, places, flaws = url, _Places(len(url)), dict[tuple[str, int], Flaw]()
+    read: dict[Kind, str] = {}
+    """What it was taken for, and why at first: what was mended since is no reason."""
     for _ in range(_MOST_ROUNDS):
-        found, edits = _look(text, known, kind)
+        meant, why = (kind, "you said so") if kind is not None else find_kind(Parts(text), known)
+        read.setdefault(meant, why)
+        found, edits = _look(text, known, meant)
         for one in found:
             start, end = places.before(one.start, one.end)
             flaws.setdefault((one.check, start), replace(one, start=start, end=end))
@@ -80,12 +84,11 @@ def lint(url: str, known: Known, kind: Kind | None = None) -> Linted:
             break
         text = _apply(text, edits)
         places.change(edits)
-    found_kind, why = (kind, "you said so") if kind is not None else find_kind(Parts(text), known)
     in_order = sorted(_without_echoes(flaws.values()), key=lambda one: (one.start, one.end))
     return Linted(
         url=url,
-        kind=found_kind,
-        why=why,
+        kind=meant,
+        why=read[meant],
         whose=known.partner.name if known.partner else None,
         flaws=tuple(in_order[:MOST_FLAWS]),
         more=max(0, len(in_order) - MOST_FLAWS),
@@ -102,13 +105,12 @@ def _no_url(url: str, known: Known, kind: Kind | None) -> Linted:
     return Linted(url=url, kind=kind or Kind.OFFER, why=why, whose=whose, flaws=(found,), mended=None)
 
 
-def _look(text: str, known: Known, kind: Kind | None) -> tuple[list[Flaw], list[Edit]]:
+def _look(text: str, known: Known, kind: Kind) -> tuple[list[Flaw], list[Edit]]:
     """The flaws up to the first stage that can mend something, and its edits."""
     parts = Parts(text)
-    meant = kind or find_kind(parts, known)[0]
     flaws: list[Flaw] = []
     for stage in CHECKS:
-        found = [one for find in stage for one in find(parts, known, meant)]
+        found = [one for find in stage for one in find(parts, known, kind)]
         flaws += found
         edits = _choose(text, found)
         if edits:

@@ -218,7 +218,7 @@ def _look_at_id(one: Parameter, kind: Kind, macro: str | None, known: Known) -> 
         )
     elif one.macros and not one.is_macro and kind is Kind.POSTBACK:
         yield from _not_alone(one, one.macros[0].text)
-    elif kind is Kind.POSTBACK and one.is_macro and known.links:
+    elif kind is Kind.POSTBACK and one.is_macro and macro is not None and known.links:
         mismatch = mismatched_link(one.macros[0].text, known.links)
         if mismatch is not None:
             yield flaw(

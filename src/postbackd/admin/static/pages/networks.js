@@ -6,6 +6,7 @@ import { HEALTHY_MATCH_RATE } from "../app/health.js";
 import { go, link } from "../app/router.js";
 import { may } from "../app/session.js";
 import { changed, nameOf, ReadOnly, readList, readLists, readPairs, Remove, save, useEntry, useList, writeLists, writePairs } from "../parts/catalog.js";
+import { CheckUrl, Flaws } from "../parts/lint.js";
 import { Confirm, Dialog, say } from "../parts/messages.js";
 import { Asked, Button, Card, Copy, Empty, Facts, Field, Form, Head, Notice, Pill, Table } from "../parts/parts.js";
 import { Choose, gradeOf, usePresets } from "../parts/presets.js";
@@ -83,6 +84,7 @@ function One({ name, isNew }) {
       <${Url} network=${network} />
       <div class="columns"><${Test} network=${network} /><${Figures} network=${network} /></div>
       <${Offers} network=${network} />
+      <${CheckUrl} about=${{ network: network.name }} hint="The postback URL as it stands at the network, or an offer link. It is not called and not stored." />
       <${Set} network=${network} onChanged=${entry.again} />
     </div>`}<//>
     ${edits && shown && html`<${Edit} entry=${shown} tag=${entry.tag.current} onClose=${() => setEdits(false)} onSaved=${saved} />`}`;
@@ -162,12 +164,11 @@ function EditOffer({ network, entry, tag, onClose, onSaved }) {
     say(`Offer ${saved.name} is saved`);
     onSaved(saved);
   };
-  const lacks = url && !url.includes("{click_id}");
   return html`<${Dialog} title=${entry ? `Edit ${entry.name}` : `New offer of ${network.name}`} onClose=${onClose}>
     <${Form} send=${entry ? "Save" : "Add the offer"} onSend=${send} onCancel=${onClose} fields=${["name", "url", "window_max"]}>${(wrong) => html`
       <${Field} label="Name" value=${name} onValue=${setName} wrong=${wrong("name")} autocomplete="off" autofocus />
       <${Field} label="Address" kind="area" hint="The link that the network gave you, with {click_id} in one of its sub ids: https://…?aff_id=7&sub1={click_id}" value=${url} onValue=${setUrl} wrong=${wrong("url")} spellcheck=${false} />
-      ${lacks && html`<${Notice} kind="warn">Without <code>{click_id}</code> no conversion of this offer can be matched.<//>`}
+      <${Flaws} quiet url=${url} about=${{ network: network.name, kind: "offer" }} />
       <${Field} label="Conversions count within" hint="After the click: 30d, 12h. Later ones are kept, not counted." value=${window} onValue=${setWindow} wrong=${wrong("window_max")} autocomplete="off" />`}
     <//>
   <//>`;

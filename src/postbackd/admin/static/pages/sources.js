@@ -5,6 +5,7 @@ import { count } from "../app/format.js";
 import { go, link } from "../app/router.js";
 import { may } from "../app/session.js";
 import { changed, nameOf, ReadOnly, readLists, Remove, save, useEntry, useList, writeLists } from "../parts/catalog.js";
+import { CheckUrl } from "../parts/lint.js";
 import { Dialog, say } from "../parts/messages.js";
 import { Asked, Button, Card, Copy, Empty, Field, Form, Head, Notice, Table } from "../parts/parts.js";
 import { Choose, gradeOf, usePresets } from "../parts/presets.js";
@@ -65,6 +66,7 @@ function One({ name, isNew }) {
       ${isNew && html`<${Notice} kind="good">The source is added. Next: a <a href=${link("campaigns", { add: 1, source: source.name })}>campaign</a>, which is the link that you give to it.<//>`}
       <${Links} source=${source} />
       <${Steps} source=${source} />
+      <${CheckUrl} about=${{ source: source.name }} hint="The link as it stands at the source, or the URL where it is told of conversions. It is not called and not stored." />
       <${Parameters} source=${source} />
     </div>`}<//>
     ${edits && shown && html`<${Edit} entry=${shown} tag=${entry.tag.current} onClose=${() => setEdits(false)} onSaved=${saved} />`}`;
