@@ -62,6 +62,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "demo": ("demo:demo", "Make a simulated month to look at, apart from everything that is real."),
     "receiver": ("receiver:receiver", "Receive deliveries on this machine, print and verify them."),
     "send": ("send:send", "Send one postback or a file of them to any endpoint, with verdict and timing."),
+    "probe": ("probe:probe", "Measure an endpoint from here, phase by phase, and look at its certificate."),
 }
 """Command -> where it is (module of this package and attribute), and its line in the help."""
 
@@ -79,7 +80,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "reconcile",
         "delivery",
     ),
-    "Try endpoints": ("send",),
+    "Try endpoints": ("send", "probe"),
     "Look after it": ("doctor", "settings", "verify", "backup", "restore", "keys", "secrets", "db"),
     "Who may use it": ("user", "token", "audit"),
     "Privacy": ("privacy", "erase", "purge"),
