@@ -90,15 +90,20 @@ async def late_tls(delay_s: float) -> AsyncIterator[str]:
     listener.setblocking(False)
 
     async def serve() -> None:
-        accepted, _ = await loop.sock_accept(listener)
-        await asyncio.sleep(delay_s)
-        await loop.connect_accepted_socket(_OneAnswer, accepted, ssl=context)
+        while True:
+            accepted, _ = await loop.sock_accept(listener)
+            await asyncio.sleep(delay_s)
+            try:
+                await loop.connect_accepted_socket(_OneAnswer, accepted, ssl=context)
+            except OSError:
+                continue  # somebody looks which versions there are
 
     serving = asyncio.create_task(serve())
     try:
         yield f"https://localhost:{listener.getsockname()[1]}/"
-        await serving
     finally:
+        serving.cancel()
+        await asyncio.wait([serving])
         listener.close()
 
 
@@ -133,3 +138,10 @@ def tracker(answering: Answering) -> Callable[[Talk], Coroutine[Any, Any, None]]
             await talk.say(f"HTTP/1.1 {status} Said\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
 
     return script
+
+
+def trust_file(directory: Path) -> str:
+    """The authority of these tests as a file."""
+    path = directory / "root.pem"
+    path.write_bytes(authority().root)
+    return str(path)

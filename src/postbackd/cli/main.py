@@ -67,23 +67,13 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     ),
     "receiver": ("receiver:receiver", "Receive deliveries on this machine, print and verify them."),
     "send": ("send:send", "Send one postback or a file of them to any endpoint, with verdict and timing."),
+    "probe": ("probe:probe", "Measure an endpoint from here, phase by phase, and look at its certificate."),
 }
 """Command -> where it is (module of this package and attribute), and its line in the help."""
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "Run it": ("serve", "ingest", "deliver", "admin", "certificates", "receiver", "demo", "simulate"),
-    "Set it up": (
-        "network",
-        "source",
-        "offer",
-        "campaign",
-        "target",
-        "rule",
-        "presets",
-        "lint",
-        "apply",
-        "export",
-    ),
+    "Set it up": ("network", "source", "offer", "campaign", "target", "rule", "presets", "apply", "export"),
     "See what happened": (
         "report",
         "metrics",
@@ -95,7 +85,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "reconcile",
         "delivery",
     ),
-    "Try endpoints": ("send",),
+    "Try URLs": ("lint", "send", "probe"),
     "Look after it": ("doctor", "settings", "verify", "backup", "restore", "keys", "secrets", "db"),
     "Who may use it": ("user", "token", "audit"),
     "Privacy": ("privacy", "erase", "purge"),

@@ -64,11 +64,16 @@ def judge_endpoint(seen: Seen) -> list[Finding]:
     findings.append(_judge_port(seen))
     if len(seen.refused) == len(seen.addresses):
         return findings
-    findings.append(_judge_chain(seen))
+    findings += [*judge_tls(seen), _judge_answer(seen), _judge_front(seen)]
+    return findings
+
+
+def judge_tls(seen: Seen) -> list[Finding]:
+    """Chain, name and term of the certificate, and the protocols."""
+    findings = [_judge_chain(seen)]
     if seen.term is not None:
         findings += [_judge_name(seen, seen.term), _judge_expiry(seen, seen.term)]
-    findings += [_judge_protocols(seen), _judge_answer(seen), _judge_front(seen)]
-    return findings
+    return [*findings, _judge_protocols(seen)]
 
 
 def _judge_dns(seen: Seen) -> Finding:

@@ -8,9 +8,11 @@ from __future__ import annotations
 import http.client
 import socket
 import ssl
+import warnings
 from collections.abc import Mapping, Sequence
 from urllib.parse import quote, urlencode
 
+import msgspec
 from cryptography import x509
 
 from postbackd.core.certificates import Term
@@ -40,23 +42,44 @@ def probe(host: str, port: int, now_ms: int) -> Seen:
     refused = _find_closed(addresses, port)
     if len(refused) == len(addresses):
         return Seen(host=host, port=port, now_ms=now_ms, addresses=addresses, refused=refused)
-    term, chain = _look_at_certificate(host, port)
     status, headers, body, answer_error = _get(host, port, "/healthz", _careless())
-    return Seen(
-        host=host,
-        port=port,
-        now_ms=now_ms,
+    return msgspec.structs.replace(
+        look_at_tls(host, port, now_ms),
         addresses=addresses,
         refused=refused,
-        chain_error=_find_distrust(host, port),
-        term=term,
-        chain=chain,
-        protocols={name: _offers(host, port, name) for name in (*OLD_PROTOCOLS, *GOOD_PROTOCOLS)},
         status=status,
         headers=headers,
         body=body,
         answer_error=answer_error,
     )
+
+
+def look_at_tls(host: str, port: int, now_ms: int, authorities: str | None = None) -> Seen:
+    """The certificate, whether it is trusted, and the protocols; nothing is asked of the server behind them.
+
+    ``authorities``: a PEM file to trust instead of the system's.
+    """
+    term, chain = _look_at_certificate(host, port)
+    return Seen(
+        host=host,
+        port=port,
+        now_ms=now_ms,
+        chain_error=_find_distrust(host, port, authorities),
+        term=term,
+        chain=chain,
+        protocols={name: _offers(host, port, name) for name in (*OLD_PROTOCOLS, *GOOD_PROTOCOLS)},
+    )
+
+
+def offers_http2(host: str, port: int) -> bool:
+    """Whether HTTP/2 is agreed on when it is offered (ALPN)."""
+    context = _careless()
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    try:
+        with _connect(host, port, context) as connection:
+            return connection.selected_alpn_protocol() == "h2"
+    except OSError:
+        return False
 
 
 def try_postback(host: str, port: int, path: str, names: tuple[str, str], transaction_id: str) -> Tried:
@@ -85,9 +108,9 @@ def _find_closed(addresses: list[str], port: int) -> dict[str, str]:
     return closed
 
 
-def _find_distrust(host: str, port: int) -> str:
+def _find_distrust(host: str, port: int, authorities: str | None) -> str:
     """Why a client that verifies the chain does not trust it, or nothing.  The name is looked at elsewhere."""
-    context = ssl.create_default_context()
+    context = ssl.create_default_context(cafile=authorities)
     context.check_hostname = False
     try:
         with _connect(host, port, context):
@@ -113,7 +136,9 @@ def _offers(host: str, port: int, version: str) -> bool | None:
     context = _careless()
     context.set_ciphers("ALL:@SECLEVEL=0")  # the old versions sign with SHA-1
     try:
-        context.minimum_version = context.maximum_version = _VERSIONS[version]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # old ones are looked for
+            context.minimum_version = context.maximum_version = _VERSIONS[version]
     except ValueError:  # this OpenSSL was built without it
         return None
     try:

@@ -186,3 +186,60 @@ def test_a_run_that_was_killed_goes_on_and_counts_nothing_twice(
     run("send", site.url, "--batch", str(path))
     counted = site.conversions() - before
     assert counted == 60 if journal_kept else counted > 60
+
+
+# --- probes ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_probe_says_how_long_each_phase_takes_and_counts_nothing(
+    run: Run, site: Site, tmp_path: Path
+) -> None:
+    before = site.conversions()
+    shown = run("probe", f"{site.url}?cid=REAL", "-n", "3", "--rate", "500/s").out
+    assert "/p/…?cid=…" in shown
+    assert site.catalog.key not in shown
+    assert "3 of 3 answered, HTTP 200 x 3" in shown
+    assert "IPv4 127.0.0.1; IPv6 none" in shown
+    assert "<20 tries" in shown
+    assert "duplicate: not told: a test is counted nowhere" in shown
+    assert site.conversions() == before
+    real = run("probe", site.url, "-n", "1", "--rate", "500", "--click-id", site.click(), "--unknown-id").out
+    assert "duplicate: right: accepted, then duplicate" in real
+    assert "unknown id: right: unmatched: click_id_foreign" in real
+    assert site.conversions() == before + 1  # the control
+
+
+def test_probes_of_several_machines_are_put_together(run: Run, site: Site, tmp_path: Path) -> None:
+    paths = []
+    for place in ("fra", "syd"):
+        paths.append(str(tmp_path / place))
+        done = run("probe", site.url, "-n", "3", "--rate", "500/s", "--place", place, "--json")
+        assert site.catalog.key not in done.out
+        Path(paths[-1]).write_text(done.out)
+    shown = run("probe", "--merge", *paths).out
+    assert "fra IPv4" in shown
+    assert "slowest from " in shown
+    assert "d DNS, c connect, t TLS, # first byte" in shown
+    assert run("probe", "--merge", *paths, "--json").json["places"] == ["fra", "syd"]
+    assert "its own --place" in run("probe", "--merge", paths[0], paths[0], code=2).err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "name a URL"),
+        (("--merge",), "name the files"),
+        (("http://127.0.0.1/?kid=1",), "write {click_id} where it goes"),
+        (("http://127.0.0.1/", "--as-is", "--click-id", "x"), "exclude each other"),
+    ],
+)
+def test_a_wrong_call_of_probe_says_what_to_change(run: Run, arguments: tuple[str, ...], said: str) -> None:
+    assert said in run("probe", *arguments, code=2).err
+
+
+def test_a_probe_that_nobody_answers_ends_with_1_and_says_why(run: Run) -> None:
+    shown = run(
+        "probe", "http://127.0.0.1:1/", "http://nothing.invalid/", "-n", "2", "--rate", "500", code=1
+    ).out
+    assert "0 of 2 answered, connect x 2, such as: connection refused" in shown
+    assert "DNS: the name nothing.invalid was not found" in shown
