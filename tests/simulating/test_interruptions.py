@@ -83,6 +83,6 @@ def test_a_server_that_goes_away_and_comes_back_agrees_with_the_truth_and_networ
         again = [line for line in lines if isinstance(line, PostbackEnd) and line.turn > 1 and line.verdict]
         assert again
         ledger = Ledger(lines)
-        assert ledger.unsent >= 40
+        assert ledger.not_stored >= 40
         assert ledger.visits["lost"] > 20
         assert market.check(truth)["differences"] == 0

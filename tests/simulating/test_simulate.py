@@ -245,6 +245,11 @@ def test_a_truth_is_never_written_over_and_only_a_truth_is_read(market: Market, 
     broken = market.new_truth()
     broken.write_bytes(before.replace(b'"line":"sale"', b'"line":"sail"', 1))
     assert "sail" in command("simulate", "check", str(broken), code=1).err
+    lines = before.splitlines(keepends=True)
+    broken.write_bytes(b"".join(line for line in lines if b'"line":"click"' not in line))
+    assert "lost a line" in command("simulate", "check", str(broken), code=1).err
+    broken.write_bytes(b"")
+    assert "'began'" in command("simulate", "check", str(broken), code=1).err
 
 
 def test_only_what_is_all_simulated_is_removed(tmp_path: Path) -> None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from postbackd.core.model import Channel
 from postbackd.market.tracker import Counted, Message, settle
 from postbackd.simulating.truth_file import (
+    BadTruth,
     Began,
     Click,
     ClickEnd,
@@ -109,16 +110,23 @@ class FaultFigures(Struct):
 
     answered: int = 0
     as_expected: int = 0
-    otherwise: Counter[str] = Counter()
+    otherwise: Counter[str] = field(default_factory=Counter)
 
 
 class Ledger:
     """The figures of a run."""
 
     def __init__(self, lines: Iterable[Line]) -> None:
-        self.began: Began
+        """``lines``: of one run, in their order.  Raises ``BadTruth`` when they do not belong together."""
+        lines = iter(lines)
+        began = next(lines, None)
+        if not isinstance(began, Began):
+            raise BadTruth(
+                "the truth does not begin with the line 'began': the run wrote nothing, or it was cut"
+            )
+        self.began = began
         self.ended: Ended | None = None
-        self.last_ms = 0
+        self.last_ms = began.at_ms
         self.all = open_books()
         self.networks: defaultdict[str, Books] = defaultdict(open_books)
         self.campaigns: defaultdict[str, Books] = defaultdict(open_books)
@@ -128,11 +136,9 @@ class Ledger:
         self.unlike: list[Unlike] = []
         self.unknown = 0
         """Requests of which nobody knows whether they were stored."""
-        self.unsent = self.given_up = 0
+        self.not_stored = self.given_up = 0
         self.switched_off: list[str] = []
-        self.faults: defaultdict[tuple[str, str], FaultFigures] = defaultdict(
-            lambda: FaultFigures(otherwise=Counter())
-        )
+        self.faults: defaultdict[tuple[str, str], FaultFigures] = defaultdict(FaultFigures)
         """(fault, network)."""
         self.took_us: list[int] = []
         self._clicks: dict[int, Click] = {}
@@ -141,7 +147,10 @@ class Ledger:
         self._twins: dict[tuple[int, int], tuple[Postback, PostbackEnd]] = {}
         self._unsettled: list[Postback] = []
         for line in lines:
-            self._take(line)
+            try:
+                self._take(line)
+            except KeyError as error:
+                raise BadTruth(f"the truth has lost a line: {line} follows from none before it") from error
         self._close()
 
     @property
@@ -167,9 +176,7 @@ class Ledger:
             self.given_up += 1
             if line.switched_off:
                 self.switched_off.append(line.network)
-        elif isinstance(line, Began):
-            self.began, self.last_ms = line, line.at_ms
-        else:
+        elif isinstance(line, Ended):
             self.ended = line
 
     # --- clicks --------------------------------------------------------------------------------------------------
@@ -186,7 +193,7 @@ class Ledger:
         elif _may_be_stored(end.status, end.sent):
             self._count_click(click, 0, 1)
         else:
-            self.unsent += 1
+            self.not_stored += 1
 
     def _count_click(self, click: Click, low: int, high: int) -> None:
         self.unknown += low != high
@@ -217,9 +224,11 @@ class Ledger:
         elif _may_be_stored(end.status, end.sent):
             self._leave_open(postback)
         else:
-            self.unsent += 1
+            self.not_stored += 1
 
     def _check_answer(self, postback: Postback, end: PostbackEnd) -> None:
+        """An answer leaves the states that fit it.  One that says ``queued`` fits all: the request is kept, and what
+        becomes of it is settled in its turn."""
         state = self.sales.get(postback.sale)
         before = frozenset({Counted()}) if state is None else state.possible()
         fates = {
@@ -237,8 +246,8 @@ class Ledger:
         if state is not None:
             state.states = fitting or frozenset(after for after, _ in fates)
             state.ever |= state.possible()
-        for verdict, reason in [said if said in expected else min(expected)]:
-            self._count_row(postback, verdict, reason, 1, 1)
+        verdict, reason = said if said in expected else min(expected)
+        self._count_row(postback, verdict, reason, 1, 1)
         self._note_fault(postback, end)
 
     def _note_fault(self, postback: Postback, end: PostbackEnd) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from postbackd.market.cast import NETWORKS, OFFERS
 from postbackd.market.faults import Fault
+from postbackd.market.habits import HABITS
 from postbackd.market.misconfigurations import MISCONFIGURATIONS
 from postbackd.reports.period import read_duration
 from postbackd.simulating.plan import START_MS
@@ -66,14 +67,17 @@ def format_faults() -> str:
     for one in MISCONFIGURATIONS.values():
         found = f"  [{one.reason}]" if one.reason else ""
         lines.append(f"{one.name.ljust(width)}  {one.what}{found}")
+    names = max(map(len, _PLACES["network"]))
     return "\n".join(
         [
             *lines,
             "",
-            f"networks       {', '.join(_PLACES['network'])}",
-            f"landing pages  {', '.join(_PLACES['landing_host'])}  (session_timeout alone)",
-            "",
             "--fault NAME@PLACE, from the beginning; NAME@PLACE+6h, from six simulated hours on.",
             "In brackets: the reason under which the server has to name it.",
+            "",
+            "Networks, and how they try again:",
+            *(f"  {role.name.ljust(names)}  {HABITS[role.habit].source}" for role in NETWORKS),
+            "Landing pages, for session_timeout:",
+            *(f"  {host}" for host in _PLACES["landing_host"]),
         ]
     )

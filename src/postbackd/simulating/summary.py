@@ -23,7 +23,7 @@ def describe_run(ledger: Ledger) -> dict[str, Any]:
         "plan": msgspec.to_builtins(began.plan),
         "visits": dict(ledger.visits),
         "sales": len(ledger.sales),
-        "unsent": ledger.unsent,
+        "not_stored": ledger.not_stored,
         "unknown": ledger.unknown,
         "given_up": ledger.given_up,
         "switched_off": ledger.switched_off,

@@ -19,7 +19,7 @@ def format_run(ledger: Ledger) -> str:
         f"did not arrive    {visits['lost']:,}",
         f"sales             {len(ledger.sales):,}",
         f"answered          {ledger.all.postbacks.low:,} postbacks and pixels",
-        f"not sent          {ledger.unsent:,} requests, for want of a connection",
+        f"not stored        {ledger.not_stored:,} requests: no connection, or refused at the door",
         f"unknown           {ledger.unknown:,} requests, which may be stored or not",
         f"given up          {ledger.given_up:,} postbacks, by their networks",
     ]
