@@ -237,7 +237,7 @@ _TABLES = (
     *("clicks", "own_ids", "conversions", "conversion_history", "postbacks", "waiting", "pixel_conversions"),
     *("refusals", "response_times", "campaigns", "offers", "sources", "networks"),
     *("signing_keys", "secrets", "settings", "nodes"),
-    *("erased_clicks", "erasures", "purges", "finds"),
+    *("erased_clicks", "erasures", "purges", "finds", "unmapped_names"),
     *("alarm_keeper", "alarm_hours", "alarm_words", "alarms", "alarm_quiets", "alarm_notices"),
     *("views", "tokens", "sessions", "sign_in_codes", "audit", "users"),
 )

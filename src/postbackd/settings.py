@@ -245,8 +245,8 @@ class Settings(DashboardSettings, frozen=True, kw_only=True):
         Meta(
             ge=0,
             le=36_500,
-            description="Days for which counts by minute are kept (refusals, response times, finds of personal data); "
-            "0: for ever.",
+            description="Days for which counts by minute are kept (refusals, response times, finds of personal data, "
+            "names of parameters that are not mapped); 0: for ever.",
         ),
     ] = 14
     honour_gpc: Annotated[

@@ -47,6 +47,7 @@ from postbackd.core.alarms import (
     Sighting,
 )  # fmt: skip
 from postbackd.core.certificates import Term
+from postbackd.core.moments import write_moment
 from postbackd.core.rhythm import HOUR_MS, HourCount, learn, learn_with_gaps
 from postbackd.core.rollups import HEALTHY_MATCH_RATE
 
@@ -292,6 +293,25 @@ def test_more_parameters_than_ever_are_a_new_one() -> None:
     memory.meet(Kind.PARAMETER, 1, "7", NOW + 4 * DAY_MS, 2)
     assert new(memory, Kind.PARAMETER, NOW + 4 * DAY_MS) == ""
     assert new(memory, Kind.PARAMETER, NOW + 4 * DAY_MS, key) != ""
+
+
+def test_a_new_parameter_is_named_and_usual_after_a_week() -> None:
+    memory, key = Memory(), Key(Kind.PARAMETER, Scope.NETWORK, 1)
+    memory.meet(Kind.PARAMETER, 1, "zone", NOW, 1, is_usual=True)
+    memory.meet(Kind.PARAMETER, 1, "6", NOW, 100, is_usual=True)
+    assert new(memory, Kind.PARAMETER, NOW) == ""
+    memory.meet(Kind.PARAMETER, 1, "aff_sub5", NOW + DAY_MS, 1)
+    memory.meet(Kind.PARAMETER, 1, "7", NOW + DAY_MS, 40)
+    seen = new(memory, Kind.PARAMETER, NOW + DAY_MS)
+    assert (
+        seen
+        == f"net sends a new parameter: aff_sub5 since {write_moment(NOW + DAY_MS)[:16].replace('T', ' ')} UTC"
+    )
+    memory.meet(Kind.PARAMETER, 1, "adv2", NOW + 5 * DAY_MS, 1)
+    memory.meet(Kind.PARAMETER, 1, "aff_sub5", NOW + 5 * DAY_MS, 1)
+    assert "adv2 since" in new(memory, Kind.PARAMETER, NOW + 5 * DAY_MS, key)
+    memory.meet(Kind.PARAMETER, 1, "aff_sub5", NOW + 13 * DAY_MS, 1)
+    assert new(memory, Kind.PARAMETER, NOW + 13 * DAY_MS, key) == ""
 
 
 def test_a_word_is_new_again_after_a_month() -> None:

@@ -115,6 +115,17 @@ def test_the_endpoint_key_and_unmapped_parameters_are_in_no_row_of_the_log(shop:
             assert "s3cr3t" not in str(row)
 
 
+def test_of_unmapped_parameters_the_names_are_noted_and_never_a_value(shop: Shop) -> None:
+    for number in range(2):
+        shop.get(f"/p/{KEY}?click_id={shop.click()}&aff%5Fsub5=s3cr3t{number}&john%40shop.example=1&s3cr3t")
+
+    def noted() -> list[str]:
+        return [row["name"] for row in shop.rows("SELECT name FROM unmapped_names")]
+
+    wait_until(lambda: "aff_sub5" in noted(), "the name")
+    assert not [name for name in noted() if "@" in name or "s3cr3t" in name]
+
+
 # --- the store away -----------------------------------------------------------------------------------------
 
 

@@ -15,6 +15,7 @@ from postbackd.core.alarm_words import Word
 from postbackd.core.alarms import Alarm, Change, Key, Kind, Quiet, Said, Scope
 from postbackd.core.rhythm import HourCount
 from postbackd.reports.alarms import read_alarm, read_notice
+from postbackd.store.base import Batch, FlowMinute
 from postbackd.store.base_upkeep import AlarmStep
 from postbackd.store.database import ConstraintViolated
 from tests.store.contract import World
@@ -201,6 +202,34 @@ def test_a_first_word_or_macro_is_told_once_and_a_restart_forgets_nothing(world:
     assert keeping.look(2 * MINUTE_MS) == []
     world.send(click, "txid=5&status=another")
     assert keeping.look(2 * MINUTE_MS) == [("new_status", "raised")]
+
+
+def test_a_new_parameter_is_named_once_it_is_known_what_came_before(world: World) -> None:
+    def note(name: str) -> None:
+        flow = FlowMinute(world.now_ms // MINUTE_MS, {}, {}, names=[(network, name)])
+        world.run(world.store.write(Batch(flow=[flow]), world.rulebook))
+
+    network = world.networks["ignore"].id
+    begun = (
+        "DELETE FROM settings WHERE name = 'unmapped_since_ms'; INSERT INTO settings (name, value) VALUES "
+    )
+    world.run(world.kind.execute(world.store, f"{begun} ('unmapped_since_ms', {world.now_ms})"))
+    keeping = Keeping(world)
+    click = world.click()
+    for n in range(60):
+        world.send(click, f"txid={n}")
+    note("zone")
+    assert keeping.look(2 * MINUTE_MS) == []
+    world.now_ms += 6 * DAY_MS
+    note("sub9")
+    assert keeping.look(2 * MINUTE_MS) == []
+    world.now_ms += 2 * DAY_MS
+    note("zone")
+    note("aff_sub5")
+    assert keeping.look(2 * MINUTE_MS) == [("new_parameter", "raised")]
+    (alarm,) = lasting(world)
+    assert "aff_sub5 since 20" in alarm.seen
+    assert not [name for name in ("zone", "sub9") if name in alarm.seen]
 
 
 def test_a_match_rate_below_the_line_is_raised_once_for_the_network_and_not_for_its_campaigns(

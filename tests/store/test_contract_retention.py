@@ -154,14 +154,19 @@ def test_attempts_go_by_their_own_time_and_leave_the_delivery(world: World) -> N
 def test_counts_go_by_the_minute(world: World) -> None:
     minute = world.now_ms // 60_000
     flow = [
-        FlowMinute(minute - ago, {"busy": 1}, {3: (1, 5)}, {(0, "sub1", "e-mail"): 2})
+        FlowMinute(
+            minute - ago, {"busy": 1}, {3: (1, 5)}, {(0, "sub1", "e-mail"): 2}, [(7, "zone"), (7, "aff")]
+        )
         for ago in (0, 30 * 1440)
     ]
     world.run(world.store.write(Batch(flow=flow), world.rulebook))
-    assert purge(world, Class.COUNTS, 14 * DAY_S) == 3
+    world.run(world.store.write(Batch(flow=flow[:1]), world.rulebook))
+    assert purge(world, Class.COUNTS, 14 * DAY_S) == 5
     for table in ("refusals", "response_times", "finds"):
         assert len(rows(world, table)) == 1, table
-    assert world.query("finds") == [{"network": 0, "field": "sub1", "kind": "e-mail", "count": 2}]
+    assert world.query("finds") == [{"network": 0, "field": "sub1", "kind": "e-mail", "count": 4}]
+    names = [{"network": 7, "name": name, "first": minute, "last": minute} for name in ("aff", "zone")]
+    assert sorted(world.query("alarm_names"), key=lambda row: str(row["name"])) == names
 
 
 def test_an_erased_click_is_forgotten_with_its_conversions(world: World) -> None:

@@ -62,6 +62,8 @@ class Watch:
         self._memory = Memory()
         self._board = Board()
         self._counted_ms = 0
+        self._names_since_ms = 0
+        """Since when names of parameters have been noted; 0: ever."""
         self._slice_ms = _MINUTE_MS
         """How much of the log is read at once."""
 
@@ -71,6 +73,8 @@ class Watch:
         watch = cls(store, holder, places, server)
         counted = await store.query("alarms_counted")
         watch._counted_ms = counted[0]["counted_ms"] if counted else 0
+        since = await store.query("alarm_names_since")
+        watch._names_since_ms = since[0]["since_ms"] if since else 0
         watch._counts = Counts(HourCount(**row) for row in await store.query("alarm_hours"))
         rows = await store.query("alarm_words")
         watch._memory = Memory(msgspec.convert(row, Word) for row in rows)
@@ -146,18 +150,30 @@ class Watch:
         self._counts.add_clicks(await self._store.query("alarm_clicks", **stamps))
         for row in await self._store.query("alarm_parameters", **stamps):
             self._meet_parameters(row)
+        minutes = {"since": begin_ms // _MINUTE_MS, "until": until_ms // _MINUTE_MS}
+        for row in await self._store.query("alarm_names", **minutes):
+            self._meet_name(row)
         for row in await self._store.query("alarm_words_sent", **stamps):
             self._meet_words(row)
 
     def _meet_parameters(self, row: Mapping[str, Any]) -> None:
         network, at_ms = row["network"], stamp_ms(row["request_id"])
-        hours = self._counts.of(Scope.NETWORK, network).values()
-        began_ms = min((count.first_ms for count in hours if count.first_ms), default=0)
-        sent = sum(count.postbacks for count in hours)
-        usual = is_learning(began_ms, sent, at_ms)
+        usual = self._is_learning(network, at_ms)
         self._memory.meet(
             Kind.PARAMETER, network, str(row["parameters"]), at_ms, row["count"], is_usual=usual
         )
+
+    def _meet_name(self, row: Mapping[str, Any]) -> None:
+        network, first_ms = row["network"], row["first"] * _MINUTE_MS
+        usual = self._is_learning(network, first_ms, self._names_since_ms)
+        for at_ms in (first_ms, row["last"] * _MINUTE_MS):
+            self._memory.meet(Kind.PARAMETER, network, row["name"], at_ms, 1, is_usual=usual)
+
+    def _is_learning(self, network: int, at_ms: int, since_ms: int = 0) -> bool:
+        hours = self._counts.of(Scope.NETWORK, network).values()
+        began_ms = min((count.first_ms for count in hours if count.first_ms), default=0)
+        sent = sum(count.postbacks for count in hours)
+        return is_learning(began_ms and max(began_ms, since_ms), sent, at_ms)
 
     def _meet_words(self, row: Mapping[str, Any]) -> None:
         network, at_ms, count = row["network"], stamp_ms(row["request_id"]), row["count"]

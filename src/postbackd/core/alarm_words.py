@@ -3,9 +3,10 @@
 ``Memory`` remembers every word that ever arrived, by network and kind, so that "first" means first: once its alarm is
 over the same word raises none again unless it has been away for ``FORGET_MS``.
 
-Of a parameter only the number is known: the front door drops what is not mapped before anything is stored, names
-included, and keeps how many parameters a request had.  A network that sends more of them than ever before has a new
-one.  Of a sender only the truncated address is known, and only where a step of the network's own list did not pass it.
+Of parameters that are not mapped the front door notes some names (``core.unmapped``), once an hour each, and of every
+request how many parameters it had: a name that never came, or more parameters than ever before, are a new one.  A word
+of that kind is a name, or a number in digits; no name begins with a digit.  Of a sender only the truncated address is
+known, and only where a step of the network's own list did not pass it.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from msgspec import Struct
 
 from postbackd.core.alarms import DAY_MS, Judgement, Key, Kind, Scope, Sighting
+from postbackd.core.moments import write_moment
 
 FORGET_MS = 30 * DAY_MS
 """A word that was away for so long is new again."""
 
 LEARNING_MS = 7 * DAY_MS
-"""How many parameters a network sends is learned for so long; its rarest kind of postback should have come by then."""
+"""Which parameters a network sends is learned for so long; its rarest kind of postback should have come by then."""
 
 LEAST_LEARNED = 50
 """Postbacks that are learned from."""
@@ -74,9 +76,8 @@ class Memory:
 
     def most_parameters(self, network: int, before_ms: int) -> int:
         """The largest number of parameters of a request that was known before a time."""
-        return max(
-            (int(w.word) for w in self.of(Kind.PARAMETER, network) if w.first_ms < before_ms), default=0
-        )
+        words = self.of(Kind.PARAMETER, network)
+        return max((_number(word) for word in words if word.first_ms < before_ms), default=0)
 
     def of(self, kind: Kind, network: int) -> list[Word]:
         """The words of a network, the latest first."""
@@ -91,9 +92,11 @@ class Memory:
             fresh = [word for word in lately if word.first_ms and now_ms - word.first_ms < DAY_MS]
             if kind is Kind.PARAMETER:
                 most = self.most_parameters(network, now_ms - DAY_MS)
-                fresh = [word for word in fresh if int(word.word) > most]
+                fresh = [word for word in fresh if _is_named(word) or _number(word) > most]
             # An alarm lasts for as long as anything of its kind arrives that is not simply usual.
-            told = fresh or ([word for word in lately if word.first_ms] if key in lasting else [])
+            # A new parameter does no harm: once it has been known for as long as the usual ones it is usual.
+            since_ms = now_ms - LEARNING_MS if kind is Kind.PARAMETER else 0
+            told = fresh or ([word for word in lately if word.first_ms > since_ms] if key in lasting else [])
             if told:
                 yield _SAY[kind](key, name, told, self)
             else:
@@ -128,14 +131,45 @@ def _say_macro(key: Key, name: str, words: Sequence[Word], _: Memory) -> Sightin
     )
 
 
+def _is_named(word: Word) -> bool:
+    return not word.word.isdecimal()
+
+
+def _number(word: Word) -> int:
+    """How many parameters a request had; 0: the word is a name."""
+    return 0 if _is_named(word) else int(word.word)
+
+
 def _say_parameter(key: Key, name: str, words: Sequence[Word], memory: Memory) -> Sighting:
-    most = max(int(word.word) for word in words)
-    usual = max((int(w.word) for w in memory.of(Kind.PARAMETER, key.subject) if w not in words), default=0)
+    named = sorted((word for word in words if _is_named(word)), key=lambda word: word.first_ms)
+    return _say_names(key, name, named) if named else _say_number(key, name, words, memory)
+
+
+def _say_names(key: Key, name: str, words: Sequence[Word]) -> Sighting:
+    shown = ", ".join(f"{word.word} since {_say_minute(word.first_ms)}" for word in words[:_SHOWN])
+    more = f" and {len(words) - _SHOWN} more" if len(words) > _SHOWN else ""
+    return Sighting(
+        key,
+        Judgement.BAD,
+        seen=f"{name} sends {'a new parameter' if len(words) == 1 else 'new parameters'}: {shown}{more}",
+        normal="it sends what is mapped, and what it has always sent; values that are not mapped are not kept",
+        todo="ask the network what it means, and map it if it is of use: "
+        f"'postbackd network set {name} --field FIELD={words[0].word}'",
+    )
+
+
+def _say_minute(at_ms: int) -> str:
+    return write_moment(at_ms)[:16].replace("T", " ") + " UTC"
+
+
+def _say_number(key: Key, name: str, words: Sequence[Word], memory: Memory) -> Sighting:
+    most = max(map(_number, words))
+    usual = max((_number(w) for w in memory.of(Kind.PARAMETER, key.subject) if w not in words), default=0)
     return Sighting(
         key,
         Judgement.BAD,
         seen=f"{name} sends requests with {most} parameters ({sum(word.count for word in words):,} times)",
-        normal=f"at most {usual}; what is not mapped is dropped unread, so that its name is not known here",
+        normal=f"at most {usual}; the name of what is new did not come twice, or is none that is kept",
         todo="ask the network what it added (its postback URL shows the name), and map it if it is of use: "
         f"'postbackd network set {name} --field'",
     )
@@ -162,7 +196,7 @@ _SAY = {
 
 
 def is_learning(began_ms: int, postbacks: int, at_ms: int) -> bool:
-    """Whether it is still being learned how many parameters a network sends."""
+    """Whether it is still being learned which parameters a network sends."""
     return not began_ms or at_ms - began_ms < LEARNING_MS or postbacks < LEAST_LEARNED
 
 

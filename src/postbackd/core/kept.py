@@ -179,9 +179,14 @@ KEPT: Sequence[Kept] = (
         ("minute network field kind count", "personal data that somebody sends", Form.COUNTED, _STAYS),
     ),
     *_of(
+        "unmapped_names", Class.COUNTS,
+        ("minute network", "when a network sent a parameter that is not mapped", Form.COUNTED, _STAYS),
+        ("name", "the name of the parameter, never its value; none that may be personal data", _SCREENED, _STAYS),
+    ),
+    *_of(
         "alarm_words", Class.POSTBACKS,
         ("kind network first_ms last_ms count", "what a network has sent before, and when", _OURS, _STAYS),
-        ("word", "a status word, an unfilled macro, a number of parameters, a truncated address", _SCREENED, _STAYS),
+        ("word", "status words, unfilled macros, parameters (name, number), prefixes of senders", _SCREENED, _STAYS),
     ),
     *_of(
         "alarms", Class.POSTBACKS,
@@ -231,7 +236,7 @@ FOR_EVER: Mapping[str, str] = {
 NEVER: Mapping[str, str] = {
     "full IP addresses": "truncated to /24 or /48 before anything is stored or logged",
     "user agents, referrers, cookies and other headers": "not read, but for Sec-GPC and DNT where they are honoured",
-    "parameters that are not mapped": "dropped",
+    "values of parameters that are not mapped": "dropped; of postbacks the names of such parameters are noted",
     "e-mail addresses, phone and card numbers": "replaced, dropped or refused by the personal data firewall, also "
     "percent-encoded, in base64, or as the bare SHA-256 of an e-mail address",
     "plain hashes that an ad platform asks for": "made in memory when a message is sent, never stored",

@@ -2,7 +2,7 @@
 
 Names are matched as written, then in lower case.  Of several names for one field the first in the list wins, an
 empty value only when no other name has a value; of a doubled name the first wins.  Nothing else is kept of a
-request: parameters that no field claims are counted and forgotten.
+request: parameters that no field claims are counted and forgotten, but for the names of some (``core.unmapped``).
 
 A network's or source's own names replace the default names of that field, and take a name away from any other
 field that has it by default.
@@ -22,6 +22,8 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 from msgspec import Struct
+
+from postbackd.core.unmapped import Unmapped
 
 POSTBACK_NAMES: Mapping[str, tuple[str, ...]] = {
     "click_id": ("click_id", "clickid", "cid", "subid", "sub_id", "aff_sub", "s2"),
@@ -137,12 +139,18 @@ def decode_form(body: bytes) -> str:
 class FieldMap:
     """Which parameter name means which canonical field, for one network or source."""
 
-    __slots__ = ("_size", "_slots", "names")
+    __slots__ = ("_known", "_size", "_slots", "_unmapped", "names")
 
     def __init__(
-        self, defaults: Mapping[str, tuple[str, ...]], own: Mapping[str, Iterable[str]] | None = None
+        self,
+        defaults: Mapping[str, tuple[str, ...]],
+        own: Mapping[str, Iterable[str]] | None = None,
+        unmapped: Unmapped | None = None,
     ) -> None:
-        """``own`` maps canonical fields to names; a field not in ``defaults`` is a ``KeyError``."""
+        """``own`` maps canonical fields to names; a field not in ``defaults`` is a ``KeyError``.
+
+        ``unmapped`` is told of names that no field claims.
+        """
         mapped = {field: tuple(names) for field, names in (own or {}).items()}
         if unknown := mapped.keys() - defaults.keys():
             raise KeyError(f"no such field: {', '.join(sorted(unknown))}")
@@ -152,6 +160,8 @@ class FieldMap:
             for field, names in defaults.items()
         }
         self._size = len(self.names)
+        self._unmapped = unmapped
+        self._known = frozenset[str]() if unmapped is None else unmapped.known
         self._slots: dict[str, tuple[int, int]] = {}
         for index, names in enumerate(self.names.values()):
             for rank, name in enumerate(names):
@@ -173,7 +183,7 @@ class FieldMap:
         values: list[str | None] = [None] * self._size
         ranks = [_EMPTY_RANK * 2] * self._size
         for name, value in body.items():
-            slot = self._slots.get(name) or self._slots.get(name.lower())
+            slot = self._slots.get(name) or self._find_slot(name)
             if slot is None:
                 continue
             text = _json_text(value)
@@ -198,7 +208,7 @@ class FieldMap:
             if slot is None:
                 if not pair:
                     continue
-                slot = self._find_slot(name)
+                slot = self._find_slot(name, pair)
             parameters += 1
             if slot is None:
                 continue
@@ -214,11 +224,17 @@ class FieldMap:
                 values[index] = text
         return parameters
 
-    def _find_slot(self, name: str) -> tuple[int, int] | None:
-        """A name written in capitals or percent-encoded."""
-        if "%" in name or "+" in name:
-            name = decode(name)
-        return self._slots.get(name) or self._slots.get(name.lower())
+    def _find_slot(self, name: str, pair: str = "") -> tuple[int, int] | None:
+        """A name written in capitals or, where it is the name of a ``pair``, percent-encoded."""
+        if name in self._known:
+            return None
+        plain = decode(name) if pair and ("%" in name or "+" in name) else name
+        slot = self._slots.get(plain) or self._slots.get(plain.lower())
+        if (
+            slot is None and self._unmapped is not None and len(pair) != len(name)
+        ):  # a name alone may be a value
+            self._unmapped.meet(name)
+        return slot
 
 
 def _put(values: list[str | None], ranks: list[int], slot: tuple[int, int], text: str) -> None:

@@ -29,6 +29,7 @@ from postbackd.core.money import CURRENCIES, read_micros
 from postbackd.core.params import MAX_LENGTHS, POSTBACK_NAMES, FieldMap
 from postbackd.core.privacy import Masker
 from postbackd.core.statuses import TAKEN_BACK, Status, read_status
+from postbackd.core.unmapped import Unmapped
 from postbackd.core.verdicts import Verdict
 
 DEFAULT_TYPE = "conversion"
@@ -57,13 +58,23 @@ class Refusal(Exception):
 class NetworkRules:
     """A network as its postbacks are judged: its settings and the parameter names they imply."""
 
-    __slots__ = ("_remembered", "currency", "field_map", "id", "personal_data", "statuses", "types")
+    __slots__ = (
+        "_remembered",
+        "currency",
+        "field_map",
+        "id",
+        "personal_data",
+        "statuses",
+        "types",
+        "unmapped",
+    )
 
     def __init__(self, network: Network) -> None:
         self.id = network.id
         self.currency = network.currency
         self.personal_data = network.personal_data
-        self.field_map = FieldMap(POSTBACK_NAMES, network.fields)
+        self.unmapped = Unmapped()
+        self.field_map = FieldMap(POSTBACK_NAMES, network.fields, self.unmapped)
         self.types = frozenset(word.casefold() for word in network.types)
         self.statuses: Mapping[str, str] = {w.casefold(): s for w, s in network.statuses.items()}
         self._remembered: dict[tuple[str | None, ...], Terms] = {}

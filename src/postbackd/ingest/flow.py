@@ -1,4 +1,5 @@
-"""What the front door counts beside the postback log: refusals and response times, by minute."""
+"""What the front door notes beside the postback log, by minute: refusals, response times, finds of personal data, and
+names of parameters that no field claims."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ class Flow:
     def __init__(self) -> None:
         self._refusals: dict[tuple[int, str], int] = {}
         self._finds: dict[tuple[int, int, str, str], int] = {}
+        self._names: set[tuple[int, int, str]] = set()
         self._times: dict[tuple[int, int], list[int]] = {}
         self._minute = 0
         self._latest_us: list[int] = []
@@ -28,6 +30,10 @@ class Flow:
         """Somebody sent personal data; ``network`` 0: with a click."""
         key = (minute, network, field, kind)
         self._finds[key] = self._finds.get(key, 0) + 1
+
+    def named(self, minute: int, network: int, name: str) -> None:
+        """A network sends a parameter of this name, and no field claims it."""
+        self._names.add((minute, network, name))
 
     def answered(self, minute: int, microseconds: int) -> None:
         """A postback was answered."""
@@ -52,13 +58,15 @@ class Flow:
         refusals, self._refusals = self._refusals, {}
         times, self._times = self._times, {}
         finds, self._finds = self._finds, {}
-        minutes = sorted({key[0] for key in refusals} | {key[0] for key in times} | {key[0] for key in finds})
+        names, self._names = self._names, set()
+        minutes = sorted({key[0] for counted in (refusals, times, finds, names) for key in counted})
         return [
             FlowMinute(
                 minute,
                 {kind: count for (m, kind), count in refusals.items() if m == minute},
                 {bucket: (n, total) for (m, bucket), (n, total) in times.items() if m == minute},
                 {key[1:]: count for key, count in finds.items() if key[0] == minute},
+                sorted(key[1:] for key in names if key[0] == minute),
             )
             for minute in minutes
         ]
@@ -70,5 +78,6 @@ class Flow:
                 self._refusals[key] = self._refusals.get(key, 0) + count
             for found, count in flow.finds.items():
                 self._finds[flow.minute, *found] = self._finds.get((flow.minute, *found), 0) + count
+            self._names.update((flow.minute, *name) for name in flow.names)
             for bucket, (count, total) in flow.response_times.items():
                 self._add_times(flow.minute, bucket, count, total)

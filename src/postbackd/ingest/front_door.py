@@ -22,6 +22,7 @@ from postbackd.ingest.client import Entrance
 from postbackd.ingest.exchange import Exchange
 from postbackd.ingest.flow import Flow
 from postbackd.ingest.http import Connection, Handler
+from postbackd.ingest.names import Names
 from postbackd.ingest.postbacks import UNLOGGED, PostbackDesk
 from postbackd.ingest.proxied import ProxiedConnection
 from postbackd.ingest.spool import Spool
@@ -68,6 +69,7 @@ class FrontDoor:
         self._batcher = Batcher(
             store, lambda: self._snapshot.rulebook, self._flow, queue_limit, batch_limit, spool
         )
+        self._names = Names(self._flow)
         self._postbacks = PostbackDesk(self._batcher, mint, self._flow)
         self._clicks = ClickDesk(self._batcher, store, mint, self._flow, random.random, consent)
         self._servers: list[asyncio.Server] = []
@@ -256,6 +258,7 @@ class FrontDoor:
                 if self._batcher.available:
                     if ticks % _CATALOG_EVERY_TICKS == 0:
                         await self._refresh()
+                        self._names.gather(self._snapshot, now_ms())
                     if ticks % _WAITING_EVERY_TICKS == 0:
                         await self._match_waiting()
                     await self._batcher.write_flow()

@@ -64,6 +64,17 @@ ALARM_STATEMENTS: Mapping[str, Statement] = {
         f"AND {NOT_IMPORTED} GROUP BY p.network, p.parameters",
         ALL_TIME,
     ),
+    "alarm_names": Statement(
+        "Names of parameters that no field claims, by network, in a range of minutes since 1970.",
+        "SELECT network, name, min(minute) AS first, max(minute) AS last FROM unmapped_names "
+        "WHERE minute >= :since AND minute < :until GROUP BY network, name",
+        {"since": 0, "until": 1 << 40},
+    ),
+    "alarm_names_since": Statement(
+        "Since when names of parameters have been noted.",
+        "SELECT value AS since_ms FROM settings WHERE name = 'unmapped_since_ms'",
+        {},
+    ),
     "alarm_words_sent": Statement(
         "Status words that are not known, macros that were not filled, and senders that are not on the list.",
         "SELECT p.network, p.reason, CASE WHEN p.reason = "

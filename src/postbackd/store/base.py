@@ -72,6 +72,8 @@ class FlowMinute(Struct, frozen=True):
     """histogram bucket -> (count, total microseconds)"""
     finds: Mapping[tuple[int, str, str], int] = {}
     """(network, 0 for clicks; field; kind of personal data) -> count"""
+    names: Sequence[tuple[int, str]] = ()
+    """(network, name of a parameter that no field claims)"""
 
 
 class SealedValue(Struct, frozen=True):

@@ -121,6 +121,7 @@ WHOLE = (
     _table("erased_clicks", "click_id"),
     _table("purges", "at_ms class rows", "class"),
     _table("finds", "minute network field kind count", "field kind"),
+    _table("unmapped_names", "minute network name", "name"),
     _hashed("click_rollups", "level slot campaign offer country clicks costed cost_units cost_micros"),
     _hashed("postback_rollups", "level slot network campaign postbacks carried matched duplicates"),
     _hashed("sub_rollups", "level slot campaign sub value other clicks costed cost_units cost_micros"),
@@ -400,7 +401,7 @@ def _md5_number(*texts: Any) -> int:
 _WITHOUT_BUCKET = (
     "refusals", "response_times", "target_states", "purges", "finds", "click_rollups", "postback_rollups",
     "sub_rollups", "conversion_facts", "minute_rollups", "rollup_marks", "rollup_state", "alarm_hours", "alarm_words",
-    "alarms", "alarm_quiets", "alarm_notices",
+    "alarms", "alarm_quiets", "alarm_notices", "unmapped_names",
 )  # fmt: skip
 
 

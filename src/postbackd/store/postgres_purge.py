@@ -99,7 +99,7 @@ PURGE_LOST_FACTS = "DELETE FROM conversion_facts WHERE click_id < $1"
 PURGED_BEFORE = "SELECT value FROM settings WHERE name = 'purged_before'"
 """The stamp before which clicks are gone."""
 
-COUNTS = ("refusals", "response_times", "finds")
+COUNTS = ("refusals", "response_times", "finds", "unmapped_names")
 
 NOTE_PURGE = "INSERT INTO purges (at_ms, class, rows) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING"
 """What a purge deleted."""

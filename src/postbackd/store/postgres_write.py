@@ -218,6 +218,9 @@ ADD_FINDS = Insert(
 )
 """Personal data that was sent."""
 
+ADD_NAMES = Insert("unmapped_names", "minute bigint, network bigint, name text", "ON CONFLICT DO NOTHING")
+"""Parameters that no field claims."""
+
 _NO_SUBS = (None,) * 10
 
 
@@ -393,6 +396,7 @@ class PostgresTransaction:
         await self.insert(ADD_RESPONSE_TIMES, sorted(times))
         finds = [(flow.minute, *found, count) for flow in minutes for found, count in flow.finds.items()]
         await self.insert(ADD_FINDS, sorted(finds))
+        await self.insert(ADD_NAMES, sorted((flow.minute, *name) for flow in minutes for name in flow.names))
 
 
 _KEY = itemgetter(0, 1, 2)

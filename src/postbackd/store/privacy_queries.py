@@ -20,10 +20,11 @@ CHECKED_KEYS: Mapping[str, tuple[str, ...]] = {
     "conversion_facts": ("conversion_id",),
     "sub_rollups": ("level", "sub", "slot", "campaign", "value", "other"),
     "alarm_words": ("kind", "network", "word"),
+    "unmapped_names": ("minute", "network", "name"),
 }
 """Table -> the columns by which its rows are read in order."""
 
-_TEXT_KEYS = frozenset({"own_id", "type", "transaction_id", "click_ref", "value", "kind", "word"})
+_TEXT_KEYS = frozenset({"own_id", "type", "transaction_id", "click_ref", "value", "kind", "word", "name"})
 
 
 def _check_statements() -> Mapping[str, Statement]:

@@ -104,7 +104,12 @@ DELETE FROM erased_clicks WHERE click_id IN (
 PURGE_COUNTS = tuple(
     f"DELETE FROM {table} WHERE (minute, {key}) IN "
     f"(SELECT minute, {key} FROM {table} WHERE minute < :minute ORDER BY minute LIMIT :limit)"
-    for table, key in (("refusals", "kind"), ("response_times", "bucket"), ("finds", "network, field, kind"))
+    for table, key in (
+        ("refusals", "kind"),
+        ("response_times", "bucket"),
+        ("finds", "network, field, kind"),
+        ("unmapped_names", "network, name"),
+    )
 )
 # The oldest counts.
 
@@ -115,7 +120,8 @@ COUNT_OLD: Mapping[Class, str] = {
     Class.CONVERSIONS: "SELECT count(*) FROM conversions WHERE click_id < :before AND conversion_id < :before",
     Class.COUNTS: "SELECT (SELECT count(*) FROM refusals WHERE minute < :minute) "
     "+ (SELECT count(*) FROM response_times WHERE minute < :minute) "
-    "+ (SELECT count(*) FROM finds WHERE minute < :minute)",
+    "+ (SELECT count(*) FROM finds WHERE minute < :minute) "
+    "+ (SELECT count(*) FROM unmapped_names WHERE minute < :minute)",
 }
 """How many rows of a class are older."""
 

@@ -148,6 +148,9 @@ INSERT INTO finds (minute, network, field, kind, count) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET count = count + excluded.count
 """  # Personal data that was sent.
 
+ADD_NAMES = "INSERT INTO unmapped_names (minute, network, name) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
+# Parameters that no field claims.
+
 _NO_SUBS = (None,) * 10
 
 
@@ -287,6 +290,7 @@ class SqliteTransaction:
             self._db.executemany(ADD_RESPONSE_TIMES, times)
             finds = [(flow.minute, *found, count) for found, count in flow.finds.items()]
             self._db.executemany(ADD_FINDS, finds)
+            self._db.executemany(ADD_NAMES, [(flow.minute, *name) for name in flow.names])
 
 
 def _click_row(click: Click) -> Row:
