@@ -40,16 +40,31 @@ def wait_until(condition: Callable[[], object], deadline_s: float, what: str) ->
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on."""
+    """A loopback port that nobody listens on, and that no other process of the tests is given while this one lives."""
     for port in random.sample(_PORTS, 200):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind(("127.0.0.1", port))
+                _reserve(port)
             except OSError:
                 continue
             return port
     raise OSError("no free port")
+
+
+def _reserve(port: int) -> None:
+    """Until this process ends: between the choice of a port and the moment when a server binds it, it looks free.
+
+    Raises ``OSError`` when another process, or this one, has reserved it.
+    """
+    token = socket.socket(socket.AF_UNIX)
+    try:
+        token.bind(f"\0postbackd-test-port-{port}")
+    except OSError:
+        token.close()
+        raise
+    token.detach()  # the kernel lets go of it at the end
 
 
 def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
