@@ -167,14 +167,14 @@ class Server:
                 start_new_session=True,
             )
 
-    def start(self, deadline_s: float = 20) -> float:
+    def start(self, deadline_s: float = 60) -> float:
         """Start and wait until ``/readyz`` says 200; returns the seconds that took."""
         began = time.monotonic()
         self.launch()
         self.wait_ready(deadline_s)
         return time.monotonic() - began
 
-    def wait_ready(self, deadline_s: float = 20) -> float:
+    def wait_ready(self, deadline_s: float = 60) -> float:
         """Wait until the store is writable; returns the seconds.  Raises ``ServerDied`` when the program ended."""
 
         def ready() -> bool:
@@ -184,7 +184,7 @@ class Server:
 
         return wait_until(ready, deadline_s, "GET /readyz answering 200")
 
-    def wait_drained(self, deadline_s: float = 20) -> float:
+    def wait_drained(self, deadline_s: float = 60) -> float:
         """Wait until nothing is left in its spool; returns the seconds."""
         return wait_until(lambda: not self.spooled, deadline_s, f"an empty spool in {self.data_dir}")
 
@@ -264,7 +264,7 @@ class Server:
         self._process.wait(timeout=30)
         wait_until(lambda: not _group_alive(self.pid), 30, "the end of the killed processes")
 
-    def stop(self, deadline_s: float = 20) -> int:
+    def stop(self, deadline_s: float = 60) -> int:
         """SIGTERM and wait; returns the exit status.  Kills what does not stop, and says so by ``TimeoutError``."""
         process = self._process
         if process is None:
@@ -279,7 +279,7 @@ class Server:
             self.kill()
             raise TimeoutError(f"no clean stop within {deadline_s} s") from error
 
-    def restart(self, deadline_s: float = 20) -> float:
+    def restart(self, deadline_s: float = 60) -> float:
         """Kill what is left, start again on the same port; returns the seconds until ready."""
         self.kill()
         return self.start(deadline_s)
