@@ -26,8 +26,9 @@ _TIMEOUT_S = 60
 @pytest.fixture
 def world(data: Path) -> Iterator[World]:
     made = World(KINDS[0], data)
-    for number in range(300):
-        made.send(made.click(subs=(f"sub {number}",)), f"txid=T{number}&value={number}.25&status=pending")
+    clicks = [made.make_click(subs=(f"sub {number}",)) for number in range(300)]
+    made.write(clicks)
+    made.settle(*(made.make(c, f"txid=T{n}&value={n}.25&status=pending") for n, c in enumerate(clicks)))
     made.send(made.click(), "value=6", channel=Channel.PIXEL)
     yield made
     made.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 from email.utils import format_datetime
-from time import perf_counter
+from time import process_time
 
 import pytest
 from hypothesis import given
@@ -192,10 +192,10 @@ def test_a_usual_pattern_may_be_used_and_is_fast_on_hostile_answers(pattern: str
     check_patterns((pattern,))
     how = How(failure=(pattern,))
     hostile = ["a", '"', " ", "error", '"status"', '"code" ', "9", "x(", "error click", "\\"]
-    started = perf_counter()
+    started = process_time()
     for part in hostile:
         answered(200, (part * BODY_BYTES).encode()[:BODY_BYTES], how)
-    assert perf_counter() - started < 2
+    assert process_time() - started < 2
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from time import perf_counter
+from time import perf_counter, thread_time
 
 import pytest
 
@@ -90,10 +90,10 @@ def test_a_megabyte_in_chunks_of_one_byte_is_read_in_time_that_grows_with_its_le
     def seconds(size: int) -> float:
         data = post(b"[" + b"a" * size, chunk=1)
         line = Line()
-        began = perf_counter()
+        began = thread_time()
         line.feed(data)
         assert len(line.requests) == 1
-        return perf_counter() - began
+        return thread_time() - began
 
     def least(size: int) -> float:
         return min(seconds(size) for _ in range(3))  # others run on this machine, too

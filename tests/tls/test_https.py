@@ -61,6 +61,14 @@ def site(tmp_path: Path, files: Files) -> Iterator[Site]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def lasting_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """For tests that leave it as it was."""
+    directory = tmp_path_factory.mktemp("site")
+    with Site(directory / "data", Files(directory).options) as running:
+        yield running
+
+
 def test_a_postback_over_https_is_stored_and_a_client_that_verifies_is_content(
     tmp_path: Path, files: Files
 ) -> None:
@@ -194,11 +202,11 @@ def test_a_postback_over_plain_http_is_refused_without_repeating_its_key_and_cou
         wait_until(lambda: "plain_postback" in run_here(site.data_dir, "report").stdout, 20, "the count")
 
 
-def test_a_click_over_plain_http_is_sent_to_https_on_our_own_name(site: Site) -> None:
-    status, headers, _ = site.ask_plain("/c/spring?source_click_id=a%20b&x=1")
+def test_a_click_over_plain_http_is_sent_to_https_on_our_own_name(lasting_site: Site) -> None:
+    status, headers, _ = lasting_site.ask_plain("/c/spring?source_click_id=a%20b&x=1")
     assert (status, headers["Location"]) == (
         308,
-        f"https://{NAME}:{site.https_port}/c/spring?source_click_id=a%20b&x=1",
+        f"https://{NAME}:{lasting_site.https_port}/c/spring?source_click_id=a%20b&x=1",
     )
 
 
@@ -215,8 +223,8 @@ def test_a_click_over_plain_http_is_sent_to_https_on_our_own_name(site: Site) ->
         b"GET /.well-known/acme-challenge/" + b"a" * 64 + b" HTTP/1.1\r\nHost: h\r\n\r\n",
     ],
 )
-def test_the_redirect_leads_nowhere_else_whatever_is_asked(site: Site, request_bytes: bytes) -> None:
-    with socket.create_connection(("127.0.0.1", site.http_port), 10) as connection:
+def test_the_redirect_leads_nowhere_else_whatever_is_asked(lasting_site: Site, request_bytes: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", lasting_site.http_port), 10) as connection:
         connection.sendall(request_bytes)
         answer = connection.recv(4096).decode("latin-1")
     status, _, rest = answer.partition("\r\n")
@@ -224,15 +232,15 @@ def test_the_redirect_leads_nowhere_else_whatever_is_asked(site: Site, request_b
     locations = [
         line.partition(": ")[2] for line in rest.split("\r\n") if line.lower().startswith("location:")
     ]
-    assert all(location.startswith(f"https://{NAME}:{site.https_port}/c/") for location in locations)
+    assert all(location.startswith(f"https://{NAME}:{lasting_site.https_port}/c/") for location in locations)
     assert "\nset-cookie" not in answer.lower()
 
 
-def test_clear_text_on_the_port_for_https_ends_the_connection_and_nothing_else(site: Site) -> None:
-    with socket.create_connection(("127.0.0.1", site.https_port), 10) as connection:
+def test_clear_text_on_the_port_for_https_ends_the_connection_and_nothing_else(lasting_site: Site) -> None:
+    with socket.create_connection(("127.0.0.1", lasting_site.https_port), 10) as connection:
         connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n")
         assert not connection.recv(4096).startswith(b"HTTP/")
-    assert site.shown()
+    assert lasting_site.shown()
 
 
 # --- slow clients --------------------------------------------------------------------------------------------------
@@ -250,46 +258,48 @@ def seconds_until_closed(connection: socket.socket) -> float:
 
 
 def test_a_handshake_that_stalls_is_ended_in_five_seconds_and_counted_beside_honest_traffic(
-    site: Site,
+    lasting_site: Site,
 ) -> None:
     hello = bytes.fromhex("1603010200010001fc0303") + bytes(40)
-    silent, stalled = (socket.create_connection(("127.0.0.1", site.https_port)) for _ in range(2))
+    silent, stalled = (socket.create_connection(("127.0.0.1", lasting_site.https_port)) for _ in range(2))
     stalled.sendall(hello)
-    assert site.shown()
+    assert lasting_site.shown()
     assert 3 < seconds_until_closed(silent) < 8
     assert seconds_until_closed(stalled) < 8
     silent.close()
     stalled.close()
-    wait_until(lambda: "tls_handshake" in run_here(site.data_dir, "report").stdout, 20, "the count")
+    wait_until(lambda: "tls_handshake" in run_here(lasting_site.data_dir, "report").stdout, 20, "the count")
 
 
-def test_a_client_that_says_nothing_after_its_handshake_is_sent_away_in_five_seconds(site: Site) -> None:
+def test_a_client_that_says_nothing_after_its_handshake_is_sent_away_in_five_seconds(
+    lasting_site: Site,
+) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     with (
-        socket.create_connection(("127.0.0.1", site.https_port)) as plain,
+        socket.create_connection(("127.0.0.1", lasting_site.https_port)) as plain,
         context.wrap_socket(plain, server_hostname=NAME) as secure,
     ):
         assert 3 < seconds_until_closed(secure) < 9
 
 
-def test_connections_that_ended_leave_no_memory_behind_while_another_stalls(site: Site) -> None:
+def test_connections_that_ended_leave_no_memory_behind_while_another_stalls(lasting_site: Site) -> None:
     """A TLS session is 50 kB: whoever keeps those that are over runs out of memory within minutes."""
 
     def resident_kb() -> int:
-        lines = Path(f"/proc/{site.ingest_pids()[0]}/status").read_text().splitlines()
+        lines = Path(f"/proc/{lasting_site.ingest_pids()[0]}/status").read_text().splitlines()
         return int(next(line for line in lines if line.startswith("VmRSS")).split()[1])
 
-    with socket.create_connection(("127.0.0.1", site.https_port)):
+    with socket.create_connection(("127.0.0.1", lasting_site.https_port)):
         for _ in range(100):
-            site.shown()
+            lasting_site.shown()
         before = resident_kb()
         for _ in range(600):
-            site.shown()
+            lasting_site.shown()
         assert resident_kb() - before < 10_000
 
 
-def test_the_limits_of_requests_hold_over_tls(site: Site) -> None:
+def test_the_limits_of_requests_hold_over_tls(lasting_site: Site) -> None:
     for request, status in [
         (b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: h\r\n\r\n", b"414"),
         (b"GET / HTTP/1.1\r\n" + b"".join(b"H%d: x\r\n" % number for number in range(70)) + b"\r\n", b"431"),
@@ -298,7 +308,7 @@ def test_the_limits_of_requests_hold_over_tls(site: Site) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         with (
-            socket.create_connection(("127.0.0.1", site.https_port), 10) as plain,
+            socket.create_connection(("127.0.0.1", lasting_site.https_port), 10) as plain,
             context.wrap_socket(plain, server_hostname=NAME) as secure,
         ):
             secure.sendall(request)

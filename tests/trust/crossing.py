@@ -49,7 +49,7 @@ def cross(place: Path, version: int, away_s: float) -> Tally:
         first.wait_held()
         second.put_up()
         # It has looked for what it missed, too, when it says so.
-        wait_until(lambda: _BACK in postbacks.server.stderr_tail(3), 10, "the second node being back")
+        wait_until(lambda: _BACK in postbacks.server.stderr_tail(3), 30, "the second node being back")
         first.release()
         nodes.wait_drained()
         return _judge(database, ledger, told)

@@ -180,7 +180,7 @@ class Load:
         wait_until(lambda: not self._thread.is_alive(), deadline_s, "the end of the load")
         self.stop()
 
-    def wait_acknowledged(self, more: int, deadline_s: float = 30) -> float:
+    def wait_acknowledged(self, more: int, deadline_s: float = 90) -> float:
         """Until ``more`` requests than now have been acknowledged; returns the seconds."""
         aim = self.ledger.answered + more
         return wait_until(

@@ -33,7 +33,7 @@ class Cluster:
         """Each node, for tests that speak to it from outside."""
         return [NodeStage(node, self.catalog, self.database) for node in self.nodes]
 
-    def wait_drained(self, deadline_s: float = 30) -> float:
+    def wait_drained(self, deadline_s: float = 60) -> float:
         """Wait until no node has anything left in its spool; returns the seconds."""
         return sum(node.wait_drained(deadline_s) for node in self.nodes)
 

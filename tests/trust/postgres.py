@@ -164,7 +164,7 @@ class Database:
             copy_tables(self.server, file)
             return oracle.check(ledger, file, late=late)
 
-    def wait_matched(self, deadline_s: float = 30) -> float:
+    def wait_matched(self, deadline_s: float = 60) -> float:
         """Wait until no postback waits for a click any longer; returns the seconds."""
         return wait_until(
             lambda: not self.number("SELECT count(*) FROM waiting"),

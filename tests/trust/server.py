@@ -40,16 +40,31 @@ def wait_until(condition: Callable[[], object], deadline_s: float, what: str) ->
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on."""
+    """A loopback port that nobody listens on, and that no other process of the tests is given while this one lives."""
     for port in random.sample(_PORTS, 200):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind(("127.0.0.1", port))
+                _reserve(port)
             except OSError:
                 continue
             return port
     raise OSError("no free port")
+
+
+def _reserve(port: int) -> None:
+    """Until this process ends: between the choice of a port and the moment when a server binds it, it looks free.
+
+    Raises ``OSError`` when another process, or this one, has reserved it.
+    """
+    token = socket.socket(socket.AF_UNIX)
+    try:
+        token.bind(f"\0postbackd-test-port-{port}")
+    except OSError:
+        token.close()
+        raise
+    token.detach()  # the kernel lets go of it at the end
 
 
 def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -153,14 +168,14 @@ class Server:
                 start_new_session=True,
             )
 
-    def start(self, deadline_s: float = 20) -> float:
+    def start(self, deadline_s: float = 60) -> float:
         """Start and wait until ``/readyz`` says 200; returns the seconds that took."""
         began = time.monotonic()
         self.launch()
         self.wait_ready(deadline_s)
         return time.monotonic() - began
 
-    def wait_ready(self, deadline_s: float = 20) -> float:
+    def wait_ready(self, deadline_s: float = 60) -> float:
         """Wait until the store is writable; returns the seconds.  Raises ``ServerDied`` when the program ended."""
 
         def ready() -> bool:
@@ -170,7 +185,7 @@ class Server:
 
         return wait_until(ready, deadline_s, "GET /readyz answering 200")
 
-    def wait_drained(self, deadline_s: float = 20) -> float:
+    def wait_drained(self, deadline_s: float = 60) -> float:
         """Wait until nothing is left in its spool; returns the seconds."""
         return wait_until(lambda: not self.spooled, deadline_s, f"an empty spool in {self.data_dir}")
 
@@ -250,7 +265,7 @@ class Server:
         self._process.wait(timeout=30)
         wait_until(lambda: not _group_alive(self.pid), 30, "the end of the killed processes")
 
-    def stop(self, deadline_s: float = 20) -> int:
+    def stop(self, deadline_s: float = 60) -> int:
         """SIGTERM and wait; returns the exit status.  Kills what does not stop, and says so by ``TimeoutError``."""
         process = self._process
         if process is None:
@@ -265,7 +280,7 @@ class Server:
             self.kill()
             raise TimeoutError(f"no clean stop within {deadline_s} s") from error
 
-    def restart(self, deadline_s: float = 20) -> float:
+    def restart(self, deadline_s: float = 60) -> float:
         """Kill what is left, start again on the same port; returns the seconds until ready."""
         self.kill()
         return self.start(deadline_s)

@@ -29,6 +29,9 @@ FAILPOINTS = (*SEND_FAILPOINTS, "before_commit", "after_commit")
 _PAUSE_S = 0.06
 """What senders rest after a group: the deliverer must keep up on the same two processors."""
 
+_REACH_S = 90
+"""Until a failpoint was passed so often, on a machine that others use too."""
+
 _SETTLE_S = 90
 _BETWEEN_S = 2.5
 """A role that dies sooner after its start is started again later and later."""
@@ -189,7 +192,7 @@ def kill_at_failpoints(
         deliverer.env = scene.site.env | {"POSTBACKD_FAILPOINT": f"{name}:{draw.randint(1, 60)}"}
         deliverer.launch()
         try:
-            wait_until(lambda d=deliverer: not d.running, 60, name)  # type: ignore[misc]
+            wait_until(lambda d=deliverer: not d.running, _REACH_S, name)  # type: ignore[misc]
         except TimeoutError:
             seen.faults.append(f"failpoint {name} was not reached")
         if deliverer.exit_status not in (None, -signal.SIGKILL):
@@ -211,7 +214,7 @@ def _kill_role(scene: Scene, draw: random.Random, kills: int) -> int:
         before = _deliver_pids(server)
         for pid in before:
             os.kill(pid, signal.SIGKILL)
-        wait_until(lambda b=before: _deliver_pids(server) - b, 60, "another deliver process")  # type: ignore[misc]
+        wait_until(lambda b=before: _deliver_pids(server) - b, _REACH_S, "another deliver process")  # type: ignore[misc]
     return kills
 
 

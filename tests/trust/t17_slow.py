@@ -82,7 +82,7 @@ def _long_campaign(server: Stage) -> str:
     run_cli(directory, "offer", "add", "Long", "--network", "Shop", "--url", url)
     added = run_cli(directory, "campaign", "add", "Long", "--source", "Ads", "--offer", "Long", "--json")
     slug = str(json.loads(added.stdout)["slug"])
-    wait_until(lambda: server.server.status(f"/c/{slug}") == 302, 10, "the server knowing the new campaign")
+    wait_until(lambda: server.server.status(f"/c/{slug}") == 302, 30, "the server knowing the new campaign")
     return slug
 
 

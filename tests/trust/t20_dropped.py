@@ -106,7 +106,7 @@ def _read(answer: Answer) -> Told:
 def _mutated(server: Stage, wanted: int, draw: random.Random) -> Iterator[bytes]:
     shapes = [(shape, _add_network(server, shape)) for shape in load_shapes()]
     wait_until(
-        lambda: _all_known(server, [key for _, key in shapes]), 10, "the server knowing the new networks"
+        lambda: _all_known(server, [key for _, key in shapes]), 30, "the server knowing the new networks"
     )
     clicks = server.clicks(100)
 
@@ -139,7 +139,7 @@ def _repairable(server: Stage, wanted: int) -> Iterator[bytes]:
          "--window-min", "1d")  # fmt: skip
     campaign = _cli(server, "campaign", "add", "Late", "--source", "Ads", "--offer", "Late", "--json")
     slug = json.loads(campaign)["slug"]
-    wait_until(lambda: server.server.status(f"/c/{slug}") == 302, 10, "the server knowing the new campaign")
+    wait_until(lambda: server.server.status(f"/c/{slug}") == 302, 30, "the server knowing the new campaign")
     late = Stage(server.server, type(server.catalog)(server.catalog.key, slug)).clicks(10)
     early = server.clicks(10)
 

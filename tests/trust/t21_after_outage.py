@@ -62,7 +62,7 @@ def _come_back(
     """Seconds from the end of an outage to a final verdict, ``None`` if there was none in time; and the flood."""
     probe = _prober(stage)
     with _Flood(stage, 1.0 + _AWAY_S + longest_s) as flooding:
-        wait_until(lambda: probe() == "accepted", 10, "the flood being taken")
+        wait_until(lambda: probe() == "accepted", 30, "the flood being taken")
         database.freeze()
         wait_until(lambda: probe() == QUEUED, 20, "an answer 'queued'")
         frozen = time.monotonic()

@@ -418,7 +418,8 @@ def _without_another_nonce(directory: Path) -> Control:
                     asyncio.run(ask(directory / str(number)))
                 except Refused as error:
                     refused += error.problem.type == "badNonce"
-    return Control("a client that does not try another nonce", refused == 3, {"refused": refused})
+    # Now and then all the nonces of an order are lucky ones.
+    return Control("a client that does not try another nonce", refused > 0, {"refused of 3": refused})
 
 
 def _by_starting_again(directory: Path) -> Control:
@@ -429,8 +430,8 @@ def _by_starting_again(directory: Path) -> Control:
         with Watcher(site, pebble.roots) as watcher:
             wait_until(lambda: watcher.seen.handshakes > 20, 30, "handshakes")
             os.killpg(site.pid, signal.SIGKILL)
+            wait_until(lambda: watcher.seen.dropped and watcher.seen.bad, 30, "what the watcher misses")
             site.restart()
-            wait_until(lambda: watcher.seen.dropped or watcher.seen.bad, 10, "a connection that is dropped")
     figures: dict[str, Figure] = {"bad handshakes": len(watcher.seen.bad), "dropped": watcher.seen.dropped}
     return Control(
         "a new certificate by starting again", bool(watcher.seen.bad and watcher.seen.dropped), figures

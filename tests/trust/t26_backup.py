@@ -127,7 +127,7 @@ def _command(work_dir: Path, target: Path) -> list[str]:
 def _back_up(work_dir: Path, target: Path, *, encrypted: bool) -> Path:
     """A backup that nothing happens to."""
     key = ["--backup-key-file", str(work_dir / "key")] if encrypted else []
-    wait_until(lambda: time.time() % 1 < 0.1, 2, "another second, so that no two backups have one name")
+    wait_until(lambda: time.time() % 1 < 0.1, 30, "another second, so that no two backups have one name")
     done = subprocess.run(
         [*_command(work_dir, target), *key],
         env=clean_environment(),

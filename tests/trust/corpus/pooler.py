@@ -65,7 +65,7 @@ def pgbouncer(database: Database, *, tolerant: bool) -> Iterator[str]:
         )
     socket = directory / f".s.PGSQL.{_PORT}"
     try:
-        wait_until(lambda: process.poll() is not None or socket.exists(), 10, "the start of pgbouncer")
+        wait_until(lambda: process.poll() is not None or socket.exists(), 30, "the start of pgbouncer")
         if process.poll() is not None:
             raise RuntimeError(f"pgbouncer ended: {(directory / 'log').read_text()[-500:]}")
         yield f"postgresql://{USER}@/{NAME}?host={quote(str(directory), safe='')}&port={_PORT}"

@@ -159,7 +159,7 @@ def _proxy(
     output = (log if "stdout" in template else directory / "output.log").open("wb")
     process = subprocess.Popen([str(program), *options, str(config)], stdout=output, stderr=subprocess.STDOUT)
     try:
-        wait_until(lambda: process.poll() is not None or _accepts(address), 10, f"the start of {name}")
+        wait_until(lambda: process.poll() is not None or _accepts(address), 30, f"the start of {name}")
         if process.poll() is not None:
             raise RuntimeError(
                 f"{name} ended: {(directory / 'output.log').read_text(errors='replace')[-500:]}"
