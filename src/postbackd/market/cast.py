@@ -61,6 +61,8 @@ class NetworkRole(Struct, frozen=True, kw_only=True):
     """From the sale to the postback, least and most."""
     repeats: float = 0.02
     """Share of the postbacks that it sends again though they were answered."""
+    posts: bool = False
+    """Whether it sends forms by POST."""
     habit: str = "singular"
     """How it tries again (``habits``)."""
 
@@ -158,6 +160,7 @@ NETWORKS = (
     NetworkRole(
         name="Cobalt Leads",
         preset="affise",
+        posts=True,
         habit="affise",
         currency="EUR",
         macro="{sub1}",
@@ -175,6 +178,7 @@ NETWORKS = (
     NetworkRole(
         name="Marlin Apps",
         preset="maxbounty",
+        posts=True,
         habit="digistore",
         macro="#S2#",
         dedup="hold",

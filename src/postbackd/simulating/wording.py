@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from postbackd import __version__
 from postbackd.core.model import Channel, ClickKind
 from postbackd.core.money import write_micros
+from postbackd.market.cast import NETWORKS
 from postbackd.market.records import Call, Visit, write_query
 from postbackd.presets import find_preset
 from postbackd.simulating.catalog import Book, Link
@@ -60,11 +61,18 @@ def _fill(link: Link, visit: Visit) -> str:
 
 def word_call(call: Call, click_id: str, book: Book, host: str) -> bytes:
     """The request of one postback or pixel.  ``click_id``: as the visitor's landing page was given it."""
-    pixel = "/pixel.gif" if call.channel is Channel.PIXEL else ""
-    agent = _BROWSERS["desktop", "chrome"] if pixel else _NETWORK
     # A macro that nobody filled goes out as HTTP clients send what a URL must not hold.
     query = write_query(call, click_id).replace("{", "%7B").replace("}", "%7D").replace("#", "%23")
-    return _write("GET", f"/p/{book.keys[call.network]}{pixel}?{query}", host, agent, "")
+    path = f"/p/{book.keys[call.network]}"
+    if call.channel is Channel.PIXEL:
+        return _write("GET", f"{path}/pixel.gif?{query}", host, _BROWSERS["desktop", "chrome"], "")
+    if call.network in _POSTING:
+        return _write("POST", path, host, _NETWORK, _FORM.format(len(query))) + query.encode("ascii")
+    return _write("GET", f"{path}?{query}", host, _NETWORK, "")
+
+
+_POSTING = frozenset(role.name for role in NETWORKS if role.posts)
+_FORM = "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n"
 
 
 def _write(method: str, path: str, host: str, agent: str, headers: str) -> bytes:
