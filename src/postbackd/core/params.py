@@ -100,6 +100,8 @@ class Received(Struct, gc=False):
             yield decode(name), decode(text)
 
 
+_ESCAPED_AMPERSAND = "amp;"
+
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 """What some write before a text in UTF-8."""
 
@@ -225,11 +227,14 @@ class FieldMap:
         return parameters
 
     def _find_slot(self, name: str, pair: str = "") -> tuple[int, int] | None:
-        """A name written in capitals or, where it is the name of a ``pair``, percent-encoded."""
+        """A name written in capitals or, where it is the name of a ``pair``, percent-encoded or out of a page.
+
+        A URL copied from the source of a web page has ``&amp;`` where ``&`` was: no name of anybody begins with that.
+        """
         if name in self._known:
             return None
         plain = decode(name) if pair and ("%" in name or "+" in name) else name
-        slot = self._slots.get(plain) or self._slots.get(plain.lower())
+        slot = self._slots.get(plain) or self._slots.get(plain.lower().removeprefix(_ESCAPED_AMPERSAND))
         if (
             slot is None and self._unmapped is not None and len(pair) != len(name)
         ):  # a name alone may be a value
