@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -13,12 +14,14 @@ _ROOT = Path(__file__).parents[1]
 _SOURCE = _ROOT / "src" / "postbackd"
 _PAGE = _ROOT / "ARCHITECTURE.md"
 _FILES = sorted(_SOURCE.rglob("*.py"))
+_CLIENT = sorted((_ROOT / "clients/python/src").rglob("*.py"))
+_OURS = sys.stdlib_module_names | {"postbackd_client"}
 _LONGEST_FUNCTION = 60
 _LONGEST_FILE = 450
 
 
 def name_of(path: Path) -> str:
-    return str(path.relative_to(_SOURCE))
+    return str(path.relative_to(_SOURCE if path.is_relative_to(_SOURCE) else _ROOT))
 
 
 def page() -> str:
@@ -95,14 +98,14 @@ def test_every_package_stands_on_the_page() -> None:
 @pytest.fixture(scope="module")
 def trees() -> Mapping[Path, ast.Module]:
     """Every module, parsed."""
-    return {path: ast.parse(path.read_text("utf-8")) for path in _FILES}
+    return {path: ast.parse(path.read_text("utf-8")) for path in _FILES + _CLIENT}
 
 
 # --- sizes --------------------------------------------------------------------------------------------------
 
 
 def test_no_file_is_too_long_to_be_read_at_once() -> None:
-    lengths = {name_of(path): len(path.read_text("utf-8").splitlines()) for path in _FILES}
+    lengths = {name_of(path): len(path.read_text("utf-8").splitlines()) for path in _FILES + _CLIENT}
     assert {name: length for name, length in lengths.items() if length > _LONGEST_FILE} == {}
 
 
@@ -119,6 +122,21 @@ def test_no_function_is_too_long_to_be_read_at_once(trees: Mapping[Path, ast.Mod
         for f in functions(tree)
     }
     assert {name: length for name, length in lengths.items() if length > _LONGEST_FUNCTION} == {}
+
+
+# --- what the client may use --------------------------------------------------------------------------------
+
+
+def test_the_client_needs_nothing_but_python(trees: Mapping[Path, ast.Module]) -> None:
+    foreign = set()
+    for path in _CLIENT:
+        if path.parent.name not in ("postbackd_client", "commands"):
+            continue
+        for node in ast.walk(trees[path]):
+            names = [one.name for one in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            foreign |= {(name_of(path), name) for name in names if name.partition(".")[0] not in _OURS}
+    assert foreign == set()
 
 
 # --- where things belong ------------------------------------------------------------------------------------
@@ -138,8 +156,10 @@ def texts(tree: ast.AST) -> Iterator[str]:
 
 
 def test_sql_is_written_in_the_store_only(trees: Mapping[Path, ast.Module]) -> None:
-    found = [(path, text) for path, tree in trees.items() for text in texts(tree) if _SQL.match(text)]
-    assert [(name_of(path), text) for path, text in found if path.parent.name != "store"] == []
+    elsewhere = [path for path in _FILES if path.parent.name != "store"]
+    assert [
+        (name_of(path), text) for path in elsewhere for text in texts(trees[path]) if _SQL.match(text)
+    ] == []
     assert len(found) > 30, "the search no longer finds it where it is"
 
 
