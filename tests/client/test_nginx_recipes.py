@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from tests.client.recipes import RECIPES
 from tests.client.https_tracker import NAME, Tracker, tracker
+from tests.client.recipes import RECIPES
 from tests.deploy.fronts import replace
 from tests.deploy.tools import need
 from tests.tls.issuer import Issuer

@@ -14,14 +14,14 @@ import rq
 from celery import Celery
 from celery.contrib.testing.worker import start_worker
 from dramatiq.brokers.redis import RedisBroker
+from rq.job import Job
+from rq.registry import FailedJobRegistry, ScheduledJobRegistry
+
 from postbackd_client import Client, Conversion
 from postbackd_client.queues import HandOver, HandOverStatistics, NotCounted
 from postbackd_client.queues.celery import CeleryQueue, celery_task
 from postbackd_client.queues.dramatiq import DramatiqQueue, dramatiq_actor
 from postbackd_client.queues.rq import RqQueue, work_off
-from rq.job import Job
-from rq.registry import FailedJobRegistry, ScheduledJobRegistry
-
 from tests.client.answering import Answering, answering
 from tests.client.brokers import RedisServer, need_redis, redis_server
 from tests.trust.server import free_port, wait_until

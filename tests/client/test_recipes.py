@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.client.recipes import LANGUAGES, RECIPES, ROOT, Done, Recipes, busy_at_first, need
 from tests.client.https_tracker import Tracker, tracker
+from tests.client.recipes import LANGUAGES, RECIPES, ROOT, Done, Recipes, busy_at_first, need
 
 every_language = pytest.mark.parametrize("language", LANGUAGES)
 

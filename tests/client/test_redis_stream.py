@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from postbackd_client import Client, Conversion
 from postbackd_client.payload import encode
 from postbackd_client.queues import QueueError, RedisStream
 from postbackd_client.queues.redis_stream import RedisSource
 from postbackd_client.queues.work import Plan, Worker
-
 from tests.client.answering import Answering, answering
 from tests.client.brokers import RedisServer, need_redis, redis_server
 from tests.client.recipes import ROOT

@@ -1,17 +1,19 @@
-"""RabbitMQ through pika: a durable queue, acknowledged after the outcome is settled (RabbitMQ 3.10 or later).
+"""RabbitMQ through pika: a durable queue, acknowledged after the outcome is settled.
 
     QUEUE            the jobs; made durable when it is missing, else used as it is (a quorum queue, for example)
-    QUEUE.later.N    waits N seconds, then goes back to QUEUE: quorum queues, because only these hand on a message
-                     whose time is up in a way that survives a broker that is killed (at-least-once dead lettering)
+    QUEUE.later.N    those that are given again after N seconds; workers look at its first message and hand it on
     QUEUE.dead       what was put aside, with the reason in a header
 
 A job is acknowledged after the broker has confirmed its copy in another queue; killed in between, it is there twice,
-under one transaction id.
+under one transaction id.  The time-to-live and dead-lettering of RabbitMQ are not used for waiting: those of classic
+queues may lose a message when the broker is killed, and those of quorum queues were seen (3.10.8) to keep one back for
+good after it was.
 """
 
 from __future__ import annotations
 
 import os
+import random
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,8 +26,11 @@ from postbackd_client.queues.sources import Job, SourceAway, split_options
 OPTIONS = {"queue": "postbacks"}
 
 _PREFETCH = 10
-_TRIES, _SINCE, _REASON = "postback-tries", "postback-since", "postback-reason"
-_HEARTBEAT_S = 10
+_TRIES, _SINCE, _DUE, _REASON = "postback-tries", "postback-since", "postback-due", "postback-reason"
+_LOOK_AGAIN_S = 2.0
+"""Between two looks of a thread at what was put off."""
+_HEARTBEAT_S = 60
+"""A thread of the worker rests for half of it at most, and says nothing on its connection meanwhile."""
 _PERSISTENT = 2
 
 
@@ -135,7 +140,9 @@ class RabbitSource:
         self._pika = load("pika")
         address, options = split_options(url, OPTIONS)
         self._queue = options["queue"]
-        self._made: Dict[str, None] = {}
+        self._later = {seconds: f"{self._queue}.later.{seconds}" for seconds in LADDER_S}
+        self._dead = f"{self._queue}.dead"
+        self._look_at = time.monotonic() + random.uniform(0, _LOOK_AGAIN_S)  # noqa: S311 - threads take turns
         self._connection: Any = None
         parameters = _parameters(address, self._pika)
         self._ask(self._open, parameters)
@@ -146,6 +153,8 @@ class RabbitSource:
         self._channel = self._connection.channel()
         self._channel.basic_qos(prefetch_count=_PREFETCH)
         self._channel.confirm_delivery()
+        for beside in (*self._later.values(), self._dead):
+            self._channel.queue_declare(beside, durable=True)
 
     def _ask(self, call: Any, *arguments: Any, **options: Any) -> Any:
         """Call the library; its errors become ours."""
@@ -157,11 +166,15 @@ class RabbitSource:
         except errors.ChannelClosedByBroker as error:
             if error.reply_code == 404:
                 raise SourceAway(f"RabbitMQ has lost the queue: {error}") from error
-            raise QueueError(f"RabbitMQ refuses: {error} (3.10 or later is needed)") from error
+            raise QueueError(f"RabbitMQ refuses: {error}") from error
         except (errors.AMQPError, OSError) as error:
             raise SourceAway(f"RabbitMQ cannot be reached: {error!r}") from error
 
     def take(self, wait_s: float) -> List[Job]:
+        if time.monotonic() >= self._look_at:
+            self._look_at = time.monotonic() + _LOOK_AGAIN_S
+            for queue in self._later.values():
+                self._ask(self._give_again, queue)
         method, properties, body = self._ask(self._next, wait_s)
         if method is None:
             return []
@@ -180,6 +193,18 @@ class RabbitSource:
     def _next(self, wait_s: float) -> Any:
         return next(self._channel.consume(self._queue, inactivity_timeout=wait_s), (None, None, None))
 
+    def _give_again(self, queue: str) -> None:
+        """Hand on what is due: all in a queue wait equally long, so that the first one is due first."""
+        while True:
+            method, properties, body = self._channel.basic_get(queue)
+            if method is None:
+                return
+            if float((properties.headers or {}).get(_DUE) or 0) > time.time():
+                self._channel.basic_nack(method.delivery_tag, requeue=True)  # back to its place
+                return
+            self._channel.basic_publish("", self._queue, body, properties, mandatory=True)
+            self._channel.basic_ack(method.delivery_tag)
+
     def settle(self, job: Job) -> None:
         self._ask(self._channel.basic_ack, job.handle)
 
@@ -188,28 +213,14 @@ class RabbitSource:
 
     def _put_off(self, job: Job, wait_s: float) -> None:
         seconds = next((step for step in LADDER_S if step >= wait_s), LADDER_S[-1])
-        queue = f"{self._queue}.later.{seconds}"
-        arguments = {
-            "x-queue-type": "quorum",
-            "x-message-ttl": seconds * 1000,
-            "x-dead-letter-exchange": "",
-            "x-dead-letter-routing-key": self._queue,
-            "x-dead-letter-strategy": "at-least-once",
-            "x-overflow": "reject-publish",
-        }
-        since = int(time.time() - job.age_s)
-        self._move(job, queue, arguments, {_TRIES: job.tries + 1, _SINCE: since})
+        now = time.time()
+        headers = {_TRIES: job.tries + 1, _SINCE: int(now - job.age_s), _DUE: int(now + seconds)}
+        self._move(job, self._later[seconds], headers)
 
     def put_aside(self, job: Job, reason: str) -> None:
-        headers = {_TRIES: job.tries + 1, _REASON: reason}
-        self._ask(self._move, job, f"{self._queue}.dead", None, headers)
+        self._ask(self._move, job, self._dead, {_TRIES: job.tries + 1, _REASON: reason})
 
-    def _move(
-        self, job: Job, queue: str, arguments: Optional[Dict[str, Any]], headers: Dict[str, Any]
-    ) -> None:
-        if queue not in self._made:
-            self._channel.queue_declare(queue, durable=True, arguments=arguments)
-            self._made[queue] = None
+    def _move(self, job: Job, queue: str, headers: Dict[str, Any]) -> None:
         properties = self._pika.BasicProperties(
             content_type="application/json", delivery_mode=_PERSISTENT, headers=headers
         )
@@ -218,24 +229,14 @@ class RabbitSource:
         self._channel.basic_ack(job.handle)
 
     def depth(self) -> Mapping[str, int]:
-        later = [f"{self._queue}.later.{seconds}" for seconds in LADDER_S]
         return {
             "waiting": self._ask(self._count, self._queue),
-            "later": sum(self._ask(self._count, name) for name in later),
-            "aside": self._ask(self._count, f"{self._queue}.dead"),
+            "later": sum(self._ask(self._count, queue) for queue in self._later.values()),
+            "aside": self._ask(self._count, self._dead),
         }
 
     def _count(self, queue: str) -> int:
-        """How many are ready; asking for a queue that is not there costs the channel, so it has one of its own."""
-        channel = self._connection.channel()
-        try:
-            count = int(channel.queue_declare(queue, passive=True).method.message_count)
-        except self._pika.exceptions.ChannelClosedByBroker as error:
-            if error.reply_code != 404:
-                raise
-            return 0
-        channel.close()
-        return count
+        return int(self._channel.queue_declare(queue, passive=True).method.message_count)
 
     def close(self) -> None:
         try:
