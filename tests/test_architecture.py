@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,12 +14,13 @@ _ROOT = Path(__file__).parents[1]
 _SOURCE = _ROOT / "src" / "postbackd"
 _PAGE = _ROOT / "ARCHITECTURE.md"
 _FILES = sorted(_SOURCE.rglob("*.py"))
+_CLIENT = sorted((_ROOT / "clients/python/src").rglob("*.py"))
 _LONGEST_FUNCTION = 60
 _LONGEST_FILE = 450
 
 
 def name_of(path: Path) -> str:
-    return str(path.relative_to(_SOURCE))
+    return str(path.relative_to(_SOURCE if path.is_relative_to(_SOURCE) else _ROOT))
 
 
 def page() -> str:
@@ -95,7 +97,7 @@ def test_every_package_stands_on_the_page() -> None:
 # --- sizes --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", _FILES, ids=name_of)
+@pytest.mark.parametrize("path", _FILES + _CLIENT, ids=name_of)
 def test_no_file_is_too_long_to_be_read_at_once(path: Path) -> None:
     assert len(path.read_text("utf-8").splitlines()) <= _LONGEST_FILE
 
@@ -106,11 +108,24 @@ def functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]
             yield node
 
 
-@pytest.mark.parametrize("path", _FILES, ids=name_of)
+@pytest.mark.parametrize("path", _FILES + _CLIENT, ids=name_of)
 def test_no_function_is_too_long_to_be_read_at_once(path: Path) -> None:
     tree = ast.parse(path.read_text("utf-8"))
     long = [f.name for f in functions(tree) if (f.end_lineno or f.lineno) - f.lineno + 1 > _LONGEST_FUNCTION]
     assert long == []
+
+
+# --- what the client may use --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in _CLIENT if path.parent.name in ("postbackd_client", "commands")], ids=name_of
+)
+def test_the_client_needs_nothing_but_python(path: Path) -> None:
+    tree = ast.parse(path.read_text("utf-8"))
+    imported = {name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
+    imported |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert {name.partition(".")[0] for name in imported} <= sys.stdlib_module_names | {"postbackd_client"}
 
 
 # --- where things belong ------------------------------------------------------------------------------------
@@ -144,7 +159,7 @@ def test_the_search_for_sql_finds_it_where_it_is() -> None:
     assert len(found) > 30
 
 
-@pytest.mark.parametrize("path", _FILES, ids=name_of)
+@pytest.mark.parametrize("path", _FILES + _CLIENT, ids=name_of)
 def test_every_module_opens_with_what_it_is(path: Path) -> None:
     tree = ast.parse(path.read_text("utf-8"))
     assert not tree.body or ast.get_docstring(tree)

@@ -6,13 +6,14 @@ from collections.abc import Iterator
 
 import pytest
 
+from postbackd.ingest.client import Entrance
 from tests.client.tracker import Tracker, scripted
 from tests.ingest.shop import Shop
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
-    made = Shop(tmp_path_factory.mktemp("server") / "data")
+    made = Shop(tmp_path_factory.mktemp("server") / "data", entrance=Entrance(open_secret=str))
     yield made
     made.close()
 

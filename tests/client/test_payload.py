@@ -116,7 +116,7 @@ texts = st.text(max_size=16)
 def test_every_conversion_comes_back_from_its_text(
     click_id: str, fields: dict[str, str], extra: dict[str, str]
 ) -> None:
-    made = Conversion(click_id, **fields, extra=extra)  # type: ignore[arg-type]
+    made = Conversion(click_id, **fields, extra=extra)
     assert decode(encode(made)) == made
     assert "\n" not in encode(made)
     assert pickle.loads(pickle.dumps(made)) == made

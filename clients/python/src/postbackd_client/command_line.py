@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from importlib import import_module
 from typing import NamedTuple, Optional, Sequence
@@ -53,6 +54,9 @@ def main(words: Optional[Sequence[str]] = None) -> int:
     except (EndpointError, PayloadError) as error:
         print(f"postbackd-client: {error}", file=sys.stderr)
         return WRONG_USE
+    except BrokenPipeError:  # whoever read has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         return 130
 

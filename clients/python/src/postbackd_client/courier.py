@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Dict, List, Optional, Sequence
 
-from postbackd_client.answers import Outcome, no_answer, read_answer, read_batch
+from postbackd_client.answers import REFUSED, Outcome, no_answer, read_answer, read_batch
 from postbackd_client.endpoint import Endpoint, Request
 from postbackd_client.payload import Conversion
 from postbackd_client.signing import HEADER, write_signature
@@ -56,10 +56,9 @@ class Courier:
         except NoAnswer as error:
             return [no_answer(str(error))]
         if 200 <= answer.status < 300:
+            told = "the tracker does not answer batches as postbackd does"
             outcomes = read_batch(answer.status, answer.body, len(texts))
-            return outcomes or [
-                no_answer("the answer to a batch has not one verdict for each of its conversions")
-            ]
+            return outcomes or [Outcome(REFUSED, answer.status, reason=told)]
         return [
             read_answer(answer.status, answer.headers, answer.body, time.time(), self.route.endpoint.meaning)
         ]

@@ -92,6 +92,7 @@ class Segment:
         self._file = file
         self.lock = threading.Lock()
         self.closed = False
+        self._retired = False
         self._file_lock = lock
         self._connection = connection
         self._settled = int(connection.execute("SELECT settled FROM progress").fetchone()[0])
@@ -181,13 +182,18 @@ class Segment:
     # --- adding ---------------------------------------------------------------------------------------------------
 
     def append(self, made_s: int, payload: str) -> int:
-        """Add one conversion and return its number; 0 when the file has been closed.  Raises ``sqlite3.Error``."""
+        """Add one conversion and return its number; 0 when nothing is added any more.  Raises ``sqlite3.Error``."""
         with self.lock:
-            if self.closed:
+            if self._retired or self.closed:
                 return 0
             self._last = int(self._connection.execute(_APPEND, (made_s, payload)).lastrowid or 0)
             self._is_synced = False
             return self._last
+
+    def retire(self) -> None:
+        """Nothing is added any more."""
+        with self.lock:
+            self._retired = True
 
     def sync(self) -> None:
         """Bring everything that was appended before this call to the disk.
@@ -365,8 +371,8 @@ def _connect(path: Path) -> sqlite3.Connection:
 def _keep_for_ever(connection: sqlite3.Connection) -> None:
     """Keep the interpreter from closing a connection by itself.
 
-    A forked child has a copy, and at its end the interpreter would close it; SQLite, which takes itself for the
-    only user, would then write the log into the database and remove it under the parent's hands.
+    A forked child has a copy, and at its end the interpreter would close it.  When the parent was killed meanwhile,
+    SQLite would take itself for the last user, and remove the log with what the parent has added since the fork.
     """
     try:
         import ctypes

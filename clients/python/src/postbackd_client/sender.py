@@ -32,6 +32,7 @@ _LARGEST_BATCH = 200
 thread."""
 _BATCH_FROM = 10
 _SINGLES = 32
+_SINGLY_FOR = 1000
 _PUT_ASIDE_AFTER = 3
 _ADOPT_EVERY_S = 10.0
 _SAY_EVERY_S = 60.0
@@ -98,8 +99,7 @@ class Sender:
             except Exception:
                 log.exception("sending failed in a way that it should not; going on")
                 self._interrupted.wait(1.0)
-            with self.progress:
-                self.progress.notify_all()
+            self._tell()
         self._courier.close()
 
     def _turn(self) -> None:
@@ -126,7 +126,12 @@ class Sender:
         until_adopting_s = self._adopt_at - monotonic()
         wait_s = min(until_due_s, until_adopting_s)
         if wait_s > 0 and not self._stopping:
+            self._tell()
             self._woken.wait(wait_s)
+
+    def _tell(self) -> None:
+        with self.progress:
+            self.progress.notify_all()
 
     def _adopt(self) -> None:
         if monotonic() < self._adopt_at:
@@ -176,8 +181,9 @@ class Sender:
             self._spool.leave(taken)
             if outcomes[0].kind == RETRY:
                 self._fail(taken, outcomes[0])
-            else:  # one of them may spoil the rest: each goes alone
-                self._singly = len(taken.rows)
+            else:  # one of them may spoil the rest, or the tracker takes none: each goes alone
+                log.warning("%s; sending one at a time for a while", outcomes[0].reason)
+                self._singly = _SINGLY_FOR
             return
         self._tally.time_request(monotonic() - began)
         for row, outcome in zip(taken.rows, outcomes):
@@ -190,7 +196,6 @@ class Sender:
     def _succeed(self) -> None:
         if self._failures:
             log.info("%s answers again", self._courier.route.endpoint.place)
-            self._said_at = 0.0
             if self._failures >= _PUT_ASIDE_AFTER:
                 self._spool.hasten()
         self._failures = 0

@@ -138,6 +138,8 @@ class Spool:
         self._active: Optional[Segment] = None
         self._older: List[Segment] = []
         self._lock = threading.Lock()
+        self._opening = threading.Lock()
+        """Held, and taken before any other, where files are opened and closed: a fork must not copy half of that."""
         self._is_full = False
         self._closed = False
         self._mended_at = 0.0
@@ -172,7 +174,7 @@ class Spool:
                 return Place(segment, number)
 
     def _open_active(self) -> Segment:
-        with self._lock:
+        with self._opening, self._lock:
             if self._closed:
                 raise OSError("the client is closed")
             if self._active is None:
@@ -220,10 +222,13 @@ class Spool:
         active = self._active
         if active is None or active.is_synced:
             return
+        self._sync(active)
+
+    def _sync(self, segment: Segment) -> None:
         try:
-            active.sync()
+            segment.sync()
         except OSError as error:
-            if not active.closed:
+            if not segment.closed:
                 self._note_trouble(error)
         with self._synced:
             self._synced.notify_all()
@@ -231,30 +236,43 @@ class Spool:
     def _retire_active(self) -> None:
         """From now on the file is only sent from; the next one is there before anybody needs it."""
         try:
-            following = Segment.create(self.directory)
+            with self._opening:
+                self._replace_active(Segment.create(self.directory))
         except (sqlite3.Error, OSError) as error:
             self._note_trouble(error)
-            return
+
+    def _replace_active(self, following: Segment) -> None:
         with self._lock:
-            retired, self._active = self._active, following
-            if retired is not None:
-                self._older.append(retired)
+            before, self._active = self._active, following
+            if before is not None:
+                self._older.append(before)
+        if before is not None:
+            before.retire()
+            self._sync(before)
 
     def _mend(self) -> None:
         """Try to go on with another file; the one that failed is sent from, as far as it can be read."""
         if self.limits.drop_oldest:
             self._drop_oldest()
-        with self._lock:
-            if self._active is not None:
-                self._older.append(self._active)
-                self._active = None
         try:
-            self._open_active().sync()
+            with self._opening:
+                self._replace_active(self._create_synced())
         except (sqlite3.Error, OSError) as error:
             self.trouble = str(error)
             return
         self.trouble = ""
         log.warning("the spool in %s takes conversions again", self.directory)
+
+    def _create_synced(self) -> Segment:
+        """A file of which it is proved that the disk takes it."""
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        made = Segment.create(self.directory)
+        try:
+            made.sync()
+        except OSError:
+            made.close()  # nothing is in it: that removes it
+            raise
+        return made
 
     def _keep_limits(self) -> None:
         while (size := self._bytes()) > self.limits.spool_bytes and self.limits.drop_oldest:
@@ -266,11 +284,12 @@ class Spool:
         return sum(segment.bytes_on_disk for segment in self._segments())
 
     def _drop_oldest(self) -> bool:
-        with self._lock:
-            if not self._older:
-                return False
-            oldest = self._older.pop(0)
-        lost = oldest.discard()
+        with self._opening:
+            with self._lock:
+                if not self._older:
+                    return False
+                oldest = self._older.pop(0)
+            lost = oldest.discard()
         self.dropped += lost
         if lost:
             log.error("the spool is full: the oldest %d conversions were dropped, as drop_oldest says", lost)
@@ -322,14 +341,20 @@ class Spool:
             if len(self._older) >= _OLDER_AT_ONCE:
                 return True
             path = lock.with_suffix(SUFFIX)
-            segment = None if path in own else self._adopt(path)
-            if segment is not None:
-                adopted = True
-                with self._lock:
-                    self._older = sorted([*self._older, segment], key=lambda one: one.path.name)
-                if segment.is_finished:
-                    self._put_away(segment)
+            if path not in own:
+                adopted |= self._take_over(path)
         return adopted
+
+    def _take_over(self, path: Path) -> bool:
+        with self._opening:
+            segment = self._adopt(path)
+            if segment is None:
+                return False
+            with self._lock:
+                self._older = sorted([*self._older, segment], key=lambda one: one.path.name)
+        if segment.is_finished:
+            self._put_away(segment)
+        return True
 
     def _adopt(self, path: Path) -> Optional[Segment]:
         try:
@@ -347,10 +372,11 @@ class Spool:
             return None
 
     def _put_away(self, segment: Segment) -> None:
-        with self._lock:
-            if segment in self._older:
-                self._older.remove(segment)
-        segment.close()
+        with self._opening:
+            with self._lock:
+                if segment in self._older:
+                    self._older.remove(segment)
+            segment.close()
 
     # --- all of it ------------------------------------------------------------------------------------------------
 
@@ -382,14 +408,16 @@ class Spool:
                 segment.sync()
             except OSError as error:
                 log.error("the spool could not be brought to the disk: %s", error)  # noqa: TRY400 - one line
-            segment.close()
+            with self._opening:
+                segment.close()
 
     # --- forking --------------------------------------------------------------------------------------------------
 
     def lock_all(self) -> List[threading.Lock]:
         """Before a fork: SQLite is at rest, whatever other threads do.  Returns what has to be released."""
+        self._opening.acquire()
         self._lock.acquire()
-        locks = [self._lock]
+        locks = [self._opening, self._lock]
         for segment in [*self._older, *([self._active] if self._active else [])]:
             segment.lock.acquire()
             locks.append(segment.lock)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from contextlib import closing
 from dataclasses import asdict
 
 from postbackd_client.commands.options import add_tracker, make_client
@@ -37,7 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.time,
         dict(_split(text) for text in arguments.extra),
     )
-    outcome = make_client(arguments).deliver(conversion)
+    with closing(make_client(arguments)) as client:
+        outcome = client.deliver(conversion)
     if arguments.json:
         print(json.dumps({**asdict(outcome), "transaction_id": conversion.transaction_id}))
     else:
