@@ -145,6 +145,19 @@ def test_what_can_never_be_counted_is_put_aside_whole_and_with_the_reason(
     assert reason in fields[b"reason"].decode()
 
 
+def test_what_was_put_aside_is_taken_back_when_its_cause_is_mended(
+    server: RedisServer, stream: str, tracker: Answering
+) -> None:
+    hand_over(server, stream, *(f"refused-{number}" for number in range(120)))
+    assert work(server, stream, tracker) == {"aside": 120}
+    tracker.refusing = False
+    again = start(server, stream, tracker, "--again", "--until-empty")
+    _, said = again.communicate(timeout=20)
+    assert (again.returncode, said.splitlines()[0]) == (0, "120 taken back")
+    assert set(tracker.asked.values()) == {2}
+    assert depth(server, stream) == (0, 0, 0)
+
+
 def test_a_worker_that_is_killed_loses_nothing(server: RedisServer, stream: str, tracker: Answering) -> None:
     hand_over(server, stream, "slow-1")
     killed = start(server, stream, tracker)

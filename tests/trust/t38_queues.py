@@ -88,6 +88,7 @@ def run(size: Size, seed: int, work_dir: Path) -> Result:
             figures[f"{kind.name}: repeats, fallen back"] = f"{found['repeats']}, {found['fallen back']}"
             if found["aside"]:
                 faults.append(f"{kind.name}: {found['aside']} put aside")
+            faults += [f"{kind.name}: {fault}" for fault in trial.put_aside_and_take_back()]
         with _stage(kind, work_dir / f"{kind.name}-control", seed) as stage:
             trial = Trial(stage, seed, _eager)
             trial.hand_over(_CONTROLLED, 0.0)
@@ -215,10 +216,10 @@ class Trial:
                 worker.kill()
                 worker.wait(20)
 
-    def _start(self) -> subprocess.Popen[bytes]:
+    def _start(self, *more: str) -> subprocess.Popen[bytes]:
         root = _CLIENT.parents[2]
         env = {**os.environ, "PYTHONPATH": f"{_CLIENT}:{root}"}
-        command = [sys.executable, "-m", *self._command(self._stage)]
+        command = [sys.executable, "-m", *self._command(self._stage), *more]
         with (self._stage.tracker.data_dir.parent / "workers.log").open("ab") as log:
             return subprocess.Popen(command, cwd=root, env=env, stdout=log, stderr=log)
 
@@ -296,6 +297,36 @@ class Trial:
         source = open_source(self._stage.queue)()
         found = dict(source.depth())
         source.close()
+        return found
+
+    # --- what is no conversion ----------------------------------------------------------------------------------------
+
+    def put_aside_and_take_back(self) -> list[str]:
+        """A text that nobody can send is kept aside, and given again when it is asked for; what was otherwise."""
+        self._stage.kind.hand_over(self._stage.broker.url)('{"click_id":"x"}')
+        steps = [self._depth_after_work()]
+        source = open_source(self._stage.queue)()
+        taken = source.take_back()
+        source.close()
+        steps.append(self._depth())
+        steps.append(self._depth_after_work())
+        aside, waiting = {"waiting": 0, "later": 0, "aside": 1}, {"waiting": 1, "later": 0, "aside": 0}
+        return (
+            []
+            if (steps, taken) == ([aside, waiting, aside], 1)
+            else [f"aside, back, aside: {steps}, {taken}"]
+        )
+
+    def _depth_after_work(self) -> dict[str, int]:
+        """What the workers that were killed last had taken is given again first, after a moment."""
+        found: dict[str, int] = {}
+
+        def worked_off() -> bool:
+            self._start("--until-empty").wait(60)
+            found.update(self._depth())
+            return not found["waiting"]
+
+        wait_until(worked_off, 60, "a queue that is worked off")
         return found
 
     # --- judging ------------------------------------------------------------------------------------------------------

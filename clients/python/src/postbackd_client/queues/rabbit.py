@@ -202,8 +202,12 @@ class RabbitSource:
             if float((properties.headers or {}).get(_DUE) or 0) > time.time():
                 self._channel.basic_nack(method.delivery_tag, requeue=True)  # back to its place
                 return
-            self._channel.basic_publish("", self._queue, body, properties, mandatory=True)
+            self._hand_on(body, properties, self._queue)
             self._channel.basic_ack(method.delivery_tag)
+
+    def _hand_on(self, body: bytes, properties: Any, queue: str) -> None:
+        """Returns when the broker has confirmed it."""
+        self._channel.basic_publish("", queue, body, properties, mandatory=True)
 
     def settle(self, job: Job) -> None:
         self._ask(self._channel.basic_ack, job.handle)
@@ -221,12 +225,27 @@ class RabbitSource:
         self._ask(self._move, job, self._dead, {_TRIES: job.tries + 1, _REASON: reason})
 
     def _move(self, job: Job, queue: str, headers: Dict[str, Any]) -> None:
-        properties = self._pika.BasicProperties(
+        self._hand_on(job.text.encode("utf-8", "surrogateescape"), self._properties(headers), queue)
+        self._channel.basic_ack(job.handle)
+
+    def _properties(self, headers: Dict[str, Any]) -> Any:
+        return self._pika.BasicProperties(
             content_type="application/json", delivery_mode=_PERSISTENT, headers=headers
         )
-        body = job.text.encode("utf-8", "surrogateescape")
-        self._channel.basic_publish("", queue, body, properties, mandatory=True)
-        self._channel.basic_ack(job.handle)
+
+    def take_back(self) -> int:
+        return int(self._ask(self._take_back))
+
+    def _take_back(self) -> int:
+        """As many as there are now: what is put aside meanwhile is for the next time."""
+        count = self._count(self._dead)
+        for done in range(count):
+            method, _, body = self._channel.basic_get(self._dead)
+            if method is None:
+                return done
+            self._hand_on(body, self._properties({}), self._queue)
+            self._channel.basic_ack(method.delivery_tag)
+        return count
 
     def depth(self) -> Mapping[str, int]:
         return {

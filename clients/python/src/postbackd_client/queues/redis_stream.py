@@ -49,6 +49,14 @@ for _, member in ipairs(due) do
 end
 return #due
 """
+_TAKE_BACK = """
+local aside = redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', 100)
+for _, entry in ipairs(aside) do
+  redis.call('XADD', KEYS[1], '*', 'payload', entry[2][2])
+  redis.call('XDEL', KEYS[2], entry[1])
+end
+return #aside
+"""
 
 
 def key_beside(stream: str, name: str) -> str:
@@ -181,6 +189,12 @@ class RedisSource:
             self._redis.eval, _PUT_ASIDE, 2, *keys, self._group, job.handle, text, reason, job.tries + 1
         )
         del self._taken[job.handle]
+
+    def take_back(self) -> int:
+        total = 0
+        while count := self._ask(self._redis.eval, _TAKE_BACK, 2, self._stream, self._dead):
+            total += int(count)
+        return total
 
     def depth(self) -> Mapping[str, int]:
         ask = self._ask
