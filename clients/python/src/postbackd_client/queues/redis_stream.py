@@ -112,10 +112,15 @@ class RedisSource:
         self._ask(self._make_group)
 
     def _make_group(self) -> None:
+        """Only where it is missing: making one is refused while the memory is used up, whether it exists or not."""
+        if self._redis.exists(self._stream):
+            groups = self._redis.xinfo_groups(self._stream)
+            if any(_text(group["name"]) == self._group for group in groups):
+                return
         try:
             self._redis.xgroup_create(self._stream, self._group, id="0", mkstream=True)
         except self._errors.ResponseError as error:
-            if not str(error).startswith("BUSYGROUP"):
+            if not str(error).startswith("BUSYGROUP"):  # another worker was quicker
                 raise
 
     def _ask(self, call: Any, *arguments: Any, **options: Any) -> Any:
