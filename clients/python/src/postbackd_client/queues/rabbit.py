@@ -32,6 +32,7 @@ _LOOK_AGAIN_S = 2.0
 _HEARTBEAT_S = 60
 """A thread of the worker rests for half of it at most, and says nothing on its connection meanwhile."""
 _PERSISTENT = 2
+_FORBIDDEN, _NOT_FOUND = 403, 404
 
 
 def _parameters(url: str, pika: Any) -> Any:
@@ -54,7 +55,7 @@ def _declare(connection: Any, pika: Any, queue: str) -> None:
     try:
         channel.queue_declare(queue, passive=True)
     except pika.exceptions.ChannelClosedByBroker as error:
-        if error.reply_code != 404:
+        if error.reply_code != _NOT_FOUND:
             raise
         channel = connection.channel()
         channel.queue_declare(queue, durable=True)
@@ -99,7 +100,7 @@ class RabbitQueue:
         try:
             self._publish_on(self._channel or self._open(), text)
         except self._pika.exceptions.AMQPError as error:
-            self._channel = None
+            self._close()
             # The broker closes connections that have not spoken for a while.
             if not kept or isinstance(error, self._pika.exceptions.UnroutableError):
                 raise
@@ -128,8 +129,11 @@ class RabbitQueue:
 
     def _close(self) -> None:
         channel, self._channel = self._channel, None
-        if channel is not None and channel.connection.is_open:
-            channel.connection.close()
+        try:
+            if channel is not None and channel.connection.is_open:
+                channel.connection.close()
+        except (self._pika.exceptions.AMQPError, OSError):
+            pass  # it is away: then there is nothing to close
 
 
 class RabbitSource:
@@ -164,9 +168,10 @@ class RabbitSource:
         except (errors.ProbableAuthenticationError, errors.ProbableAccessDeniedError) as error:
             raise QueueError(f"RabbitMQ refuses user, password or virtual host: {error!r}") from error
         except errors.ChannelClosedByBroker as error:
-            if error.reply_code == 404:
-                raise SourceAway(f"RabbitMQ has lost the queue: {error}") from error
-            raise QueueError(f"RabbitMQ refuses: {error}") from error
+            if error.reply_code == _FORBIDDEN or "inequivalent" in str(error.reply_text):
+                raise QueueError(f"RabbitMQ refuses: {error}") from error
+            # A queue that is gone, an acknowledgement that came too late: a new connection begins anew.
+            raise SourceAway(f"RabbitMQ closed the channel: {error}") from error
         except (errors.AMQPError, OSError) as error:
             raise SourceAway(f"RabbitMQ cannot be reached: {error!r}") from error
 
