@@ -74,7 +74,7 @@ def test_a_large_backlog_goes_in_batches_and_each_has_its_verdict(server: Shop, 
 
     url = f"http://127.0.0.1:{server.port}/p/{KEY}"
     with client_of(url, tmp_path, on_rejected=hear, on_unmatched=hear) as client:
-        assert client.drain(DEADLINE_S)
+        assert client.drain(DEADLINE_S, any_url=True)
         found = client.statistics()
     assert found.sent == {"accepted": 500, "unmatched": 1, "rejected": 1}
     assert found.requests <= 5
@@ -214,7 +214,7 @@ def test_what_may_pass_is_sent_again_under_the_same_key(
 
 
 def test_retry_after_is_waited_for(tracker: Tracker, tmp_path: Path) -> None:
-    tracker.script.append(Reply(429, headers={"Retry-After": "3600"}))
+    tracker.script.append(Reply(429, headers={"Retry-After": "3000"}))
     with client_of(tracker.url(), tmp_path) as client:
         client.conversion("abc")
         wait_until(lambda: client.statistics().failed, "a refusal")
@@ -222,7 +222,7 @@ def test_retry_after_is_waited_for(tracker: Tracker, tmp_path: Path) -> None:
         works = client._works
         assert works
         left_s = works._sender._paused_until - time.monotonic()
-        assert 3500 < left_s <= 3600
+        assert 2900 < left_s <= 3000
         assert len(tracker.asked) == 1
         assert client.flush(DEADLINE_S), "a flush asks at once"
 
@@ -249,7 +249,7 @@ def test_one_that_spoils_a_batch_is_found_and_the_others_arrive(tracker: Tracker
     nowhere.close(0)
     tracker.script += [Reply(413), Reply(200), Reply(400)]
     with client_of(tracker.url(), tmp_path) as client:
-        assert client.drain(DEADLINE_S)
+        assert client.drain(DEADLINE_S, any_url=True)
         assert client.statistics().sent == {"delivered": 29, "refused": 1}
     assert next(dead.entries(tmp_path))["conversion"]["transaction_id"] == "P-1"
 

@@ -52,6 +52,9 @@ def test_drain_sends_what_was_left(
     leave(tmp_path, 3)
     monkeypatch.setenv("POSTBACKD_CLIENT_URL", tracker.url())
     assert main(["drain", "--spool", str(tmp_path)]) == 0
+    told = capsys.readouterr()
+    assert (told.out, "--any-url sends it" in told.err) == ("nothing to send\n", True)
+    assert main(["drain", "--spool", str(tmp_path), "--any-url"]) == 0
     assert capsys.readouterr().out == "3 delivered\n"
     assert main(["drain", "--spool", str(tmp_path)]) == 0
     assert capsys.readouterr().out == "nothing to send\n"
@@ -59,7 +62,16 @@ def test_drain_sends_what_was_left(
 
 def test_drain_says_why_it_cannot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     leave(tmp_path, 2)
-    words = ["drain", "--spool", str(tmp_path), "--url", "http://127.0.0.1:9/p/KEY", "--timeout", "0.2"]
+    words = [
+        "drain",
+        "--spool",
+        str(tmp_path),
+        "--url",
+        "http://127.0.0.1:9/p/KEY",
+        "--timeout",
+        "0.2",
+        "--any-url",
+    ]
     assert main(words) == 1
     told = capsys.readouterr()
     assert told.out == "nothing to send; 2 still wait\n"

@@ -99,11 +99,15 @@ def test_what_was_reported_survives_kill_9_and_is_sent_by_the_next_process(
     assert waiting(tmp_path) == 300
     heir = Client(tracker.url(), spool=tmp_path)
     tracker.otherwise = tracker.otherwise.__class__(500)
-    assert not heir.drain(0.05)
+    assert not heir.drain(0.05, any_url=True)
     tracker.asked.clear()
     tracker.otherwise = tracker.otherwise.__class__(200)
     assert not heir.close(0)
-    shop("client.drain(20)", tracker.url("/p/KEY?c={click_id}&txid={transaction_id}"), str(tmp_path))
+    shop(
+        "client.drain(20, any_url=True)",
+        tracker.url("/p/KEY?c={click_id}&txid={transaction_id}"),
+        str(tmp_path),
+    )
     sent = [one.target.partition("txid=")[2] for one in tracker.asked]
     assert sorted(sent) == sorted(f"K-{n}" for n in range(300))
     assert list(tmp_path.iterdir()) == []
@@ -138,7 +142,7 @@ FORKED = """
     from pathlib import Path
     from postbackd_client import segment
     if url == "unguarded": segment._keep_for_ever = lambda connection: None
-    kept = segment.Segment.create(Path(spool))
+    kept = segment.Segment.create(Path(spool), "tracker")
     for n in range(50): kept.append(0, "{}")
     read, write = os.pipe()
     if not os.fork():

@@ -15,10 +15,11 @@ from postbackd_client.spool import Limits, Memory, Spool, Taken
 from postbackd_client.survey import survey
 
 NOW_S = 1_750_000_000
+TRACKER = "0123456789"
 
 
 def filled(directory: Path, count: int, **limits: object) -> Spool:
-    spool = Spool(directory, Limits(**limits))  # type: ignore[arg-type]
+    spool = Spool(directory, Limits(**limits), TRACKER)  # type: ignore[arg-type]
     for number in range(count):
         assert spool.append(NOW_S + number, f"p{number}")
     return spool
@@ -99,16 +100,30 @@ def test_nobody_takes_the_files_of_a_living_process(tmp_path: Path) -> None:
     other.close()
 
 
+def test_what_was_reported_to_another_tracker_stays_until_somebody_says_that_the_url_has_changed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    abandon(filled(tmp_path, 3))
+    other = Spool(tmp_path, Limits(), "another")
+    assert not other.adopt()
+    assert (other.foreign, other.waiting) == (1, 0)
+    assert "drain --any-url" in caplog.text
+    other.any_tracker = True
+    assert other.adopt()
+    assert payloads(take(other).rows) == ["p0", "p1", "p2"]
+    other.close()
+
+
 def test_a_name_that_was_locked_and_never_used_is_cleared_away(tmp_path: Path) -> None:
-    (tmp_path / "1-2-3.lock").touch()
+    (tmp_path / f"1-2-3-{TRACKER}.lock").touch()
     spool = filled(tmp_path, 1)
     assert not spool.adopt()
-    assert not (tmp_path / "1-2-3.lock").exists()
+    assert not (tmp_path / f"1-2-3-{TRACKER}.lock").exists()
     spool.close()
 
 
 def test_a_large_file_is_followed_by_another_and_removed_when_it_is_done(tmp_path: Path) -> None:
-    spool = Spool(tmp_path, Limits(spool_bytes=8 << 18))
+    spool = Spool(tmp_path, Limits(spool_bytes=8 << 18), TRACKER)
     for number in range(1000):
         spool.append(NOW_S, f"{number:0600d}")
         if number % 50 == 0:
@@ -157,7 +172,7 @@ def fill_up(spool: Spool, count: int) -> int:
 
 
 def test_a_full_spool_takes_no_more_than_fits_into_memory_and_counts_what_is_lost(tmp_path: Path) -> None:
-    spool = Spool(tmp_path, Limits(spool_bytes=200_000, memory_rows=10))
+    spool = Spool(tmp_path, Limits(spool_bytes=200_000, memory_rows=10), TRACKER)
     kept = fill_up(spool, 400)
     assert kept < 400
     assert spool.memory.waiting == 10
@@ -167,7 +182,7 @@ def test_a_full_spool_takes_no_more_than_fits_into_memory_and_counts_what_is_los
 
 
 def test_the_oldest_give_way_only_when_told_so_and_are_counted(tmp_path: Path) -> None:
-    spool = Spool(tmp_path, Limits(spool_bytes=200_000, memory_rows=10, drop_oldest=True))
+    spool = Spool(tmp_path, Limits(spool_bytes=200_000, memory_rows=10, drop_oldest=True), TRACKER)
     assert fill_up(spool, 400) == 400
     assert 0 < spool.dropped < 400
     assert spool.waiting == 400 - spool.dropped
@@ -194,7 +209,7 @@ def test_what_is_being_sent_from_memory_is_not_moved_to_the_disk_meanwhile(tmp_p
     for number in range(5):
         memory.append(NOW_S, f"p{number}")
     sending = memory.take(NOW_S, 2)
-    segment = Segment.create(tmp_path)
+    segment = Segment.create(tmp_path, TRACKER)
     memory.move_to(segment)
     assert payloads(segment.take(NOW_S, 9)) == ["p2", "p3", "p4"]
     memory.settle(sending[:1])
@@ -256,7 +271,7 @@ def test_a_survey_sees_what_waits_in_files_of_living_and_of_ended_processes(tmp_
 
 
 def test_whoever_waits_for_the_disk_is_told_when_the_file_is_followed_by_another(tmp_path: Path) -> None:
-    spool = Spool(tmp_path, Limits(spool_bytes=8000))
+    spool = Spool(tmp_path, Limits(spool_bytes=8000), TRACKER)
     place = spool.append(NOW_S, "x" * 2000)
     assert place
     assert place.segment

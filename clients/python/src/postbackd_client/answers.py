@@ -29,8 +29,9 @@ _VERDICTS = frozenset({ACCEPTED, DUPLICATE, UPDATED, HELD, UNMATCHED, REJECTED})
 _QUEUED = "queued"
 _RETRIED = frozenset({408, 425, 429})
 """Statuses of the sender's kind that ask for patience: RFC 9110 15.5.9, RFC 8470 5.2, RFC 6585 4."""
-LONGEST_WAIT_S = 86_400
-"""A tracker that asks for more patience than a day has mistaken the unit."""
+LONGEST_WAIT_S = 3_600
+"""Of a Retry-After: one odd answer, maybe of something that stands before the tracker, must not stop a day's
+sending."""
 
 
 @dataclass(frozen=True)

@@ -50,11 +50,12 @@ class Client:
         """Nothing is opened or started before the first report.  Raises ``EndpointError`` for a URL that cannot be.
 
         ``tracker``: the URL of an endpoint of postbackd, a template (``endpoint``), or what ``preset`` returns.
-        ``spool``: the directory in which conversions wait; all processes of a shop may share it.  Without one only
-        ``deliver`` works. ``secret``: signs requests as postbackd verifies them. ``durable``: ``conversion`` waits
-        until the disk has it (some milliseconds), so that it survives a power cut too. ``on_rejected``,
-        ``on_unmatched``: called with the conversion and its outcome, in the thread that sends. ``exit_s``: how long
-        the end of the interpreter may wait for what is left; the rest stays in the spool.
+        ``spool``: the directory in which conversions wait, one for each tracker; all processes of a shop share it.
+        Without one only ``deliver`` works.
+        ``secret``: signs requests as postbackd verifies them.
+        ``durable``: ``conversion`` waits until the disk has it (milliseconds), so that it survives a power cut too.
+        ``on_rejected``, ``on_unmatched``: called with the conversion and its outcome, in the thread that sends.
+        ``exit_s``: how long the end of the interpreter may wait for what is left; the rest stays in the spool.
         """
         endpoint = read_endpoint(tracker, allow_http=allow_http)
         self._route = Route(endpoint, secret, connect_s, total_s, ca_file)
@@ -139,9 +140,12 @@ class Client:
         """Wait until everything that was reported is settled; whether that is so."""
         return self._works is None or self._works.flush(timeout)
 
-    def drain(self, timeout: float) -> bool:
-        """Take over what ended processes have left in the spool too, and wait until all of it is settled."""
-        return self._works is None or self._works.drain(timeout)
+    def drain(self, timeout: float, *, any_url: bool = False) -> bool:
+        """Take over what ended processes have left in the spool too, and wait until all of it is settled.
+
+        ``any_url``: also what was reported to another URL than this client's, because the URL has changed.
+        """
+        return self._works is None or self._works.drain(timeout, any_url=any_url)
 
     def close(self, timeout: float = 2.0) -> bool:
         """Flush, then stop; whether everything was settled.  What was not stays in the spool for the next process."""

@@ -23,6 +23,11 @@ def bury(directory: Path, at_s: int, reason: str, status: int, payload: str) -> 
     """Keep one.  Raises ``OSError`` when the disk takes nothing."""
     entry = {"at": at_s, "reason": reason, "status": status, "conversion": _read(payload)}
     line = json.dumps(entry, ensure_ascii=False, separators=(",", ":")) + "\n"
+    with _locked(directory):
+        _append(directory, line)
+
+
+def _append(directory: Path, line: str) -> None:
     number = os.open(directory / NAME, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         os.write(number, line.encode("utf-8"))
@@ -68,13 +73,20 @@ def _entries_of(path: Path) -> Iterator[Dict[str, Any]]:
 @contextmanager
 def exhumed(directory: Path) -> Iterator[List[str]]:
     """Take all of them out, as payloads; they are gone when the block ends well, and stay when it does not."""
-    with (directory / "dead.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with _locked(directory):
         aside = [_set_aside(directory / name) for name in (OLD_NAME, NAME)]
         found = [entry for path in aside if path.exists() for entry in _entries_of(path)]
         yield [json.dumps(entry["conversion"], ensure_ascii=False) for entry in found]
         for path in aside:
             path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """What one process takes out must not be what another is just adding to."""
+    with (directory / "dead.guard").open("w") as guard:
+        fcntl.flock(guard, fcntl.LOCK_EX)
+        yield
 
 
 def _set_aside(path: Path) -> Path:

@@ -12,6 +12,7 @@ says no more than that there is one.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -70,6 +71,12 @@ class Endpoint:
     def place(self) -> str:
         """What of it may stand in a log."""
         return self.host if self.port in (80, 443) else f"{self.host}:{self.port}"
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells it from others, and tells nothing of the URL: what waits for one tracker is not sent to another."""
+        whole = f"{self.secure} {self.host} {self.port} {self.path}?{self.query}"
+        return hashlib.sha256(whole.encode("utf-8")).hexdigest()[:10]
 
     @property
     def takes_batches(self) -> bool:

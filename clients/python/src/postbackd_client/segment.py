@@ -57,6 +57,11 @@ class Row(NamedTuple):
     attempts: int
 
 
+def is_for(path: Path, tracker: str) -> bool:
+    """Whether a file, or its lock, is one of this tracker's."""
+    return path.stem.endswith(f"-{tracker}")
+
+
 class Held(Exception):
     """Another process has this file, or it is gone."""
 
@@ -80,6 +85,17 @@ class Lock:
     def release(self) -> None:
         """In a forked child this closes the child's copy only: the parent keeps the lock."""
         os.close(self._number)
+
+
+def is_held(lock: Path) -> bool:
+    """Whether a living process has the file of this lock."""
+    if not lock.exists():
+        return False
+    try:
+        Lock(lock).release()
+    except Held:
+        return True
+    return False
 
 
 class Segment:
@@ -109,9 +125,12 @@ class Segment:
     # --- opening and closing --------------------------------------------------------------------------------------
 
     @classmethod
-    def create(cls, directory: Path) -> Segment:
-        """A new, empty file.  Raises ``OSError`` or ``sqlite3.Error`` when there cannot be one."""
-        path, lock = _claim_name(directory)
+    def create(cls, directory: Path, tracker: str) -> Segment:
+        """A new, empty file.  Raises ``OSError`` or ``sqlite3.Error`` when there cannot be one.
+
+        ``tracker``: the fingerprint of the endpoint for which it is; part of the name.
+        """
+        path, lock = _claim_name(directory, tracker)
         return cls._open(path, lock, os.O_CREAT | os.O_EXCL)
 
     @classmethod
@@ -333,11 +352,11 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
-def _claim_name(directory: Path) -> Tuple[Path, Lock]:
+def _claim_name(directory: Path, tracker: str) -> Tuple[Path, Lock]:
     """A new name in the order of time, and its lock.  Whoever looks for files without an owner may be quicker:
     again."""
     for _ in range(5):
-        name = f"{int(time() * 1000):013d}-{os.getpid()}-{secrets.token_hex(3)}"
+        name = f"{int(time() * 1000):013d}-{os.getpid()}-{secrets.token_hex(3)}-{tracker}"
         path = directory / f"{name}{SUFFIX}"
         with contextlib.suppress(Held):
             return path, Lock(path.with_suffix(LOCK_SUFFIX))

@@ -18,7 +18,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Deque, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
-from postbackd_client.segment import LOCK_SUFFIX, SUFFIX, Held, Row, Segment
+from postbackd_client.segment import LOCK_SUFFIX, SUFFIX, Held, Row, Segment, is_for, is_held
 
 log = logging.getLogger("postbackd_client")
 
@@ -124,8 +124,14 @@ class Spool:
     """What waits in this process.  ``append`` is for all threads, ``take`` and what follows it for the one that
     sends."""
 
-    def __init__(self, directory: Path, limits: Limits) -> None:
+    def __init__(self, directory: Path, limits: Limits, tracker: str) -> None:
+        """``tracker``: the fingerprint of the endpoint (``Endpoint.fingerprint``)."""
         self.directory = directory
+        self.any_tracker = False
+        """Take over what was reported to other trackers too: somebody has said that the URL has changed."""
+        self.foreign = 0
+        """Files of ended processes that were for another tracker, and stay."""
+        self._tracker = tracker
         self.limits = limits
         self.memory = Memory(limits.memory_rows)
         self.dropped = 0
@@ -179,7 +185,7 @@ class Spool:
                 raise OSError("the client is closed")
             if self._active is None:
                 self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-                self._active = Segment.create(self.directory)
+                self._active = Segment.create(self.directory, self._tracker)
             return self._active
 
     def wait_synced(self, place: Place) -> None:
@@ -237,7 +243,7 @@ class Spool:
         """From now on the file is only sent from; the next one is there before anybody needs it."""
         try:
             with self._opening:
-                self._replace_active(Segment.create(self.directory))
+                self._replace_active(Segment.create(self.directory, self._tracker))
         except (sqlite3.Error, OSError) as error:
             self._note_trouble(error)
 
@@ -266,7 +272,7 @@ class Spool:
     def _create_synced(self) -> Segment:
         """A file of which it is proved that the disk takes it."""
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        made = Segment.create(self.directory)
+        made = Segment.create(self.directory, self._tracker)
         try:
             made.sync()
         except OSError:
@@ -336,14 +342,29 @@ class Spool:
     def adopt(self) -> bool:
         """Take over files whose process has ended; whether there may be more of them."""
         own = {segment.path for segment in self._segments()}
-        adopted = False
+        adopted, foreign = False, 0
         for lock in sorted(self.directory.glob(f"*{LOCK_SUFFIX}")):
             if len(self._older) >= _OLDER_AT_ONCE:
                 return True
             path = lock.with_suffix(SUFFIX)
-            if path not in own:
+            if path in own:
+                continue
+            if self.any_tracker or is_for(lock, self._tracker):
                 adopted |= self._take_over(path)
+            else:
+                foreign += not is_held(lock)
+        self._note_foreign(foreign)
         return adopted
+
+    def _note_foreign(self, count: int) -> None:
+        if count > self.foreign:
+            log.warning(
+                "%d files in %s were left by clients of another URL; if it has only changed, send them with"
+                " postbackd-client drain --any-url; otherwise give each tracker a directory of its own",
+                count,
+                self.directory,
+            )
+        self.foreign = count
 
     def _take_over(self, path: Path) -> bool:
         with self._opening:

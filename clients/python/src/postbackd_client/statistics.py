@@ -49,6 +49,8 @@ class Statistics:
     """Calls that named no conversion, such as a float for the value."""
     damaged: int
     """Files of the spool that could not be read."""
+    foreign: int
+    """Files that ended processes have left for another URL; they are not sent."""
     latency_p50_s: float
     latency_p95_s: float
     latency_p99_s: float
@@ -124,6 +126,7 @@ class Tally:
                 dead=self.dead,
                 unusable=self.unusable,
                 damaged=0,
+                foreign=0,
                 latency_p50_s=percentile(times, 0.5),
                 latency_p95_s=percentile(times, 0.95),
                 latency_p99_s=percentile(times, 0.99),
@@ -146,6 +149,10 @@ def judge(found: Statistics, last_error: str, trouble: str, directory: Optional[
     if found.damaged:
         problems.append(
             f"{found.damaged} files of the spool cannot be read: look at *.damaged in {directory}."
+        )
+    if found.foreign:
+        problems.append(
+            f"{found.foreign} files in {directory} are for another URL: postbackd-client drain --any-url."
         )
     if found.unusable:
         problems.append(f"{found.unusable} calls named no conversion: the log says why.")

@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import List, NamedTuple, Optional
 
-from postbackd_client.segment import LOCK_SUFFIX, SUFFIX, Held, Lock, find_oldest, log_path
+from postbackd_client.segment import LOCK_SUFFIX, SUFFIX, find_oldest, is_held, log_path
 
 
 class FileState(NamedTuple):
@@ -40,9 +40,9 @@ def _look(path: Path, place: Path) -> Optional[FileState]:
     except FileNotFoundError:
         return None
     try:
-        return _read(copy, _is_held(path))
+        return _read(copy, is_held(path.with_suffix(LOCK_SUFFIX)))
     except sqlite3.Error:
-        return FileState(_is_held(path), 0, None, unreadable=True)
+        return FileState(is_held(path.with_suffix(LOCK_SUFFIX)), 0, None, unreadable=True)
     finally:
         copy.unlink(missing_ok=True)
         log_path(copy).unlink(missing_ok=True)
@@ -57,14 +57,3 @@ def _read(copy: Path, held: bool) -> FileState:
         return FileState(held, fresh + late, find_oldest(connection, settled), unreadable=False)
     finally:
         connection.close()
-
-
-def _is_held(path: Path) -> bool:
-    lock = path.with_suffix(LOCK_SUFFIX)
-    if not lock.exists():
-        return False
-    try:
-        Lock(lock).release()
-    except Held:
-        return True
-    return False

@@ -35,7 +35,7 @@ class Works:
         tally: Tally,
         hooks: Hooks,
     ) -> None:
-        self._spool = Spool(directory, limits)
+        self._spool = Spool(directory, limits, courier.route.endpoint.fingerprint)
         self._courier = courier
         self._sender = Sender(self._spool, courier, schedule, tally, hooks)
         self._tally = tally
@@ -103,8 +103,9 @@ class Works:
             return True
         return self._wait(lambda: not self._spool.waiting, timeout_s)
 
-    def drain(self, timeout_s: float) -> bool:
+    def drain(self, timeout_s: float, *, any_url: bool) -> bool:
         """The same for what ended processes have left."""
+        self._spool.any_tracker |= any_url
         searches = self._sender.searches
         return self._wait(lambda: self._sender.searches > searches and not self._spool.waiting, timeout_s)
 
@@ -142,6 +143,7 @@ class Works:
             oldest_age_s=0.0 if oldest_s is None else max(0.0, now_s - oldest_s),
             dropped=self._spool.dropped,
             damaged=self._spool.damaged,
+            foreign=self._spool.foreign,
         )
 
     # --- forking --------------------------------------------------------------------------------------------------
