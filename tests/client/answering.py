@@ -14,13 +14,15 @@ from urllib.parse import parse_qs
 class Answering:
     """What is told to it, and what it has seen.
 
-    Transaction ids that begin with ``busy`` get 503 while ``busy`` is set, ``refused`` 404, ``unmatched`` and
-    ``rejected`` that verdict, and ``slow`` an answer when ``go_on`` is set; all others are accepted once.
+    Transaction ids that begin with ``busy`` get 503 while ``busy`` is set, ``refused`` 404 while ``refusing`` is,
+    ``unmatched`` and ``rejected`` that verdict, and ``slow`` an answer when ``go_on`` is set; all others are accepted
+    once.
     """
 
     def __init__(self) -> None:
         self.url = ""
         self.busy = True
+        self.refusing = True
         self.give_way_after = 1_000_000
         """After so many requests with one id that begins with ``busy`` it is taken."""
         self.go_on = threading.Event()
@@ -36,7 +38,7 @@ class Answering:
         kind = transaction_id.partition("-")[0]
         if kind == "busy" and self.busy and self.asked[transaction_id] <= self.give_way_after:
             return 503, {}
-        if kind == "refused":
+        if kind == "refused" and self.refusing:
             return 404, {}
         if kind in ("unmatched", "rejected"):
             return 200, {"Postbackd-Verdict": kind, "Postbackd-Reason": "macro_literal", "X-Request-Id": "r1"}

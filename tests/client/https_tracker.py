@@ -8,10 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from click.testing import CliRunner
+
+from postbackd.cli.main import root
 from tests.tls.issuer import Issuer
 from tests.tls.site import Site
-from tests.trust.server import make_catalog, run_cli
 
 NAME = "localhost"
 
@@ -48,30 +51,39 @@ class Tracker:
 
     def logged(self, click_id: str) -> list[str]:
         """The verdicts of the requests that named a click, the oldest first."""
-        done = run_cli(self.site.data_dir, "log", "--json", "--click", click_id)
-        assert done.returncode == 0, done.stderr
-        return [row["verdict"] for row in reversed(json.loads(done.stdout))]
+        rows = ask(self.site.data_dir, "log", "--click", click_id)
+        return [row["verdict"] for row in reversed(rows)]
+
+
+def ask(data: Path, *words: str) -> Any:
+    """What a command says in JSON; run in this process, because a test asks often."""
+    done = CliRunner().invoke(root, [*words, "--json", "--data", str(data)], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout)
 
 
 @contextmanager
 def tracker(directory: Path) -> Iterator[Tracker]:
     """The server, running."""
     data = directory / "data"
-    catalog = make_catalog(data)
-    done = run_cli(data, "network", "add", "Signs", "--signature", "hmac", "--enforce", "signature", "--json")
-    signs = json.loads(done.stdout)
+    network = ask(data, "network", "add", "Shop")
+    signs = ask(data, "network", "add", "Signs", "--signature", "hmac", "--enforce", "signature")
+    ask(data, "source", "add", "Ads")
+    url = "https://shop.example/?sub1={click_id}"
+    ask(data, "offer", "add", "Shoes", "--network", "Shop", "--url", url)
+    campaign = ask(data, "campaign", "add", "Spring", "--source", "Ads", "--offer", "Shoes")
     issuer = Issuer()
     certificate, key = issuer.make(NAME)
     files = {"cert.pem": certificate, "key.pem": key, "root.pem": issuer.root}
     for name, text in files.items():
         (directory / name).write_bytes(text)
     options = ["--cert", str(directory / "cert.pem"), "--key", str(directory / "key.pem")]
-    site = Site(data, options)
+    site = Site(data, options, role="ingest")
     try:
         site.start()
         base = f"https://{NAME}:{site.https_port}/p/"
         trust = directory / "root.pem"
-        urls = f"{base}{catalog.key}", f"{base}{signs['key']}"
-        yield Tracker(site, catalog.slug, trust, *urls, signs["signing_secret"])
+        urls = f"{base}{network['key']}", f"{base}{signs['key']}"
+        yield Tracker(site, campaign["slug"], trust, *urls, signs["signing_secret"])
     finally:
         site.kill()

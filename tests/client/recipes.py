@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -136,6 +137,7 @@ def need(language: str) -> str:
     return found
 
 
+@functools.cache
 def _has_curl(php: str) -> bool:
     return _run([php, "-r", "exit((int) !extension_loaded('curl'));"], {}).status == 0
 

@@ -85,15 +85,23 @@ def test_a_text_with_its_transaction_is_a_job() -> None:
 
 def test_workers_rest_while_the_tracker_is_away_and_go_on_when_it_answers() -> None:
     pace, silent = Pace(), Outcome("retry")
-    rests = []
+    rests, now = [], 0.0
     for _ in range(9):
-        pace.note(silent, 0.0)
-        rests.append(pace.rest_s(0.0))
+        pace.note(silent, now, now)
+        rests.append(pace.rest_s(now))
+        now += rests[-1]
     assert rests == [0.0, 0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
-    pace.note(Outcome("duplicate", 200), 1.0)
-    assert pace.rest_s(1.0) == 0.0
-    pace.note(Outcome("retry", 429, retry_after_s=7.0), 1.0)
-    assert pace.rest_s(2.0) == 6.0
+    pace.note(Outcome("duplicate", 200), now, now)
+    assert pace.rest_s(now) == 0.0
+    pace.note(Outcome("retry", 429, retry_after_s=7.0), now, now)
+    assert pace.rest_s(now + 1.0) == 6.0
+
+
+def test_requests_that_were_under_way_together_make_one_rest_and_not_many() -> None:
+    pace = Pace()
+    for number in range(16):
+        pace.note(Outcome("retry"), 0.0, 2.0 + number / 100)
+    assert 0.0 < pace.rest_s(2.16) <= 1.0
 
 
 # --- the shop's side --------------------------------------------------------------------------------------------

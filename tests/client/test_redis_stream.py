@@ -11,11 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import redis
 
 from postbackd_client import Client, Conversion
 from postbackd_client.payload import encode
 from postbackd_client.queues import QueueError, RedisStream
 from postbackd_client.queues.redis_stream import RedisSource
+from postbackd_client.queues.sources import SourceAway
 from postbackd_client.queues.work import Plan, Worker
 from tests.client.answering import Answering, answering
 from tests.client.brokers import RedisServer, need_redis, redis_server
@@ -135,14 +137,25 @@ def test_a_job_knows_how_often_it_was_tried_and_since_when(server: RedisServer, 
 def test_what_can_never_be_counted_is_put_aside_whole_and_with_the_reason(
     server: RedisServer, stream: str, tracker: Answering, payload: bytes, reason: str
 ) -> None:
-    import redis
-
     with redis.Redis(port=server.port, protocol=2) as client:
         client.xadd(stream, {"payload": payload})
         assert work(server, stream, tracker) == {"aside": 1}
         ((_, fields),) = client.xrange(f"{{{stream}}}:dead")
     assert fields[b"payload"] == payload
     assert reason in fields[b"reason"].decode()
+
+
+def test_what_was_put_aside_is_taken_back_when_its_cause_is_mended(
+    server: RedisServer, stream: str, tracker: Answering
+) -> None:
+    hand_over(server, stream, *(f"refused-{number}" for number in range(120)))
+    assert work(server, stream, tracker) == {"aside": 120}
+    tracker.refusing = False
+    again = start(server, stream, tracker, "--again", "--until-empty")
+    _, said = again.communicate(timeout=20)
+    assert (again.returncode, said.splitlines()[0]) == (0, "120 taken back")
+    assert set(tracker.asked.values()) == {2}
+    assert depth(server, stream) == (0, 0, 0)
 
 
 def test_a_worker_that_is_killed_loses_nothing(server: RedisServer, stream: str, tracker: Answering) -> None:
@@ -191,6 +204,33 @@ def test_a_worker_waits_for_a_server_that_is_away_and_goes_on(tmp_path: Path, tr
     finally:
         worker.kill()
         own.kill()
+
+
+def test_a_server_whose_memory_is_used_up_still_lets_jobs_be_settled(tmp_path: Path) -> None:
+    need_redis()
+    with redis_server(tmp_path) as own:
+        hand_over(own, "postbacks", "A-1", "A-2", "A-3")
+        mine = source(own, "postbacks")
+        jobs = mine.take(1)
+        with own.client() as client:
+            client.config_set("maxmemory", "1000")
+        with pytest.raises(redis.OutOfMemoryError):
+            hand_over(own, "postbacks", "A-4")
+        mine.settle(jobs[0])
+        mine.put_off(jobs[1], 60.0)
+        mine.put_aside(jobs[2], "a reason")
+        mine.close()
+        assert depth(own, "postbacks") == (0, 1, 1)
+
+
+def test_a_stream_that_is_gone_is_waited_for_and_made_again(server: RedisServer, stream: str) -> None:
+    mine = source(server, stream)
+    with server.client() as client:
+        client.delete(stream)
+    with pytest.raises(SourceAway, match="NOGROUP"):
+        mine.take(0.1)
+    mine.close()
+    assert depth(server, stream) == (0, 0, 0)
 
 
 def test_a_key_that_is_no_stream_ends_the_worker_with_a_reason(

@@ -33,7 +33,7 @@ from tests.trust.server import Server, make_catalog, wait_until
 _WORKERS = 2
 _CLICKS = 20
 _CLIENT = Path(__file__).resolve().parents[2] / "clients" / "python" / "src"
-_PATIENCE_S = 180
+_PATIENCE_S = 240
 _CONTROLLED, _CONTROLLED_KILLS = 2_000, 6
 _LOST_AFTER_S = 5.0
 """The control has lost what is not counted so long after its queue is empty."""
@@ -88,6 +88,7 @@ def run(size: Size, seed: int, work_dir: Path) -> Result:
             figures[f"{kind.name}: repeats, fallen back"] = f"{found['repeats']}, {found['fallen back']}"
             if found["aside"]:
                 faults.append(f"{kind.name}: {found['aside']} put aside")
+            faults += [f"{kind.name}: {fault}" for fault in trial.put_aside_and_take_back()]
         with _stage(kind, work_dir / f"{kind.name}-control", seed) as stage:
             trial = Trial(stage, seed, _eager)
             trial.hand_over(_CONTROLLED, 0.0)
@@ -195,7 +196,7 @@ class Trial:
             shop.start()
             self._kill_until(over, lasts_s)
             shop.join()
-            self._wait_worked_off()
+            self._wait_for_all()
 
     def work_off(self, kills: int) -> None:
         """Work off what is waiting while workers are killed."""
@@ -203,7 +204,7 @@ class Trial:
             for _ in range(kills):
                 self._never.wait(self._random.uniform(0.4, 0.7))
                 self._kill_worker()
-            self._wait_worked_off()
+            self._wait_empty()
 
     @contextmanager
     def _working(self) -> Iterator[None]:
@@ -215,10 +216,10 @@ class Trial:
                 worker.kill()
                 worker.wait(20)
 
-    def _start(self) -> subprocess.Popen[bytes]:
+    def _start(self, *more: str) -> subprocess.Popen[bytes]:
         root = _CLIENT.parents[2]
         env = {**os.environ, "PYTHONPATH": f"{_CLIENT}:{root}"}
-        command = [sys.executable, "-m", *self._command(self._stage)]
+        command = [sys.executable, "-m", *self._command(self._stage), *more]
         with (self._stage.tracker.data_dir.parent / "workers.log").open("ab") as log:
             return subprocess.Popen(command, cwd=root, env=env, stdout=log, stderr=log)
 
@@ -267,12 +268,22 @@ class Trial:
         self._workers[victim] = self._start()
         self._kills["workers"] += 1
 
-    def _wait_worked_off(self) -> None:
-        """All counted, or the queue empty for a while: then the rest is lost."""
+    def _all_counted(self) -> bool:
+        return len(self._counted()) >= len(self._sent)
+
+    def _wait_for_all(self) -> None:
+        """Until all are counted; what is not by then is lost."""
+        try:
+            wait_until(self._all_counted, _PATIENCE_S, "the last conversion")
+        except TimeoutError:
+            pass  # judge() counts what is missing
+
+    def _wait_empty(self) -> None:
+        """Until all are counted, or the queue has been empty for a while: then the rest is lost."""
         empty_since: list[float] = []
 
         def done() -> bool:
-            if len(self._counted()) >= len(self._sent):
+            if self._all_counted():
                 return True
             if sum(self._depth().values()):
                 empty_since.clear()
@@ -286,6 +297,36 @@ class Trial:
         source = open_source(self._stage.queue)()
         found = dict(source.depth())
         source.close()
+        return found
+
+    # --- what is no conversion ----------------------------------------------------------------------------------------
+
+    def put_aside_and_take_back(self) -> list[str]:
+        """A text that nobody can send is kept aside, and given again when it is asked for; what was otherwise."""
+        self._stage.kind.hand_over(self._stage.broker.url)('{"click_id":"x"}')
+        steps = [self._depth_after_work()]
+        source = open_source(self._stage.queue)()
+        taken = source.take_back()
+        source.close()
+        steps.append(self._depth())
+        steps.append(self._depth_after_work())
+        aside, waiting = {"waiting": 0, "later": 0, "aside": 1}, {"waiting": 1, "later": 0, "aside": 0}
+        return (
+            []
+            if (steps, taken) == ([aside, waiting, aside], 1)
+            else [f"aside, back, aside: {steps}, {taken}"]
+        )
+
+    def _depth_after_work(self) -> dict[str, int]:
+        """What the workers that were killed last had taken is given again first, after a moment."""
+        found: dict[str, int] = {}
+
+        def worked_off() -> bool:
+            self._start("--until-empty").wait(60)
+            found.update(self._depth())
+            return not found["waiting"]
+
+        wait_until(worked_off, 60, "a queue that is worked off")
         return found
 
     # --- judging ------------------------------------------------------------------------------------------------------

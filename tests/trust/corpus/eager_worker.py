@@ -42,6 +42,9 @@ class Eager:
     def put_aside(self, job: Job, reason: str) -> None:
         """Too late."""
 
+    def take_back(self) -> int:
+        return self._real.take_back()
+
     def depth(self) -> Mapping[str, int]:
         return self._real.depth()
 

@@ -20,7 +20,7 @@ from postbackd_client.queues.loading import QueueError
 from postbackd_client.queues.rabbit import RabbitSource
 from postbackd_client.queues.redis_stream import RedisSource
 from postbackd_client.queues.settling import GIVE_UP_S
-from postbackd_client.queues.sources import Source
+from postbackd_client.queues.sources import Source, SourceAway
 from postbackd_client.queues.work import Plan, Worker
 
 QUEUE_VARIABLE = "POSTBACKD_CLIENT_QUEUE"
@@ -52,6 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DAYS",
         help="of tries; then a conversion is put aside (default: 7)",
     )
+    parser.add_argument(
+        "--again", action="store_true", help="first take back what was put aside, when its cause is mended"
+    )
     parser.add_argument("--until-empty", action="store_true", help="end when nothing is waiting; for cron")
 
 
@@ -77,13 +80,23 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         plan = _plan(arguments)
         source = open_source(arguments.queue or os.environ.get(QUEUE_VARIABLE, ""))
+        if arguments.again:
+            _say(f"{_take_back(source):,} taken back")
         Worker(source, client, plan, _say).run(stop)
-    except QueueError as error:
+    except (QueueError, SourceAway) as error:
         print(f"postbackd-client work: {error}", file=sys.stderr)
         return 1
     finally:
         client.close(0)
     return 0
+
+
+def _take_back(open_one: Callable[[], Source]) -> int:
+    source = open_one()
+    try:
+        return source.take_back()
+    finally:
+        source.close()
 
 
 def _plan(arguments: argparse.Namespace) -> Plan:

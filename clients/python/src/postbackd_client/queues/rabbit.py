@@ -1,17 +1,19 @@
-"""RabbitMQ through pika: a durable queue, acknowledged after the outcome is settled (RabbitMQ 3.10 or later).
+"""RabbitMQ through pika: a durable queue, acknowledged after the outcome is settled.
 
     QUEUE            the jobs; made durable when it is missing, else used as it is (a quorum queue, for example)
-    QUEUE.later.N    waits N seconds, then goes back to QUEUE: quorum queues, because only these hand on a message
-                     whose time is up in a way that survives a broker that is killed (at-least-once dead lettering)
+    QUEUE.later.N    those that are given again after N seconds; workers look at its first message and hand it on
     QUEUE.dead       what was put aside, with the reason in a header
 
 A job is acknowledged after the broker has confirmed its copy in another queue; killed in between, it is there twice,
-under one transaction id.
+under one transaction id.  The time-to-live and dead-lettering of RabbitMQ are not used for waiting: those of classic
+queues may lose a message when the broker is killed, and those of quorum queues were seen (3.10.8) to keep one back for
+good after it was.
 """
 
 from __future__ import annotations
 
 import os
+import random
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,9 +26,13 @@ from postbackd_client.queues.sources import Job, SourceAway, split_options
 OPTIONS = {"queue": "postbacks"}
 
 _PREFETCH = 10
-_TRIES, _SINCE, _REASON = "postback-tries", "postback-since", "postback-reason"
-_HEARTBEAT_S = 10
+_TRIES, _SINCE, _DUE, _REASON = "postback-tries", "postback-since", "postback-due", "postback-reason"
+_LOOK_AGAIN_S = 2.0
+"""Between two looks of a thread at what was put off."""
+_HEARTBEAT_S = 60
+"""A thread of the worker rests for half of it at most, and says nothing on its connection meanwhile."""
 _PERSISTENT = 2
+_FORBIDDEN, _NOT_FOUND = 403, 404
 
 
 def _parameters(url: str, pika: Any) -> Any:
@@ -49,7 +55,7 @@ def _declare(connection: Any, pika: Any, queue: str) -> None:
     try:
         channel.queue_declare(queue, passive=True)
     except pika.exceptions.ChannelClosedByBroker as error:
-        if error.reply_code != 404:
+        if error.reply_code != _NOT_FOUND:
             raise
         channel = connection.channel()
         channel.queue_declare(queue, durable=True)
@@ -94,7 +100,7 @@ class RabbitQueue:
         try:
             self._publish_on(self._channel or self._open(), text)
         except self._pika.exceptions.AMQPError as error:
-            self._channel = None
+            self._close()
             # The broker closes connections that have not spoken for a while.
             if not kept or isinstance(error, self._pika.exceptions.UnroutableError):
                 raise
@@ -123,8 +129,11 @@ class RabbitQueue:
 
     def _close(self) -> None:
         channel, self._channel = self._channel, None
-        if channel is not None and channel.connection.is_open:
-            channel.connection.close()
+        try:
+            if channel is not None and channel.connection.is_open:
+                channel.connection.close()
+        except (self._pika.exceptions.AMQPError, OSError):
+            pass  # it is away: then there is nothing to close
 
 
 class RabbitSource:
@@ -135,7 +144,9 @@ class RabbitSource:
         self._pika = load("pika")
         address, options = split_options(url, OPTIONS)
         self._queue = options["queue"]
-        self._made: Dict[str, None] = {}
+        self._later = {seconds: f"{self._queue}.later.{seconds}" for seconds in LADDER_S}
+        self._dead = f"{self._queue}.dead"
+        self._look_at = time.monotonic() + random.uniform(0, _LOOK_AGAIN_S)  # noqa: S311 - threads take turns
         self._connection: Any = None
         parameters = _parameters(address, self._pika)
         self._ask(self._open, parameters)
@@ -146,6 +157,8 @@ class RabbitSource:
         self._channel = self._connection.channel()
         self._channel.basic_qos(prefetch_count=_PREFETCH)
         self._channel.confirm_delivery()
+        for beside in (*self._later.values(), self._dead):
+            self._channel.queue_declare(beside, durable=True)
 
     def _ask(self, call: Any, *arguments: Any, **options: Any) -> Any:
         """Call the library; its errors become ours."""
@@ -155,13 +168,18 @@ class RabbitSource:
         except (errors.ProbableAuthenticationError, errors.ProbableAccessDeniedError) as error:
             raise QueueError(f"RabbitMQ refuses user, password or virtual host: {error!r}") from error
         except errors.ChannelClosedByBroker as error:
-            if error.reply_code == 404:
-                raise SourceAway(f"RabbitMQ has lost the queue: {error}") from error
-            raise QueueError(f"RabbitMQ refuses: {error} (3.10 or later is needed)") from error
+            if error.reply_code == _FORBIDDEN or "inequivalent" in str(error.reply_text):
+                raise QueueError(f"RabbitMQ refuses: {error}") from error
+            # A queue that is gone, an acknowledgement that came too late: a new connection begins anew.
+            raise SourceAway(f"RabbitMQ closed the channel: {error}") from error
         except (errors.AMQPError, OSError) as error:
             raise SourceAway(f"RabbitMQ cannot be reached: {error!r}") from error
 
     def take(self, wait_s: float) -> List[Job]:
+        if time.monotonic() >= self._look_at:
+            self._look_at = time.monotonic() + _LOOK_AGAIN_S
+            for queue in self._later.values():
+                self._ask(self._give_again, queue)
         method, properties, body = self._ask(self._next, wait_s)
         if method is None:
             return []
@@ -180,6 +198,22 @@ class RabbitSource:
     def _next(self, wait_s: float) -> Any:
         return next(self._channel.consume(self._queue, inactivity_timeout=wait_s), (None, None, None))
 
+    def _give_again(self, queue: str) -> None:
+        """Hand on what is due: all in a queue wait equally long, so that the first one is due first."""
+        while True:
+            method, properties, body = self._channel.basic_get(queue)
+            if method is None:
+                return
+            if float((properties.headers or {}).get(_DUE) or 0) > time.time():
+                self._channel.basic_nack(method.delivery_tag, requeue=True)  # back to its place
+                return
+            self._hand_on(body, properties, self._queue)
+            self._channel.basic_ack(method.delivery_tag)
+
+    def _hand_on(self, body: bytes, properties: Any, queue: str) -> None:
+        """Returns when the broker has confirmed it."""
+        self._channel.basic_publish("", queue, body, properties, mandatory=True)
+
     def settle(self, job: Job) -> None:
         self._ask(self._channel.basic_ack, job.handle)
 
@@ -188,54 +222,45 @@ class RabbitSource:
 
     def _put_off(self, job: Job, wait_s: float) -> None:
         seconds = next((step for step in LADDER_S if step >= wait_s), LADDER_S[-1])
-        queue = f"{self._queue}.later.{seconds}"
-        arguments = {
-            "x-queue-type": "quorum",
-            "x-message-ttl": seconds * 1000,
-            "x-dead-letter-exchange": "",
-            "x-dead-letter-routing-key": self._queue,
-            "x-dead-letter-strategy": "at-least-once",
-            "x-overflow": "reject-publish",
-        }
-        since = int(time.time() - job.age_s)
-        self._move(job, queue, arguments, {_TRIES: job.tries + 1, _SINCE: since})
+        now = time.time()
+        headers = {_TRIES: job.tries + 1, _SINCE: int(now - job.age_s), _DUE: int(now + seconds)}
+        self._move(job, self._later[seconds], headers)
 
     def put_aside(self, job: Job, reason: str) -> None:
-        headers = {_TRIES: job.tries + 1, _REASON: reason}
-        self._ask(self._move, job, f"{self._queue}.dead", None, headers)
+        self._ask(self._move, job, self._dead, {_TRIES: job.tries + 1, _REASON: reason})
 
-    def _move(
-        self, job: Job, queue: str, arguments: Optional[Dict[str, Any]], headers: Dict[str, Any]
-    ) -> None:
-        if queue not in self._made:
-            self._channel.queue_declare(queue, durable=True, arguments=arguments)
-            self._made[queue] = None
-        properties = self._pika.BasicProperties(
-            content_type="application/json", delivery_mode=_PERSISTENT, headers=headers
-        )
-        body = job.text.encode("utf-8", "surrogateescape")
-        self._channel.basic_publish("", queue, body, properties, mandatory=True)
+    def _move(self, job: Job, queue: str, headers: Dict[str, Any]) -> None:
+        self._hand_on(job.text.encode("utf-8", "surrogateescape"), self._properties(headers), queue)
         self._channel.basic_ack(job.handle)
 
+    def _properties(self, headers: Dict[str, Any]) -> Any:
+        return self._pika.BasicProperties(
+            content_type="application/json", delivery_mode=_PERSISTENT, headers=headers
+        )
+
+    def take_back(self) -> int:
+        return int(self._ask(self._take_back))
+
+    def _take_back(self) -> int:
+        """As many as there are now: what is put aside meanwhile is for the next time."""
+        count = self._count(self._dead)
+        for done in range(count):
+            method, _, body = self._channel.basic_get(self._dead)
+            if method is None:
+                return done
+            self._hand_on(body, self._properties({}), self._queue)
+            self._channel.basic_ack(method.delivery_tag)
+        return count
+
     def depth(self) -> Mapping[str, int]:
-        later = [f"{self._queue}.later.{seconds}" for seconds in LADDER_S]
         return {
             "waiting": self._ask(self._count, self._queue),
-            "later": sum(self._ask(self._count, name) for name in later),
-            "aside": self._ask(self._count, f"{self._queue}.dead"),
+            "later": sum(self._ask(self._count, queue) for queue in self._later.values()),
+            "aside": self._ask(self._count, self._dead),
         }
 
     def _count(self, queue: str) -> int:
-        """How many are ready; asking for a queue that is not there costs the channel, so it has one of its own."""
-        channel = self._connection.channel()
-        try:
-            count = int(channel.queue_declare(queue, passive=True).method.message_count)
-        except self._pika.exceptions.ChannelClosedByBroker as error:
-            if error.reply_code != 404:
-                raise
-            return 0
-        channel.close()
-        return count
+        return int(self._channel.queue_declare(queue, passive=True).method.message_count)
 
     def close(self) -> None:
         try:

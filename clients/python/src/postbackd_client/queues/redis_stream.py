@@ -28,6 +28,14 @@ _BATCH = 10
 _LOOK_AGAIN_S = 0.5
 """Between two looks at what was put off."""
 
+_FOR_GOOD = ("WRONGTYPE", "unknown command", "wrong number of arguments", "syntax error")
+"""What the answers begin with that another try does not change."""
+
+_SETTLE = """
+redis.call('XACK', KEYS[1], ARGV[1], ARGV[2])
+return redis.call('XDEL', KEYS[1], ARGV[2])
+"""
+"""A script and no transaction: that would be refused while the memory is used up, and settling is what frees it."""
 _PUT_OFF = """
 if redis.call('XACK', KEYS[1], ARGV[1], ARGV[2]) == 0 then return 0 end
 local now = redis.call('TIME')
@@ -48,6 +56,14 @@ for _, member in ipairs(due) do
   redis.call('ZREM', KEYS[2], member)
 end
 return #due
+"""
+_TAKE_BACK = """
+local aside = redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', 100)
+for _, entry in ipairs(aside) do
+  redis.call('XADD', KEYS[1], '*', 'payload', entry[2][2])
+  redis.call('XDEL', KEYS[2], entry[1])
+end
+return #aside
 """
 
 
@@ -76,7 +92,7 @@ class RedisSource:
 
     def __init__(self, url: str) -> None:
         """Connects, and makes the group when it is missing.  Raises ``QueueError``, ``SourceAway``."""
-        self._library = load("redis")
+        self._errors = load("redis.exceptions")
         address, options = split_options(url, OPTIONS)
         self._stream, self._group = options["stream"], options["group"]
         self._claim_ms = int(read_seconds("claim_after", options["claim_after"]) * 1000)
@@ -88,7 +104,7 @@ class RedisSource:
         self._claim_at = 0.0
         try:
             # No retries of its own: the worker says that the queue is away, and comes again.
-            self._redis = self._library.Redis.from_url(
+            self._redis = load("redis").Redis.from_url(
                 address, protocol=2, socket_timeout=10, socket_connect_timeout=2, retry=None
             )
         except ValueError as error:
@@ -96,15 +112,20 @@ class RedisSource:
         self._ask(self._make_group)
 
     def _make_group(self) -> None:
+        """Only where it is missing: making one is refused while the memory is used up, whether it exists or not."""
+        if self._redis.exists(self._stream):
+            groups = self._redis.xinfo_groups(self._stream)
+            if any(_text(group["name"]) == self._group for group in groups):
+                return
         try:
             self._redis.xgroup_create(self._stream, self._group, id="0", mkstream=True)
-        except self._library.ResponseError as error:
-            if not str(error).startswith("BUSYGROUP"):
+        except self._errors.ResponseError as error:
+            if not str(error).startswith("BUSYGROUP"):  # another worker was quicker
                 raise
 
     def _ask(self, call: Any, *arguments: Any, **options: Any) -> Any:
         """Call the library; its errors become ours."""
-        errors = self._library
+        errors = self._errors
         try:
             return call(*arguments, **options)
         except errors.AuthenticationError as error:
@@ -112,13 +133,10 @@ class RedisSource:
         except (errors.ConnectionError, errors.TimeoutError) as error:
             raise SourceAway(f"Redis cannot be reached: {error}") from error
         except errors.ResponseError as error:
-            if str(error).startswith("NOGROUP"):  # the server came back without its data
-                raise SourceAway(f"Redis has lost the stream: {error}") from error
-            if str(error).startswith(
-                ("LOADING", "MASTERDOWN", "READONLY", "OOM", "MISCONF", "TRYAGAIN", "CLUSTERDOWN")
-            ):
-                raise SourceAway(f"Redis cannot be used now: {error}") from error
-            raise QueueError(f"Redis refuses: {error} (a stream with a group needs Redis 6.2)") from error
+            if isinstance(error, errors.NoPermissionError) or str(error).startswith(_FOR_GOOD):
+                raise QueueError(f"Redis refuses: {error} (Redis 6.2 or later is needed)") from error
+            # Out of memory, read-only, loading, a stream that is gone: all that may be over in a minute.
+            raise SourceAway(f"Redis cannot be used now: {error}") from error
 
     # --- taking ---------------------------------------------------------------------------------------------------
 
@@ -158,10 +176,7 @@ class RedisSource:
     # --- settling -------------------------------------------------------------------------------------------------
 
     def settle(self, job: Job) -> None:
-        with self._redis.pipeline(transaction=True) as both:
-            both.xack(self._stream, self._group, job.handle)
-            both.xdel(self._stream, job.handle)
-            self._ask(both.execute)
+        self._ask(self._redis.eval, _SETTLE, 1, self._stream, self._group, job.handle)
         del self._taken[job.handle]
 
     def put_off(self, job: Job, wait_s: float) -> None:
@@ -182,6 +197,12 @@ class RedisSource:
         )
         del self._taken[job.handle]
 
+    def take_back(self) -> int:
+        total = 0
+        while count := self._ask(self._redis.eval, _TAKE_BACK, 2, self._stream, self._dead):
+            total += int(count)
+        return total
+
     def depth(self) -> Mapping[str, int]:
         ask = self._ask
         return {
@@ -198,7 +219,7 @@ class RedisSource:
             owed = self._redis.xpending_range(self._stream, self._group, "-", "+", 1, self._consumer)
             if not owed:
                 self._redis.xgroup_delconsumer(self._stream, self._group, self._consumer)
-        except (SourceAway, QueueError, self._library.RedisError):
+        except (SourceAway, QueueError, self._errors.RedisError):
             pass  # it is away: then the name stays on the list, and harms nobody
         self._redis.close()
 

@@ -45,6 +45,9 @@ class Source(Protocol):
     def put_aside(self, job: Job, reason: str) -> None:
         """Keep it where a person looks, and give it no more."""
 
+    def take_back(self) -> int:
+        """Give all that was put aside again, as if it had never been tried; how many these were."""
+
     def depth(self) -> Mapping[str, int]:
         """How many are ``waiting``, put off (``later``) and put ``aside``, as far as the queue tells."""
 

@@ -26,6 +26,8 @@ log = logging.getLogger("postbackd_client.queues")
 
 _FAILURES_BEFORE_REST = 3
 _LONGEST_REST_S = 30.0
+_LOOK_AGAIN_S = 0.5
+"""While it rests a thread looks so often whether another one got an answer."""
 _WAIT_S = 1.0
 """For a job, before a thread looks whether it is to stop."""
 
@@ -36,20 +38,27 @@ class Pace:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._failures = 0
+        self._rests = 0
+        self._decided_at = float("-inf")
         self._rests_until = float("-inf")
 
-    def note(self, outcome: Outcome, now: float) -> None:
-        """Learn from an outcome; ``now`` is monotonic."""
+    def note(self, outcome: Outcome, began: float, now: float) -> None:
+        """Learn from an outcome; both moments are monotonic.
+
+        Of requests that were under way when a rest was decided, none makes it longer: they met the same trouble.
+        """
         with self._lock:
             if outcome.kind != RETRY:
-                self._failures, self._rests_until = 0, float("-inf")
+                self._failures = self._rests = 0
+                self._rests_until = float("-inf")
                 return
             self._failures += 1
-            over = self._failures - _FAILURES_BEFORE_REST
-            rest_s = min(2.0 ** min(over, 10), _LONGEST_REST_S) if over >= 0 else 0.0
             asked_s = min(outcome.retry_after_s or 0.0, _LONGEST_REST_S)
-            if over >= 0 or asked_s:
-                self._rests_until = max(self._rests_until, now + max(rest_s, asked_s))
+            if began < self._decided_at or (self._failures < _FAILURES_BEFORE_REST and not asked_s):
+                return
+            self._decided_at = now
+            self._rests_until = now + max(asked_s, min(2.0 ** min(self._rests, 10), _LONGEST_REST_S))
+            self._rests += 1
 
     def rest_s(self, now: float) -> float:
         with self._lock:
@@ -141,7 +150,10 @@ class Worker:
         """Do jobs until told to stop; true: nothing is left and that was all."""
         source = self._open_source()
         try:
-            while not stop.wait(self._pace.rest_s(time.monotonic())):
+            while not stop.is_set():
+                if rest_s := self._pace.rest_s(time.monotonic()):
+                    stop.wait(min(rest_s, _LOOK_AGAIN_S))
+                    continue
                 jobs = source.take(_WAIT_S)
                 if not jobs and self._plan.until_empty:
                     return True
@@ -161,8 +173,9 @@ class Worker:
             source.put_aside(job, f"no conversion: {error}")
             self._count(ASIDE)
             return
+        began = time.monotonic()
         outcome = self._deliver(conversion)
-        self._pace.note(outcome, time.monotonic())
+        self._pace.note(outcome, began, time.monotonic())
         roll = random.random()  # noqa: S311 - spreads retries, guards nothing
         step = decide(outcome, job.tries, job.age_s, roll, self._plan.give_up_s)
         if step.kind == LATER:
