@@ -71,6 +71,7 @@ BAD: tuple[tuple[str | None, str, str, str, str], ...] = (
     ("mgid", f"{CLICK}#source_click_id={{click_id}}", "fragment", "#source_click_id={click_id}",
      f"{CLICK}?source_click_id={{click_id}}"),
     (None, f"{OFFER}?s={{click_id}}#/product", "fragment", "#/product", ""),
+    (None, f"{OFFER}#/go?s={{click_id}}", "fragment", "#/go?s={click_id}", ""),
     # encoding
     (None, f"{OFFER}?s={{click_id}}&q=a%2520b", "double_encoding", "%2520", f"{OFFER}?s={{click_id}}&q=a%20b"),
     (None, f"{OFFER}?s={{click_id}}&u=https%253A%252F%252Fx.example", "double_encoding", "%253A%252F%252F",
@@ -113,6 +114,8 @@ BAD: tuple[tuple[str | None, str, str, str, str], ...] = (
      "https://a.mgid.com/postback?c={source_click_id}&e={goal}"),
     (None, f"{TOLD}?c=<CLICK_ID>&v=<PAYOUT>&k=<ACCOUNT_KEY>", "placeholder", "<CLICK_ID>",
      f"{TOLD}?c={{source_click_id}}&v={{value}}&k={{account.KEY}}"),
+    (None, "https://ad.propellerads.com/conversion.php?visitor_id=${SUBID}", "macro_misplaced", "${SUBID}",
+     "https://ad.propellerads.com/conversion.php?visitor_id={source_click_id}"),
     (None, f"{TOLD}?c={{source_click_id}}&h=<ADCASH_HOST>", "placeholder", "<ADCASH_HOST>", ""),
     ("tune", f"{IN}?click_id=REPLACE_ME", "placeholder", "REPLACE_ME", f"{IN}?{GOOD_ID}"),
     # what it says
@@ -174,6 +177,9 @@ GOOD: tuple[tuple[str | None, str], ...] = (
     (None, f"{OFFER}?s={{click_id}}&u=https://x.example/?a=1"),  # a URL inside of it
     (None, f"{OFFER}?key=shoes&token=abc&s={{click_id}}"),  # too short for secrets
     (None, "https://shop.example.com/{click_id}/go"),
+    (None, "https://shop.example.com/p/shoes?s={click_id}"),  # a path of a shop
+    (None, "https://shop.example.com/c/shoes?s={click_id}"),
+    (None, "https://other.example.com/postback?cid={sub1}&payout={payout_amount}&txid={transaction_id}"),
     (None, f"{OFFER}?click_id={{click_id}}&cb=https%3A%2F%2Fother.example.com%2Fpostback%3Fcid%3D{{click_id}}"),
     ("tune", f"{IN}?click_id={{aff_sub2}}&value={{payout}}"),  # another number of a known word
     ("cake", f"{IN}?click_id=#s2##s3#&value=#price#"),  # one id over two sub ids

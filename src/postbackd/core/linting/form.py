@@ -181,16 +181,20 @@ def find_fragment(parts: Parts, known: Known, kind: Kind) -> Iterator[Flaw]:
     names = [pair.partition("=")[0] for pair in fragment.split("&")] if "=" in fragment else []
     carries = bool(names) or any(macro.start >= at for macro in parts.macros)
     movable = bool(names) and all(re.fullmatch(r"[\w.\-]+", name, re.ASCII) for name in names)
+    id_is_lost = "{click_id}" in fragment and "{click_id}" not in parts.text[:at]
+    loses = carries and (
+        kind is not Kind.OFFER or id_is_lost
+    )  # the page of an offer may read a fragment itself
     edit, safe, fix = None, False, "Put parameters before the #, or take it away."
     if movable and "#" not in fragment:
         joint = "&" if parts.query else "" if parts.query_at < at else "?"
-        edit, fix = Edit(at, at + 1, joint), "Put them before the #."
+        edit, fix = Edit(at, at + 1, joint), f"Write {joint or 'nothing'} in the place of #."
         safe = kind is Kind.POSTBACK or (kind is Kind.CLICK and _are_ours(names, known))
     elif not carries and kind is Kind.POSTBACK:
         edit, safe, fix = Edit(at, end, ""), True, "Take it away."
     yield flaw(
         "fragment",
-        severity=Severity.ERROR if carries and kind is not Kind.OFFER else Severity.WARNING,
+        severity=Severity.ERROR if loses else Severity.WARNING,
         place=(at, end),
         cause=(
             "Parameters behind # never reach a server."
@@ -270,7 +274,7 @@ def find_twice(parts: Parts, known: Known, kind: Kind) -> Iterator[Flaw]:
     """The same parameter twice: receivers differ in which of them they take."""
     first: dict[str, Parameter] = {}
     for parameter in parts.parameters:
-        name = parameter.name.lower() if is_own(parts) else parameter.name
+        name = parameter.name.lower() if is_own(parts, kind) else parameter.name
         if name.endswith("[]") or not name:
             continue
         before = first.setdefault(name, parameter)
@@ -278,7 +282,9 @@ def find_twice(parts: Parts, known: Known, kind: Kind) -> Iterator[Flaw]:
             continue
         same = before.value == parameter.value
         taken = (
-            "This server takes the first" if is_own(parts) else "Which one counts is the receiver's choice"
+            "This server takes the first"
+            if is_own(parts, kind)
+            else "Which one counts is the receiver's choice"
         )
         yield flaw(
             "twice",
@@ -299,7 +305,7 @@ def find_size(parts: Parts, known: Known, kind: Kind) -> Iterator[Flaw]:
             f"The parameters have {size} bytes as they are written; over {SMALL_BYTES} some hop may cut them."
         )
         yield _too_much(parts, "long", Severity.ADVICE, cause)
-    if is_own(parts) and count > MAX_PARAMETERS:
+    if is_own(parts, kind) and count > MAX_PARAMETERS:
         cause = f"It has {count} parameters, and this server reads {MAX_PARAMETERS}."
         yield _too_much(parts, "many", Severity.ERROR, cause)
     elif count > FEW_PARAMETERS:

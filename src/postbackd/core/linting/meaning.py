@@ -8,7 +8,7 @@ from difflib import get_close_matches
 
 from postbackd.core.hops import add_id, mismatched_link, read_link
 from postbackd.core.linting.form import NESTED
-from postbackd.core.linting.kinds import OWN_PATH, is_own
+from postbackd.core.linting.kinds import OWN_PATH, is_own, own_hosts
 from postbackd.core.linting.records import Edit, Flaw, Kind, Known, Severity, flaw
 from postbackd.core.linting.url_parts import Parameter, Parts
 from postbackd.core.linting.words import field_of, names_of
@@ -54,8 +54,8 @@ def _find_id_of_offer(parts: Parts, known: Known, kind: Kind) -> Iterator[Flaw]:
     theirs = _macro_of(known, "click_id")
     syntax = syntax_of(theirs or "")
     word = (theirs or "")[len(syntax.opener) : -len(syntax.closer)] if syntax else ""
-    if not carrying and "{click_id}" in parts.query:
-        return  # in a parameter that is encoded, such as the URL of a callback
+    if not carrying and ("{click_id}" in parts.query or "{click_id}" in parts.fragment):
+        return  # in a parameter that is encoded, such as the URL of a callback; or see find_fragment
     if not carrying:
         where = f"the parameter {word}" if word else "the sub id that the network hands back"
         yield flaw(
@@ -155,7 +155,7 @@ def _find_id_of_target(parts: Parts, known: Known, kind: Kind) -> Iterator[Flaw]
         "click_id_missing",
         (parts.path_at, parts.fragment_at),
         "Nothing in it says which click it is about.",
-        f"Add {wanted or 'its parameter'}={{source_click_id}}, unless the body carries it.",
+        f"Add {f'{wanted}=' if wanted else ''}{{source_click_id}}, unless the body carries it.",
         _append(parts, wanted, "{source_click_id}") if wanted and same_host else None,
         severity=Severity.ERROR if same_host else Severity.WARNING,
         safe=wanted not in {one.name for one in parts.parameters},
@@ -171,7 +171,7 @@ def _find_id_of_theirs(parts: Parts, known: Known, kind: Kind) -> Iterator[Flaw]
         return
     carrying = [one for one in parts.parameters if field_of(one, names) == field]
     elsewhere = [one for one in parts.values if macro is not None and one.value == macro]
-    if not is_own(parts):
+    if not is_own(parts, kind):
         if not carrying and not elsewhere and not parts.macros:
             yield _missing(parts, kind, None, macro)
         return
@@ -243,11 +243,11 @@ def find_parameters(parts: Parts, known: Known, kind: Kind) -> Iterator[Flaw]:
     for one in parts.parameters[:MAX_PARAMETERS]:  # more are refused as a whole
         field = field_of(one, names)
         if field is None:
-            yield from _unread(parts, one, known, kind, given) if is_own(parts) else ()
+            yield from _unread(parts, one, known, kind, given) if is_own(parts, kind) else ()
             continue
         yield from _of_another_field(one, field, known)
         before = seen.setdefault(field, one.name)
-        if is_own(parts) and before.lower() != one.name.lower():
+        if is_own(parts, kind) and before.lower() != one.name.lower():
             yield flaw(
                 "field_twice",
                 (one.start, one.end),
@@ -337,10 +337,17 @@ def _nearest_name(name: str, missing: Mapping[str, str]) -> str | None:
 
 def find_owner(parts: Parts, known: Known, kind: Kind) -> Iterator[Flaw]:
     """Whether the host is this server's where it must be, and the key or campaign one that there is."""
-    hosts = {Parts(base).authority.lower() for base in known.bases}
+    hosts, host = own_hosts(known), parts.authority.lower()
     place = (parts.host_at, parts.path_at)
-    own = OWN_PATH.fullmatch(parts.path)
-    if parts.scheme and hosts and own is not None and parts.authority.lower() not in hosts:
+    own = OWN_PATH.fullmatch(parts.path) if is_own(parts, kind) else None
+    if own is None:
+        if host in hosts:
+            takes = "it takes clicks at /c/ and postbacks at /p/"
+            what = takes if kind.is_theirs else "what is sent there comes back"
+            cause = f"The host is this server: {what}."
+            yield flaw("not_ours", place, cause, "Write the address that was meant.")
+        return
+    if parts.scheme and hosts and host not in hosts:
         yield flaw(
             "not_ours",
             place,
@@ -348,18 +355,8 @@ def find_owner(parts: Parts, known: Known, kind: Kind) -> Iterator[Flaw]:
             "Write that host, unless this one leads here, too.",
             severity=Severity.WARNING,
         )
-    if own is None and parts.authority.lower() in hosts:
-        what = (
-            "visitors would be sent back here"
-            if not kind.is_theirs
-            else "it takes clicks at /c/ and postbacks at /p/"
-        )
-        yield flaw(
-            "not_ours", place, f"The host is this server: {what}.", "Write the address that was meant."
-        )
-    if own is not None:
-        start = parts.path_at + own.start(2)
-        yield from _look_up(own[1], own[2], (start, start + len(own[2])), known)
+    start = parts.path_at + own.start(2)
+    yield from _look_up(own[1], own[2], (start, start + len(own[2])), known)
 
 
 def _look_up(letter: str, name: str, place: tuple[int, int], known: Known) -> Iterator[Flaw]:
