@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Run
-from tests.core.test_linting import BAD
 
 GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "lint-a-url.md"
 
@@ -98,12 +97,6 @@ def test_the_guide_shows_what_the_command_prints(run: Run, monkeypatch: pytest.M
     shown = re.findall(r"```(?:text|json)\n(.*?)```", guide, re.DOTALL)
     printed = [run(*command, code=1).out for command in commands if "--file" not in command]
     assert printed == shown
-
-
-def test_the_guide_names_every_check() -> None:
-    named = set(re.findall(r"^\| (`[a-z_ `]+) \|", GUIDE.read_text("utf-8"), re.MULTILINE))
-    checks = {word.strip("`") for cell in named for word in cell.split()}
-    assert {check for _, _, check, _, _ in BAD} - {"empty"} <= checks
 
 
 def test_an_offer_that_loses_the_click_id_is_saved_with_a_note(run: Run) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +16,8 @@ from postbackd.core.model import Catalog, Network, Offer
 from postbackd.core.senders import Scheme, Senders
 from postbackd.presets import find_preset
 from tests.core.lint_faults import BASE, FAULTS, Fault, Right, examples, right_urls
+
+GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "lint-a-url.md"
 
 KEY = "gydvyc1mfycvvpt0h9sp38tdze"
 IN = f"{BASE}/p/{KEY}"
@@ -219,6 +224,12 @@ def test_every_check_has_a_case() -> None:
     """A check that no case shows would be one that nobody knows to work."""
     with_cases = {check for _, _, check, _, _ in BAD} | {"address_unknown"}
     assert len(with_cases) >= sum(map(len, CHECKS))
+
+
+def test_the_guide_names_every_check() -> None:
+    named = set(re.findall(r"^\| (`[a-z_ `]+) \|", GUIDE.read_text("utf-8"), re.MULTILINE))
+    checks = {word.strip("`") for cell in named for word in cell.split()}
+    assert {check for _, _, check, _, _ in BAD} - {"empty"} <= checks
 
 
 # --- presets --------------------------------------------------------------------------------------------------
