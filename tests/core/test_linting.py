@@ -324,6 +324,11 @@ def test_an_address_that_there_is_not_is_named(url: str, whose: Whose, cause: st
     assert cause in [flaw.cause for flaw in in_catalog(url, whose).flaws if flaw.check == "address_unknown"]
 
 
+def test_what_stands_for_a_hidden_key_is_no_error() -> None:
+    (flaw,) = in_catalog(f"{BASE}/p/KEY?click_id={{x}}").flaws
+    assert (flaw.check, flaw.severity) == ("address_unknown", Severity.ADVICE)
+
+
 def test_an_offer_that_passes_the_id_in_another_sub_id_is_named_beside_the_postback_url() -> None:
     linted = in_catalog(f"{IN}?click_id={{aff_sub3}}")
     assert found(linted) == {"click_id_place": "click_id={aff_sub3}"}

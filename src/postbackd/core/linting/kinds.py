@@ -15,8 +15,9 @@ from postbackd.core.templates import KNOWN as TARGET_MACROS
 
 OWN_PATH = re.compile(r"/([cp])/([^/?#]+)(/pixel\.gif)?")
 """Where this server takes clicks and postbacks; shops have such paths, too."""
-_KEY = re.compile(r"[A-Za-z0-9_-]{16,128}|KEY")
-"""What a key looks like, and what stands for it where it is not shown."""
+HIDDEN_KEY = "KEY"
+"""What stands for the key of a network where it is not shown."""
+_KEY = re.compile(rf"[A-Za-z0-9_-]{{16,128}}|{HIDDEN_KEY}")
 
 _POSTBACK_WORD = re.compile(r"postback|pstb|callback|/pb\b|s2s|conversion", re.IGNORECASE)
 _TARGET_ONLY = frozenset(TARGET_MACROS) - frozenset(OFFER_MACROS)

@@ -8,10 +8,10 @@ from difflib import get_close_matches
 
 from postbackd.core.hops import add_id, mismatched_link, read_link
 from postbackd.core.linting.form import NESTED
-from postbackd.core.linting.kinds import OWN_PATH, is_own, own_hosts
+from postbackd.core.linting.kinds import HIDDEN_KEY, OWN_PATH, is_own, own_hosts
 from postbackd.core.linting.records import Edit, Flaw, Kind, Known, Severity, flaw
 from postbackd.core.linting.url_parts import Parameter, Parts
-from postbackd.core.linting.words import field_of, names_of
+from postbackd.core.linting.words import field_of, names_of, words_of
 from postbackd.core.macro_syntax import bare, syntax_of
 from postbackd.core.macros import looks_like_macro
 from postbackd.core.params import MAX_PARAMETERS
@@ -218,12 +218,17 @@ def _look_at_id(one: Parameter, kind: Kind, macro: str | None, known: Known) -> 
         )
     elif one.macros and not one.is_macro and kind is Kind.POSTBACK:
         yield from _not_alone(one, one.macros[0].text)
-    elif kind is Kind.POSTBACK and one.is_macro and macro is not None and known.links:
+    elif kind is Kind.POSTBACK and one.is_macro and _is_filled(one, known):
         mismatch = mismatched_link(one.macros[0].text, known.links)
         if mismatch is not None:
-            yield flaw(
-                "click_id_place", place, mismatch, "Let both name the same sub id.", severity=Severity.WARNING
-            )
+            fix = "Let both name the same sub id."
+            yield flaw("click_id_place", place, mismatch, fix, severity=Severity.WARNING)
+
+
+def _is_filled(one: Parameter, known: Known) -> bool:
+    """Whether the network is known to fill the macro, so that it can be compared with links."""
+    words, first = words_of(Kind.POSTBACK, known), one.macros[0]
+    return words is not None and (words.holds(first) or words.has_sibling(first.word))
 
 
 # --- parameters -----------------------------------------------------------------------------------------------
@@ -366,7 +371,10 @@ def _look_up(letter: str, name: str, place: tuple[int, int], known: Known) -> It
         )
     if letter == "p" and known.keys is not None:
         owner = known.keys.get(name)
-        if owner is None:
+        if owner is None and name == HIDDEN_KEY:
+            cause = "KEY stands for the key, which is shown to whoever may change the catalog."
+            yield flaw("address_unknown", place, cause, "Write the key.", severity=Severity.ADVICE)
+        elif owner is None:
             yield flaw(
                 "address_unknown",
                 place,
