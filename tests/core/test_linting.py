@@ -87,6 +87,7 @@ BAD: tuple[tuple[str | None, str, str, str, str], ...] = (
     (None, f"{OFFER}?s={{click_id}}&a=1&a=2", "twice", "a=2", ""),
     (None, f"{OFFER}?s={{click_id}}&a={'x' * 200}", "long", f"?s={{click_id}}&a={'x' * 200}", ""),
     (None, f"{OFFER}?s={{click_id}}&{'&'.join(f'a{n}=1' for n in range(10))}", "many", "", ""),
+    ("tune", f"{IN}?{GOOD_ID}&{'&'.join(f'a{n}=1' for n in range(33))}", "many", "", ""),
     # macros
     ("tune", f"{IN}?click_id=%7Baff_sub%7D", "macro_encoded", "%7Baff_sub%7D", f"{IN}?{GOOD_ID}"),
     ("tune", f"{IN}?click_id=%257Baff_sub%257D", "macro_encoded", "%257Baff_sub%257D", f"{IN}?{GOOD_ID}"),
@@ -100,6 +101,7 @@ BAD: tuple[tuple[str | None, str, str, str, str], ...] = (
     ("cake", f"{IN}?click_id=s2#&value=#price#", "macro_unclosed", "s2#", f"{IN}?click_id=#s2#&value=#price#"),
     ("admitad", f"{IN}?click_id=[[[subid]]", "macro_unclosed", "[[[subid]]", f"{IN}?click_id=[[[subid]]]"),
     (None, f"{OFFER}?s={{click_id}}&q={{", "macro_unclosed", "{", ""),
+    (None, f"{OFFER}?s={{click_id}}&q={{{{foo}}", "macro_unclosed", "{{foo}", ""),
     ("tune", f"{IN}?click_id=[aff_sub]", "macro_delimiter", "[aff_sub]", f"{IN}?{GOOD_ID}"),
     ("tune", f"{IN}?click_id=[aff_sub2]", "macro_delimiter", "[aff_sub2]", f"{IN}?click_id={{aff_sub2}}"),
     ("awin", f"{IN}?click_id=%%clickRef%%", "macro_delimiter", "%%clickRef%%", f"{IN}?click_id=!!!clickRef!!!"),
@@ -111,6 +113,7 @@ BAD: tuple[tuple[str | None, str, str, str, str], ...] = (
     (None, f"{OFFER}?s={{clickid}}", "macro_spelling", "{clickid}", f"{OFFER}?s={{click_id}}"),
     ("tune", f"{IN}?{GOOD_ID}&value={{payuot}}", "macro_unknown", "{payuot}", ""),
     (None, f"{OFFER}?s={{click_id}}&c={{contry}}", "macro_unknown", "{contry}", ""),
+    (None, f"{OFFER}?s={{click_id}}&c={{zzz}}", "macro_unknown", "{zzz}", ""),
     (None, f"{TOLD}?c={{source_click_id}}&v={{valeu}}", "macro_unknown", "{valeu}", ""),
     ("tune", f"{IN}?click_id={{click_id}}", "macro_misplaced", "{click_id}", f"{IN}?{GOOD_ID}"),
     ("tune", f"{OFFER}?aff_sub={{aff_sub}}&s={{source}}", "macro_misplaced", "{aff_sub}",
@@ -182,6 +185,8 @@ GOOD: tuple[tuple[str | None, str], ...] = (
     (None, f"{OFFER}?s={{click_id}}&u=https://x.example/?a=1"),  # a URL inside of it
     (None, f"{OFFER}?key=shoes&token=abc&s={{click_id}}"),  # too short for secrets
     (None, "https://shop.example.com/{click_id}/go"),
+    (None, f"{OFFER}?s={{click_id}}&q=$foo"),
+    ("appmetrica", "https://other.example.com/postback?cid={click_id}"),
     (None, "https://shop.example.com/p/shoes?s={click_id}"),  # a path of a shop
     (None, "https://shop.example.com/c/shoes?s={click_id}"),
     (None, "https://other.example.com/postback?cid={sub1}&payout={payout_amount}&txid={transaction_id}"),
@@ -372,6 +377,24 @@ def test_any_text_has_an_answer_and_a_mended_one_has_nothing_left_to_mend(
         again = look(linted.mended, preset, kind)
         assert again.mended is None
         assert not any(flaw.safe for flaw in again.flaws)
+
+
+@pytest.mark.parametrize(
+    ("text", "mended"),
+    [
+        ('"' * 2000 + OFFER + '"' * 2000, OFFER),
+        (f"{OFFER}?s={{click_id}}&{'amp;' * 1500}a=1", f"{OFFER}?s={{click_id}}&a=1"),
+        (f"{OFFER}?s={{click_id}}&q=a%{'25' * 1500}20b", f"{OFFER}?s={{click_id}}&q=a%20b"),
+        (f"{OFFER}?s=%{'25' * 1500}7Bclick_id%{'25' * 1500}7D", f"{OFFER}?s={{click_id}}"),
+        (f"{'https://' * 900}shop.example.com/?s={{click_id}}", "https://shop.example.com/?s={click_id}"),
+        (
+            f"https%{'25' * 2000}3A//shop.example.com/?s={{click_id}}",
+            "https://shop.example.com/?s={click_id}",
+        ),
+    ],
+)
+def test_what_was_done_a_thousand_times_is_undone_at_once(text: str, mended: str) -> None:
+    assert look(text).mended == mended
 
 
 def test_what_no_line_would_carry_is_refused_as_a_whole_and_many_flaws_are_counted() -> None:

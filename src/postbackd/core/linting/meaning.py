@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 
-from postbackd.core.hops import add_id, mismatched_link, read_link
+from postbackd.core.hops import mismatched_link, read_link
 from postbackd.core.linting.form import NESTED
 from postbackd.core.linting.kinds import HIDDEN_KEY, OWN_PATH, is_own, own_hosts
 from postbackd.core.linting.records import Edit, Flaw, Kind, Known, Severity, flaw
@@ -90,10 +90,7 @@ def _fill_or_add(parts: Parts, word: str) -> Edit | None:
         return None
     empty = next((one for one in parts.parameters if bare(one.name) == bare(word)), None)
     if empty is None:
-        added = add_id(parts.text, word)
-        if parts.fragment_at < len(parts.text) or "#" in parts.text:
-            return _append(parts, word, "{click_id}")
-        return Edit(len(parts.text), len(parts.text), added[len(parts.text) :])
+        return _append(parts, word, "{click_id}")
     if empty.value:
         return None  # somebody put something else there
     return Edit(
