@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -10,8 +12,10 @@ import pytest
 
 from tests.cli.conftest import Run
 
-GOOD = "https://track.example.com/p/k?click_id={aff_sub}&value={payout}"
-BAD = "https://track.example.com/p/k?click_id=[aff_sub]&value={payout}"
+GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "lint-a-url.md"
+
+GOOD = "https://track.example.com/p/KEY?click_id={aff_sub}&value={payout}"
+BAD = "https://track.example.com/p/KEY?click_id=[aff_sub]&value={payout}"
 
 
 @pytest.fixture
@@ -25,7 +29,7 @@ def typed(monkeypatch: pytest.MonkeyPatch) -> io.BytesIO:
 def test_without_a_data_directory_presets_are_enough_and_an_error_ends_with_1(run: Run, data: Path) -> None:
     ran = run("lint", "--for-network", "tune", BAD, code=1)
     assert "a postback URL for TUNE (HasOffers): its path begins with /p/" in ran.out
-    assert "error macro_delimiter, position 40" in ran.out
+    assert "error macro_delimiter, position 42" in ran.out
     lines = ran.out.splitlines()
     (at,) = [number for number, line in enumerate(lines) if "^" in line]
     start = lines[at].index("^")
@@ -79,9 +83,20 @@ def test_with_a_data_directory_keys_campaigns_and_the_public_address_are_known(r
     key = run("network", "add", "Adnet", "--preset", "tune", "--json").json["key"]
     url = f"https://track.example.com/p/{key}?click_id={{aff_sub}}"
     assert run("lint", url).out.startswith(f"{url}\n  a postback URL for TUNE (HasOffers)")
-    other = run("lint", "--public-url", "https://t.example.com", url.replace(key, "another"), code=1).out
+    other = run("lint", "--public-url", "https://t.example.com", url.replace(key, "x" * 26), code=1).out
     assert "No network has this key." in other
     assert "it is reached as t.example.com" in other
+
+
+def test_the_guide_shows_what_the_command_prints(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "96")
+    guide = GUIDE.read_text("utf-8")
+    commands = [
+        shlex.split(line)[1:] for line in re.findall(r"^    (postbackd lint .*)$", guide, re.MULTILINE)
+    ]
+    shown = re.findall(r"```(?:text|json)\n(.*?)```", guide, re.DOTALL)
+    printed = [run(*command, code=1).out for command in commands if "--file" not in command]
+    assert printed == shown
 
 
 def test_an_offer_that_loses_the_click_id_is_saved_with_a_note(run: Run) -> None:

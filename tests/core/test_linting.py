@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +16,8 @@ from postbackd.core.model import Catalog, Network, Offer
 from postbackd.core.senders import Scheme, Senders
 from postbackd.presets import find_preset
 from tests.core.lint_faults import BASE, FAULTS, Fault, Right, examples, right_urls
+
+GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "lint-a-url.md"
 
 KEY = "gydvyc1mfycvvpt0h9sp38tdze"
 IN = f"{BASE}/p/{KEY}"
@@ -71,6 +76,7 @@ BAD: tuple[tuple[str | None, str, str, str, str], ...] = (
     ("mgid", f"{CLICK}#source_click_id={{click_id}}", "fragment", "#source_click_id={click_id}",
      f"{CLICK}?source_click_id={{click_id}}"),
     (None, f"{OFFER}?s={{click_id}}#/product", "fragment", "#/product", ""),
+    (None, f"{OFFER}#/go?s={{click_id}}", "fragment", "#/go?s={click_id}", ""),
     # encoding
     (None, f"{OFFER}?s={{click_id}}&q=a%2520b", "double_encoding", "%2520", f"{OFFER}?s={{click_id}}&q=a%20b"),
     (None, f"{OFFER}?s={{click_id}}&u=https%253A%252F%252Fx.example", "double_encoding", "%253A%252F%252F",
@@ -81,6 +87,7 @@ BAD: tuple[tuple[str | None, str, str, str, str], ...] = (
     (None, f"{OFFER}?s={{click_id}}&a=1&a=2", "twice", "a=2", ""),
     (None, f"{OFFER}?s={{click_id}}&a={'x' * 200}", "long", f"?s={{click_id}}&a={'x' * 200}", ""),
     (None, f"{OFFER}?s={{click_id}}&{'&'.join(f'a{n}=1' for n in range(10))}", "many", "", ""),
+    ("tune", f"{IN}?{GOOD_ID}&{'&'.join(f'a{n}=1' for n in range(33))}", "many", "", ""),
     # macros
     ("tune", f"{IN}?click_id=%7Baff_sub%7D", "macro_encoded", "%7Baff_sub%7D", f"{IN}?{GOOD_ID}"),
     ("tune", f"{IN}?click_id=%257Baff_sub%257D", "macro_encoded", "%257Baff_sub%257D", f"{IN}?{GOOD_ID}"),
@@ -94,6 +101,7 @@ BAD: tuple[tuple[str | None, str, str, str, str], ...] = (
     ("cake", f"{IN}?click_id=s2#&value=#price#", "macro_unclosed", "s2#", f"{IN}?click_id=#s2#&value=#price#"),
     ("admitad", f"{IN}?click_id=[[[subid]]", "macro_unclosed", "[[[subid]]", f"{IN}?click_id=[[[subid]]]"),
     (None, f"{OFFER}?s={{click_id}}&q={{", "macro_unclosed", "{", ""),
+    (None, f"{OFFER}?s={{click_id}}&q={{{{foo}}", "macro_unclosed", "{{foo}", ""),
     ("tune", f"{IN}?click_id=[aff_sub]", "macro_delimiter", "[aff_sub]", f"{IN}?{GOOD_ID}"),
     ("tune", f"{IN}?click_id=[aff_sub2]", "macro_delimiter", "[aff_sub2]", f"{IN}?click_id={{aff_sub2}}"),
     ("awin", f"{IN}?click_id=%%clickRef%%", "macro_delimiter", "%%clickRef%%", f"{IN}?click_id=!!!clickRef!!!"),
@@ -105,6 +113,7 @@ BAD: tuple[tuple[str | None, str, str, str, str], ...] = (
     (None, f"{OFFER}?s={{clickid}}", "macro_spelling", "{clickid}", f"{OFFER}?s={{click_id}}"),
     ("tune", f"{IN}?{GOOD_ID}&value={{payuot}}", "macro_unknown", "{payuot}", ""),
     (None, f"{OFFER}?s={{click_id}}&c={{contry}}", "macro_unknown", "{contry}", ""),
+    (None, f"{OFFER}?s={{click_id}}&c={{zzz}}", "macro_unknown", "{zzz}", ""),
     (None, f"{TOLD}?c={{source_click_id}}&v={{valeu}}", "macro_unknown", "{valeu}", ""),
     ("tune", f"{IN}?click_id={{click_id}}", "macro_misplaced", "{click_id}", f"{IN}?{GOOD_ID}"),
     ("tune", f"{OFFER}?aff_sub={{aff_sub}}&s={{source}}", "macro_misplaced", "{aff_sub}",
@@ -113,6 +122,8 @@ BAD: tuple[tuple[str | None, str, str, str, str], ...] = (
      "https://a.mgid.com/postback?c={source_click_id}&e={goal}"),
     (None, f"{TOLD}?c=<CLICK_ID>&v=<PAYOUT>&k=<ACCOUNT_KEY>", "placeholder", "<CLICK_ID>",
      f"{TOLD}?c={{source_click_id}}&v={{value}}&k={{account.KEY}}"),
+    (None, "https://ad.propellerads.com/conversion.php?visitor_id=${SUBID}", "macro_misplaced", "${SUBID}",
+     "https://ad.propellerads.com/conversion.php?visitor_id={source_click_id}"),
     (None, f"{TOLD}?c={{source_click_id}}&h=<ADCASH_HOST>", "placeholder", "<ADCASH_HOST>", ""),
     ("tune", f"{IN}?click_id=REPLACE_ME", "placeholder", "REPLACE_ME", f"{IN}?{GOOD_ID}"),
     # what it says
@@ -174,6 +185,11 @@ GOOD: tuple[tuple[str | None, str], ...] = (
     (None, f"{OFFER}?s={{click_id}}&u=https://x.example/?a=1"),  # a URL inside of it
     (None, f"{OFFER}?key=shoes&token=abc&s={{click_id}}"),  # too short for secrets
     (None, "https://shop.example.com/{click_id}/go"),
+    (None, f"{OFFER}?s={{click_id}}&q=$foo"),
+    ("appmetrica", "https://other.example.com/postback?cid={click_id}"),
+    (None, "https://shop.example.com/p/shoes?s={click_id}"),  # a path of a shop
+    (None, "https://shop.example.com/c/shoes?s={click_id}"),
+    (None, "https://other.example.com/postback?cid={sub1}&payout={payout_amount}&txid={transaction_id}"),
     (None, f"{OFFER}?click_id={{click_id}}&cb=https%3A%2F%2Fother.example.com%2Fpostback%3Fcid%3D{{click_id}}"),
     ("tune", f"{IN}?click_id={{aff_sub2}}&value={{payout}}"),  # another number of a known word
     ("cake", f"{IN}?click_id=#s2##s3#&value=#price#"),  # one id over two sub ids
@@ -213,6 +229,12 @@ def test_every_check_has_a_case() -> None:
     """A check that no case shows would be one that nobody knows to work."""
     with_cases = {check for _, _, check, _, _ in BAD} | {"address_unknown"}
     assert len(with_cases) >= sum(map(len, CHECKS))
+
+
+def test_the_guide_names_every_check() -> None:
+    named = set(re.findall(r"^\| (`[a-z_ `]+) \|", GUIDE.read_text("utf-8"), re.MULTILINE))
+    checks = {word.strip("`") for cell in named for word in cell.split()}
+    assert {check for _, _, check, _, _ in BAD} - {"empty"} <= checks
 
 
 # --- presets --------------------------------------------------------------------------------------------------
@@ -307,6 +329,11 @@ def test_an_address_that_there_is_not_is_named(url: str, whose: Whose, cause: st
     assert cause in [flaw.cause for flaw in in_catalog(url, whose).flaws if flaw.check == "address_unknown"]
 
 
+def test_what_stands_for_a_hidden_key_is_no_error() -> None:
+    (flaw,) = in_catalog(f"{BASE}/p/KEY?click_id={{x}}").flaws
+    assert (flaw.check, flaw.severity) == ("address_unknown", Severity.ADVICE)
+
+
 def test_an_offer_that_passes_the_id_in_another_sub_id_is_named_beside_the_postback_url() -> None:
     linted = in_catalog(f"{IN}?click_id={{aff_sub3}}")
     assert found(linted) == {"click_id_place": "click_id={aff_sub3}"}
@@ -350,6 +377,24 @@ def test_any_text_has_an_answer_and_a_mended_one_has_nothing_left_to_mend(
         again = look(linted.mended, preset, kind)
         assert again.mended is None
         assert not any(flaw.safe for flaw in again.flaws)
+
+
+@pytest.mark.parametrize(
+    ("text", "mended"),
+    [
+        ('"' * 2000 + OFFER + '"' * 2000, OFFER),
+        (f"{OFFER}?s={{click_id}}&{'amp;' * 1500}a=1", f"{OFFER}?s={{click_id}}&a=1"),
+        (f"{OFFER}?s={{click_id}}&q=a%{'25' * 1500}20b", f"{OFFER}?s={{click_id}}&q=a%20b"),
+        (f"{OFFER}?s=%{'25' * 1500}7Bclick_id%{'25' * 1500}7D", f"{OFFER}?s={{click_id}}"),
+        (f"{'https://' * 900}shop.example.com/?s={{click_id}}", "https://shop.example.com/?s={click_id}"),
+        (
+            f"https%{'25' * 2000}3A//shop.example.com/?s={{click_id}}",
+            "https://shop.example.com/?s={click_id}",
+        ),
+    ],
+)
+def test_what_was_done_a_thousand_times_is_undone_at_once(text: str, mended: str) -> None:
+    assert look(text).mended == mended
 
 
 def test_what_no_line_would_carry_is_refused_as_a_whole_and_many_flaws_are_counted() -> None:

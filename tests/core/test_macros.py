@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from postbackd.core.macro_syntax import find_macros
 from postbackd.core.macros import KNOWN, MacroError, compile_url, looks_like_macro
 
 VALUES = st.fixed_dictionaries({name: st.none() | st.text() for name in KNOWN})
@@ -79,3 +80,23 @@ def test_ids_are_not_macros(text: str) -> None:
 def test_a_long_hostile_text_is_no_macro(opener: str) -> None:
     assert not looks_like_macro(opener * 20_000)
     assert not looks_like_macro(opener + "a" * 65_536)
+
+
+@pytest.mark.parametrize(
+    ("text", "macros"),
+    [
+        ("?a={x}&b={{y}}&c=${z}", ["{x}", "{{y}}", "${z}"]),
+        ("?a=[x]&b=[[[y]]]&c=[%z%]&d=[=w=]", ["[x]", "[[[y]]]", "[%z%]", "[=w=]"]),
+        ("?a=#s2##s3#&b=##X(y)##", ["#s2#", "#s3#", "##X(y)##"]),
+        ("?a=__X__&b=!!!x!!!&c=@@X@@&d=%x%&e=%%x%%", ["__X__", "!!!x!!!", "@@X@@", "%x%", "%%x%%"]),
+        ("?a=(x)&b=<y>", ["(x)", "<y>"]),
+        ("/go/{x}/a?b={status:lead=0 sale=1}", ["{x}", "{status:lead=0 sale=1}"]),
+        ("?a=%adid%", ["%adid%"]),
+        ("?a=%C3%A4%20b&c=%ADx%20", []),
+        ("?filter[name]=1&ids[]=2&a[b][c]=3", []),
+        ("/wiki_(page)?a=1#top#", []),
+        ("?a=x__y__z&b={", []),
+    ],
+)
+def test_macros_are_found_in_urls_and_what_only_looks_like_one_is_not(text: str, macros: list[str]) -> None:
+    assert [found.text for found in find_macros(text)] == macros

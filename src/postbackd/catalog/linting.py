@@ -7,6 +7,7 @@ the key or slug names it by itself.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 from msgspec import Struct
@@ -95,10 +96,13 @@ class Linter:
         return lint(url, known, self._kind)
 
     def _owner(self, url: str) -> tuple[Network | None, Source | None, Preset | None]:
-        """Who was named, or whom the key or slug in the URL names."""
-        own = OWN_PATH.fullmatch(Parts(url.strip()).path)
-        if self._network or self._source or self._preset or own is None:
+        """Who was named, or whom the URL names: by its key, its slug, or the host where somebody is told."""
+        parts = Parts(url.strip())
+        own = OWN_PATH.fullmatch(parts.path)
+        if self._network or self._source or self._preset:
             return self._network, self._source, self._preset
+        if own is None:
+            return None, None, _told_at(parts.host)
         if own[1] == "p":
             name = self._keys().get(own[2])
             network = next((one for one in self._catalog.networks if one.name == name), None)
@@ -121,6 +125,18 @@ class Linter:
     def _find_source(self, name: str) -> tuple[Source | None, Preset | None]:
         source = next((one for one in self._catalog.sources if one.name == name), None)
         return source, _preset_of("source", source) if source else _find_preset("source", name)
+
+
+def _told_at(host: str) -> Preset | None:
+    """Who takes postbacks at this host."""
+    return _target_hosts().get(host)
+
+
+@cache
+def _target_hosts() -> dict[str, Preset]:
+    """Of two presets that share a host the first; those where every user has another host are left out."""
+    told = [(Parts(preset.target_url or ""), preset) for preset in reversed(load_presets())]
+    return {parts.host: preset for parts, preset in told if parts.host and "<" not in parts.authority}
 
 
 def _preset_of(role: Any, entry: Network | Source | None) -> Preset | None:

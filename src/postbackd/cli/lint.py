@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -78,13 +78,25 @@ def lint(
         Whose(network, source, preset),
         Kind(kind) if kind else None,
     )
-    linted = [linter.lint(url) for url in given]
-    if json_wanted:
-        print_json([describe_linted(one) for one in linted])
-    else:
-        click.echo("\n".join(_format(one) for one in linted), nl=False)
-    if any(one.has_errors for one in linted):
+    linted = map(linter.lint, given)
+    if _print_json(linted) if json_wanted else _print(linted):
         raise click.exceptions.Exit(1)
+
+
+def _print_json(linted: Iterable[Linted]) -> bool:
+    """Whether there is an error."""
+    documents = [describe_linted(one) for one in linted]
+    print_json(documents)
+    return not all(document["ok"] for document in documents)
+
+
+def _print(linted: Iterable[Linted]) -> bool:
+    """Whether there is an error; each is shown as soon as it was looked at."""
+    has_errors = False
+    for number, one in enumerate(linted):
+        click.echo(("\n" if number else "") + _format(one), nl=False)
+        has_errors |= one.has_errors
+    return has_errors
 
 
 def _load_catalog(settings: Settings) -> Catalog | None:

@@ -193,7 +193,7 @@ OFFERS = (
         type="sale", value_micros=6_400_000, currency="USD", spread=0.25, rate=0.045, after_min=26,
     ),
     OfferRole(
-        name="SleepWell box", network="Northwind Media", url="https://sleepwell.example/box?s1={click_id}",
+        name="SleepWell box", network="Northwind Media", url="https://sleepwell.example/box?sub1={click_id}",
         type="sale", value_micros=9_500_000, currency="USD", spread=0.3, rate=0.035, after_min=34,
     ),
     OfferRole(
@@ -221,7 +221,7 @@ OFFERS = (
         type="install", value_micros=750_000, currency="USD", rate=0.12, after_min=3,
     ),
     OfferRole(
-        name="Travel card", network="Kestrel Pay", url="https://roamcard.example/apply?sub={click_id}",
+        name="Travel card", network="Kestrel Pay", url="https://roamcard.example/apply?subacc4={click_id}",
         type="deposit", value_micros=4_800_000, currency="GBP", rate=0.07, after_min=55,
     ),
     OfferRole(

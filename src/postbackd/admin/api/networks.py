@@ -17,12 +17,10 @@ from postbackd.catalog.changes import Name, NetworkChange, change_network
 from postbackd.catalog.documents import Describer
 from postbackd.catalog.entries import check_entry, make_key
 from postbackd.catalog.senders import Duration, Made
+from postbackd.core.linting.kinds import HIDDEN_KEY
 from postbackd.core.model import Catalog, Network
 from postbackd.core.moments import write_moment
 from postbackd.reports.period import read_duration
-
-HIDDEN = "KEY"
-"""What stands for the key of a network where it is not shown."""
 
 
 class NewNetwork(NetworkChange, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -101,7 +99,7 @@ class Signed(Struct, frozen=True):
 def show(asked: Asked[Any, Any], network: Network, made: Made | None = None) -> ShownNetwork:
     """For whoever asks."""
     is_open = Scope.CATALOG in asked.who.scopes
-    seen = network if is_open else msgspec.structs.replace(network, key=HIDDEN)
+    seen = network if is_open else msgspec.structs.replace(network, key=HIDDEN_KEY)
     document = Describer(Catalog(generation=0), asked.desk.base_url).describe(seen)
     document |= {"id": network.id, "key": network.key if is_open else None}
     document |= (made or Made()).document()

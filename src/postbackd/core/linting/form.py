@@ -11,7 +11,7 @@ from postbackd.core.addresses import Allowed
 from postbackd.core.linting.kinds import is_own
 from postbackd.core.linting.records import Edit, Flaw, Kind, Known, Severity, flaw
 from postbackd.core.linting.url_parts import Parameter, Parts
-from postbackd.core.macros import HOST, LAST_PORT
+from postbackd.core.macros import HOST, LAST_PORT, SCHEME
 from postbackd.core.params import MAX_PARAMETERS
 
 SMALL_BYTES = 200
@@ -24,7 +24,8 @@ _LOCAL = re.compile(r"localhost|.*\.(?:localhost|local|internal|lan|home|corp|te
 _NAMED = re.compile(r"[&?]([A-Za-z_][\w.\-]*)=", re.ASCII)
 NESTED = re.compile(r"https?(?::|%(?:25)*3A)", re.IGNORECASE)
 """How a value begins that is a URL of its own."""
-_TWICE = re.compile(r"(?:%25[0-9A-Fa-f]{2})+")
+_TWICE = re.compile(r"(?:%(?:25)+[0-9A-Fa-f]{2})+")
+_MORE_THAN_ONCE = re.compile(r"%(?:25)+(?=[0-9A-Fa-f]{2})")
 _BARE = re.compile(r"[\x00-\x20\x7f-\x9f\"<>\\^`|\ud800-\udfff\u00a0\u3000]|%(?![0-9A-Fa-f]{2})")
 _UNRESERVED = re.compile(r"[A-Za-z0-9\-._~]+")
 
@@ -41,9 +42,10 @@ def find_scheme(parts: Parts, known: Known, kind: Kind) -> Iterator[Flaw]:
     start, end, edit, safe = 0, min(len(text), 8), None, False
     cause, fix = "It does not begin with https://, so nothing can call it.", "Write the whole address."
     if near is not None:
-        end, edit, safe = near.end(), Edit(0, near.end(), f"{near[1].lower()}://"), True
-        if re.match(r"https?:/", text[near.end() :], re.IGNORECASE):
-            edit = Edit(0, near.end(), "")
+        last, end = near, near.end()
+        while (again := _NEAR_SCHEME.match(text, end)) is not None:
+            last, end = again, again.end()
+        edit, safe = Edit(0, end, "" if SCHEME.match(text, end) else f"{last[1].lower()}://"), True
         cause, fix = f"{text[:end]!a} is no scheme of the web.", "Begin it with https:// once."
     elif (other := _OTHER_SCHEME.match(text)) is not None:
         end, cause = other.end(), f"{other[0]!a} is no scheme that visitors and networks call."
@@ -157,8 +159,7 @@ def find_separators(parts: Parts, known: Known, kind: Kind) -> Iterator[Flaw]:
             continue
         for found in _NAMED.finditer(parameter.value):
             place = parameter.at + found.start()
-            if found[0][0] == "?" and not parts.is_inside(place):
-                yield _separator(place, "?", "&", "A second ? does not separate parameters")
+            yield _separator(place, "?", "&", "A second ? does not separate parameters")
 
 
 def _separator(place: int, was: str, should: str, cause: str) -> Flaw:
@@ -181,16 +182,20 @@ def find_fragment(parts: Parts, known: Known, kind: Kind) -> Iterator[Flaw]:
     names = [pair.partition("=")[0] for pair in fragment.split("&")] if "=" in fragment else []
     carries = bool(names) or any(macro.start >= at for macro in parts.macros)
     movable = bool(names) and all(re.fullmatch(r"[\w.\-]+", name, re.ASCII) for name in names)
+    id_is_lost = "{click_id}" in fragment and "{click_id}" not in parts.text[:at]
+    loses = carries and (
+        kind is not Kind.OFFER or id_is_lost
+    )  # the page of an offer may read a fragment itself
     edit, safe, fix = None, False, "Put parameters before the #, or take it away."
     if movable and "#" not in fragment:
         joint = "&" if parts.query else "" if parts.query_at < at else "?"
-        edit, fix = Edit(at, at + 1, joint), "Put them before the #."
+        edit, fix = Edit(at, at + 1, joint), f"Write {joint or 'nothing'} in the place of #."
         safe = kind is Kind.POSTBACK or (kind is Kind.CLICK and _are_ours(names, known))
     elif not carries and kind is Kind.POSTBACK:
         edit, safe, fix = Edit(at, end, ""), True, "Take it away."
     yield flaw(
         "fragment",
-        severity=Severity.ERROR if carries and kind is not Kind.OFFER else Severity.WARNING,
+        severity=Severity.ERROR if loses else Severity.WARNING,
         place=(at, end),
         cause=(
             "Parameters behind # never reach a server."
@@ -220,8 +225,8 @@ def find_double_encoding(parts: Parts, known: Known, kind: Kind) -> Iterator[Fla
         if nested is None and re.search(r"%(?!25)[0-9A-Fa-f]{2}", value.value):
             continue  # some of it is encoded once: then %25 is a percent sign that was meant
         for found in _TWICE.finditer(value.value):
-            if _is_encoding(found[0].replace("%25", "%")):
-                place, once = value.at + found.start(), found[0].replace("%25", "%")
+            if _is_encoding(_MORE_THAN_ONCE.sub("%", found[0])):
+                place, once = value.at + found.start(), _MORE_THAN_ONCE.sub("%", found[0])
                 yield flaw(
                     "double_encoding",
                     severity=Severity.WARNING,
@@ -270,7 +275,7 @@ def find_twice(parts: Parts, known: Known, kind: Kind) -> Iterator[Flaw]:
     """The same parameter twice: receivers differ in which of them they take."""
     first: dict[str, Parameter] = {}
     for parameter in parts.parameters:
-        name = parameter.name.lower() if is_own(parts) else parameter.name
+        name = parameter.name.lower() if is_own(parts, kind) else parameter.name
         if name.endswith("[]") or not name:
             continue
         before = first.setdefault(name, parameter)
@@ -278,7 +283,9 @@ def find_twice(parts: Parts, known: Known, kind: Kind) -> Iterator[Flaw]:
             continue
         same = before.value == parameter.value
         taken = (
-            "This server takes the first" if is_own(parts) else "Which one counts is the receiver's choice"
+            "This server takes the first"
+            if is_own(parts, kind)
+            else "Which one counts is the receiver's choice"
         )
         yield flaw(
             "twice",
@@ -299,7 +306,7 @@ def find_size(parts: Parts, known: Known, kind: Kind) -> Iterator[Flaw]:
             f"The parameters have {size} bytes as they are written; over {SMALL_BYTES} some hop may cut them."
         )
         yield _too_much(parts, "long", Severity.ADVICE, cause)
-    if is_own(parts) and count > MAX_PARAMETERS:
+    if is_own(parts, kind) and count > MAX_PARAMETERS:
         cause = f"It has {count} parameters, and this server reads {MAX_PARAMETERS}."
         yield _too_much(parts, "many", Severity.ERROR, cause)
     elif count > FEW_PARAMETERS:

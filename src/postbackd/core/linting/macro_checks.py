@@ -9,12 +9,11 @@ from urllib.parse import unquote
 from postbackd.core.linting.records import Flaw, Kind, Known, Severity, flaw
 from postbackd.core.linting.url_parts import Parameter, Parts
 from postbackd.core.linting.words import Words, field_of, names_of, words_of
-from postbackd.core.macro_syntax import SYNTAXES, WHOLE, Found, Syntax, find_macros, syntax_of
+from postbackd.core.macro_syntax import SYNTAXES, Found, Syntax, find_macros, syntax_of
 from postbackd.core.macros import KNOWN as OFFER_MACROS
 from postbackd.core.macros import looks_like_macro
 from postbackd.core.outgoing import convert_preset_url, placeholders_left
 from postbackd.core.templates import KNOWN as TARGET_MACROS
-from postbackd.core.templates import TemplateError
 
 _SIGNS = r"[{}\[\]<>()$%#!@_=]"
 _ESCAPED_SIGN = r"%(?:25)*(?:7[BbDd]|5[BbDd]|2[348951]|3[CcEeDd]|40|5[Ff])"
@@ -37,9 +36,7 @@ def find_encoded(parts: Parts, known: Known, kind: Kind) -> Iterator[Flaw]:
             while "%25" in macro:
                 macro = macro.replace("%25", "%")
             macro = unquote(macro)
-            if macro == found[0] or not WHOLE.fullmatch(macro):
-                continue
-            if not _may_be_meant(macro, words):
+            if macro == found[0] or not _may_be_meant(macro, words):
                 continue
             start = value.at + found.start()
             yield flaw(
@@ -55,10 +52,8 @@ def find_encoded(parts: Parts, known: Known, kind: Kind) -> Iterator[Flaw]:
 def _may_be_meant(macro: str, words: Words | None) -> bool:
     """Whether somebody fills macros that are written like this; without a vocabulary, brackets alone are sure signs."""
     syntax = syntax_of(macro)
-    if syntax is None:
-        return False
-    if words is None:
-        return syntax.opener[0] in "{[$"
+    if syntax is None or words is None:
+        return syntax is not None and syntax.opener[0] in "{[$"
     return syntax in words.syntaxes and (not words.ours or words.spelling_of(macro) is not None)
 
 
@@ -323,8 +318,5 @@ def find_placeholders(parts: Parts, known: Known, kind: Kind) -> Iterator[Flaw]:
 
 def _convert(placeholder: str) -> str | None:
     """What stands for it in a target's URL, see ``core.outgoing``."""
-    try:
-        text = convert_preset_url(f"https://host.example/{placeholder}").removeprefix("https://host.example/")
-    except TemplateError:
-        return None
+    text = convert_preset_url(f"https://host.example/{placeholder}").removeprefix("https://host.example/")
     return None if text == placeholder else text

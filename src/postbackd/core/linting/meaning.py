@@ -6,12 +6,12 @@ import re
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 
-from postbackd.core.hops import add_id, mismatched_link, read_link
+from postbackd.core.hops import mismatched_link, read_link
 from postbackd.core.linting.form import NESTED
-from postbackd.core.linting.kinds import OWN_PATH, is_own
+from postbackd.core.linting.kinds import HIDDEN_KEY, OWN_PATH, is_own, own_hosts
 from postbackd.core.linting.records import Edit, Flaw, Kind, Known, Severity, flaw
 from postbackd.core.linting.url_parts import Parameter, Parts
-from postbackd.core.linting.words import field_of, names_of
+from postbackd.core.linting.words import field_of, names_of, words_of
 from postbackd.core.macro_syntax import bare, syntax_of
 from postbackd.core.macros import looks_like_macro
 from postbackd.core.params import MAX_PARAMETERS
@@ -54,8 +54,8 @@ def _find_id_of_offer(parts: Parts, known: Known, kind: Kind) -> Iterator[Flaw]:
     theirs = _macro_of(known, "click_id")
     syntax = syntax_of(theirs or "")
     word = (theirs or "")[len(syntax.opener) : -len(syntax.closer)] if syntax else ""
-    if not carrying and "{click_id}" in parts.query:
-        return  # in a parameter that is encoded, such as the URL of a callback
+    if not carrying and ("{click_id}" in parts.query or "{click_id}" in parts.fragment):
+        return  # in a parameter that is encoded, such as the URL of a callback; or see find_fragment
     if not carrying:
         where = f"the parameter {word}" if word else "the sub id that the network hands back"
         yield flaw(
@@ -90,10 +90,7 @@ def _fill_or_add(parts: Parts, word: str) -> Edit | None:
         return None
     empty = next((one for one in parts.parameters if bare(one.name) == bare(word)), None)
     if empty is None:
-        added = add_id(parts.text, word)
-        if parts.fragment_at < len(parts.text) or "#" in parts.text:
-            return _append(parts, word, "{click_id}")
-        return Edit(len(parts.text), len(parts.text), added[len(parts.text) :])
+        return _append(parts, word, "{click_id}")
     if empty.value:
         return None  # somebody put something else there
     return Edit(
@@ -155,7 +152,7 @@ def _find_id_of_target(parts: Parts, known: Known, kind: Kind) -> Iterator[Flaw]
         "click_id_missing",
         (parts.path_at, parts.fragment_at),
         "Nothing in it says which click it is about.",
-        f"Add {wanted or 'its parameter'}={{source_click_id}}, unless the body carries it.",
+        f"Add {f'{wanted}=' if wanted else ''}{{source_click_id}}, unless the body carries it.",
         _append(parts, wanted, "{source_click_id}") if wanted and same_host else None,
         severity=Severity.ERROR if same_host else Severity.WARNING,
         safe=wanted not in {one.name for one in parts.parameters},
@@ -171,7 +168,7 @@ def _find_id_of_theirs(parts: Parts, known: Known, kind: Kind) -> Iterator[Flaw]
         return
     carrying = [one for one in parts.parameters if field_of(one, names) == field]
     elsewhere = [one for one in parts.values if macro is not None and one.value == macro]
-    if not is_own(parts):
+    if not is_own(parts, kind):
         if not carrying and not elsewhere and not parts.macros:
             yield _missing(parts, kind, None, macro)
         return
@@ -218,12 +215,17 @@ def _look_at_id(one: Parameter, kind: Kind, macro: str | None, known: Known) -> 
         )
     elif one.macros and not one.is_macro and kind is Kind.POSTBACK:
         yield from _not_alone(one, one.macros[0].text)
-    elif kind is Kind.POSTBACK and one.is_macro and macro is not None and known.links:
+    elif kind is Kind.POSTBACK and one.is_macro and _is_filled(one, known):
         mismatch = mismatched_link(one.macros[0].text, known.links)
         if mismatch is not None:
-            yield flaw(
-                "click_id_place", place, mismatch, "Let both name the same sub id.", severity=Severity.WARNING
-            )
+            fix = "Let both name the same sub id."
+            yield flaw("click_id_place", place, mismatch, fix, severity=Severity.WARNING)
+
+
+def _is_filled(one: Parameter, known: Known) -> bool:
+    """Whether the network is known to fill the macro, so that it can be compared with links."""
+    words, first = words_of(Kind.POSTBACK, known), one.macros[0]
+    return words is not None and (words.holds(first) or words.has_sibling(first.word))
 
 
 # --- parameters -----------------------------------------------------------------------------------------------
@@ -243,11 +245,11 @@ def find_parameters(parts: Parts, known: Known, kind: Kind) -> Iterator[Flaw]:
     for one in parts.parameters[:MAX_PARAMETERS]:  # more are refused as a whole
         field = field_of(one, names)
         if field is None:
-            yield from _unread(parts, one, known, kind, given) if is_own(parts) else ()
+            yield from _unread(parts, one, known, kind, given) if is_own(parts, kind) else ()
             continue
         yield from _of_another_field(one, field, known)
         before = seen.setdefault(field, one.name)
-        if is_own(parts) and before.lower() != one.name.lower():
+        if is_own(parts, kind) and before.lower() != one.name.lower():
             yield flaw(
                 "field_twice",
                 (one.start, one.end),
@@ -337,10 +339,17 @@ def _nearest_name(name: str, missing: Mapping[str, str]) -> str | None:
 
 def find_owner(parts: Parts, known: Known, kind: Kind) -> Iterator[Flaw]:
     """Whether the host is this server's where it must be, and the key or campaign one that there is."""
-    hosts = {Parts(base).authority.lower() for base in known.bases}
+    hosts, host = own_hosts(known), parts.authority.lower()
     place = (parts.host_at, parts.path_at)
-    own = OWN_PATH.fullmatch(parts.path)
-    if parts.scheme and hosts and own is not None and parts.authority.lower() not in hosts:
+    own = OWN_PATH.fullmatch(parts.path) if is_own(parts, kind) else None
+    if own is None:
+        if host in hosts:
+            takes = "it takes clicks at /c/ and postbacks at /p/"
+            what = takes if kind.is_theirs else "what is sent there comes back"
+            cause = f"The host is this server: {what}."
+            yield flaw("not_ours", place, cause, "Write the address that was meant.")
+        return
+    if parts.scheme and hosts and host not in hosts:
         yield flaw(
             "not_ours",
             place,
@@ -348,18 +357,8 @@ def find_owner(parts: Parts, known: Known, kind: Kind) -> Iterator[Flaw]:
             "Write that host, unless this one leads here, too.",
             severity=Severity.WARNING,
         )
-    if own is None and parts.authority.lower() in hosts:
-        what = (
-            "visitors would be sent back here"
-            if not kind.is_theirs
-            else "it takes clicks at /c/ and postbacks at /p/"
-        )
-        yield flaw(
-            "not_ours", place, f"The host is this server: {what}.", "Write the address that was meant."
-        )
-    if own is not None:
-        start = parts.path_at + own.start(2)
-        yield from _look_up(own[1], own[2], (start, start + len(own[2])), known)
+    start = parts.path_at + own.start(2)
+    yield from _look_up(own[1], own[2], (start, start + len(own[2])), known)
 
 
 def _look_up(letter: str, name: str, place: tuple[int, int], known: Known) -> Iterator[Flaw]:
@@ -369,7 +368,10 @@ def _look_up(letter: str, name: str, place: tuple[int, int], known: Known) -> It
         )
     if letter == "p" and known.keys is not None:
         owner = known.keys.get(name)
-        if owner is None:
+        if owner is None and name == HIDDEN_KEY:
+            cause = "KEY stands for the key, which is shown to whoever may change the catalog."
+            yield flaw("address_unknown", place, cause, "Write the key.", severity=Severity.ADVICE)
+        elif owner is None:
             yield flaw(
                 "address_unknown",
                 place,

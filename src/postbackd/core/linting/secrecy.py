@@ -93,7 +93,7 @@ def _personal(
     cause: str,
 ) -> Flaw:
     """On our own URLs, a parameter that no field claims can be left out: nothing reads it."""
-    unread = is_own(parts) and kind.is_theirs and bool(value.name) and value.name not in known.asked
+    unread = is_own(parts, kind) and bool(value.name) and value.name not in known.asked
     unread = unread and field_of(value, names_of(kind, known)) is None
     return flaw(
         "personal_data",
@@ -147,7 +147,7 @@ def _account_name(name: str) -> str:
 def find_keys(parts: Parts, known: Known, kind: Kind) -> Iterator[Flaw]:
     """The key of a postback URL where a browser shows it: whoever reads it can send conversions."""
     own = OWN_PATH.fullmatch(parts.path)
-    if own is not None and own[3]:
+    if own is not None and own[3] and is_own(parts, kind):
         start = parts.path_at + own.start(2)
         yield flaw(
             "key_shown",

@@ -19,7 +19,7 @@ _BROKEN_LINE = re.compile(r"[ \t]*[\r\n\u2028\u2029][\r\n\t \u2028\u2029]*|\t+")
 _INVISIBLE = re.compile(r"[\u200b-\u200f\u2060\ufeff\u00ad\ud800-\udfff]+")
 """And halves of characters, which nothing can encode."""
 _QUOTES = {'"': '"', "'": "'", "`": "`", "<": ">", "“": "”", "‘": "’", "«": "»"}
-_ENTITY = re.compile(r"&(?:amp|#38|#x26|#X26);")
+_ENTITY = re.compile(r"&(?:(?:amp|#38|#x26|#X26);)+")
 _BRACE_ENTITY = re.compile(r"&(?:#123|#125|lbrace|rbrace|lcub|rcub|quot|#34|#39|lt|gt);")
 _ENCODED_SCHEME = re.compile(r"https?%(?:25)*3A", re.IGNORECASE)
 
@@ -57,15 +57,17 @@ def find_invisible(parts: Parts, known: Known) -> Iterator[Flaw]:
 
 def find_quotes(parts: Parts, known: Known) -> Iterator[Flaw]:
     """Quotes or brackets around the whole URL; a macro alone has brackets of its own."""
-    text = parts.text
-    if len(text) > 2 and _QUOTES.get(text[0]) == text[-1] and not WHOLE.fullmatch(text):
+    text = inner = parts.text
+    while len(inner) > 2 and _QUOTES.get(inner[0]) == inner[-1] and not WHOLE.fullmatch(inner):
+        inner = inner[1:-1]
+    if inner != text:
         yield flaw(
             "quoted",
+            (0, len(text)),
+            "The quotes around the URL became a part of it when it was copied.",
+            "Take them away.",
+            inner,
             severity=Severity.WARNING,
-            place=(0, len(text)),
-            cause="The quotes around the URL became a part of it when it was copied.",
-            fix="Take them away.",
-            edit=Edit(0, len(text), text[1:-1]),
         )
 
 

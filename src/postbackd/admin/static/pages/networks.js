@@ -147,7 +147,7 @@ function Offers({ network }) {
       empty=${html`<${Empty} icon="campaigns" title="No offer yet" actions=${may("catalog") && html`<${Button} kind="main" icon="plus" onClick=${() => setEdits({})}>New offer<//>`}>An offer is the address that this network gave you for a product. Campaigns lead visitors to it.<//>`}
       columns=${[
         { head: "Offer", lead: true, cell: (row) => html`<span class="main-text">${row.name}</span>` },
-        { head: "Address", break: true, cell: (row) => html`<span class="mono small">${row.url}</span>${row.warnings.map((text) => html`<br /><${Pill} kind="warn">${text}<//>`)}` },
+        { head: "Address", break: true, cell: (row) => html`<span class="mono small">${row.url}</span><div class="stack tight">${row.warnings.map((text) => html`<${Notice} kind="warn">${text}<//>`)}</div>` },
         { head: "Counts within", cell: (row) => html`<span class="nowrap">${row.window_max}</span>` },
         ...(may("catalog") ? [{ head: "", cell: (row) => html`<span class="nowrap"><${Button} kind="quiet square low" icon="pencil" label=${`Edit ${row.name}`} onClick=${() => setEdits(row)} /><${Remove} kind="offer" row=${row} low then=${offers.again}>Campaigns must not use it any more. Clicks that were sent to it still convert.<//></span>` }] : []),
       ]} />`}<//><//>
