@@ -243,3 +243,51 @@ def test_a_probe_that_nobody_answers_ends_with_1_and_says_why(run: Run) -> None:
     ).out
     assert "0 of 2 answered, connect x 2, such as: connection refused" in shown
     assert "DNS: the name nothing.invalid was not found" in shown
+
+
+# --- comparisons -----------------------------------------------------------------------------------------------------
+
+
+def write_plan(path: Path, *entries: str) -> str:
+    schedule = "[schedule]\nconversions = 3\nrate = 50\ncopies = 4\ntimeout_ms = 2000\n"
+    path.write_text(schedule + "".join(f"[[endpoint]]\n{entry}\n" for entry in entries))
+    return str(path)
+
+
+def test_a_comparison_judges_a_real_server_and_counts_only_where_the_file_names_click_ids(
+    run: Run, site: Site, tmp_path: Path
+) -> None:
+    before = site.conversions()
+    tests = f'name = "tests"\nurl = "{site.url}"'
+    run("compare", write_plan(tmp_path / "plan.toml", tests))
+    assert site.conversions() == before
+    real = f'name = "real"\nurl = "{site.url}"\nclick_ids = ["{site.click()}"]'
+    path, page = write_plan(tmp_path / "plan.toml", tests, real), tmp_path / "page.html"
+    done = run("compare", path, "--html", str(page), "--json")
+    assert "'real' is sent click ids of its own" in done.err
+    found = {
+        one["name"]: {check["check"]: check["ok"] for check in one["checks"]}
+        for one in done.json["endpoints"]
+    }
+    assert set(found["real"].values()) == {True}
+    assert found["tests"]["duplicate"] is None
+    assert (
+        site.conversions() == before + 5
+    )  # three of the schedule, one sent again, one sent four times at once
+    assert site.catalog.key not in done.out + page.read_text()
+    assert "parallel copies" in page.read_text()
+
+
+def test_a_host_that_is_not_the_users_own_is_refused_where_nobody_can_be_asked(
+    run: Run, tmp_path: Path
+) -> None:
+    path = write_plan(tmp_path / "plan.toml", 'name = "theirs"\nurl = "https://8.8.8.8/p"')
+    done = run("compare", path, code=2)
+    assert "add 'own = true'" in done.err
+    assert "name a file" in run("compare", code=2).err
+
+
+def test_the_example_of_compare_is_printed_and_read_again(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "plan.toml"
+    path.write_text(run("compare", "--example").out)
+    assert "not seen to be yours" in run("compare", str(path), code=2).err
