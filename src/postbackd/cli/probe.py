@@ -164,7 +164,7 @@ def _print(probed: Probed, place: str) -> None:
         _print_series(series)
     for finding in probed.certificate:
         mark = "" if finding.ok else "FAILED: "
-        click.echo(f"  {finding.check}: {mark}{finding.detail}")
+        click.echo(f"  {finding.check}: {mark}{excerpt(finding.detail)}")
     if probed.answer_bytes:
         spoken = ", ".join([*probed.http, *([probed.tls] if probed.tls else ["not encrypted"])])
         squeezed = (
@@ -227,7 +227,7 @@ def _merge(paths: Sequence[Path], json_wanted: bool) -> None:
 
 
 def _print_put(put: Put) -> None:
-    click.echo(put.url)
+    click.echo(excerpt(put.url, 1000))
     width = max([len(row.place) for row in put.rows] + [5]) + 6
     heads = "".join(f"{PHASE_WORDS[phase]:>12}" for phase in PHASES)
     click.echo(f"  {'p50, ms':<{width}}{heads}{'total p95':>12}{'tries':>8}{'errors':>8}")
@@ -250,7 +250,7 @@ def _print_put(put: Put) -> None:
         if words := slowest_hop(row.series):
             click.echo(f"  from {row.place} ({row.series.family}) {words}")
     for line in put.unseen:
-        click.echo(f"  nothing was answered to {line}")
+        click.echo(f"  nothing was answered to {excerpt(line)}")
     if words := compare_places(put):
         click.echo(f"  {words}")
     click.echo("")

@@ -28,7 +28,7 @@ from postbackd.core.tls_grade import UNENCRYPTED, Grade, grade_tls
 from postbackd.delivery.resolver import NameNotFound, Resolver
 from postbackd.exchanges.plan import STRANGERS_RATE, Entry, Plan, Schedule
 from postbackd.exchanges.postback import OddPostback, Postback, fields_of, write_postback
-from postbackd.exchanges.timed import Timer
+from postbackd.exchanges.timed import CONNECT, DNS, TIMEOUT, Timer
 from postbackd.tls.probe import look_at_tls
 
 WINDOWS_MS = (500, 2000)
@@ -202,7 +202,7 @@ class Comparison:
     # --- the checks ------------------------------------------------------------------------------------------
 
     async def _look_closer(self, entry: Entry, found: Compared) -> Compared:
-        grade = await self._grade(entry)
+        grade = await self._grade(entry, found)
         if not found.times_ms:
             missed = Checked(check="behaviour", ok=None, detail="not tried: nothing was answered")
             return msgspec.structs.replace(found, grade=grade, checks=[missed])
@@ -217,10 +217,12 @@ class Comparison:
             timer.close()
         return msgspec.structs.replace(found, grade=grade, checks=checks)
 
-    async def _grade(self, entry: Entry) -> Grade:
+    async def _grade(self, entry: Entry, found: Compared) -> Grade:
         place = entry.place
         if not place.tls:
             return UNENCRYPTED
+        if set(found.outcomes) <= {DNS, CONNECT, TIMEOUT}:
+            return Grade(letter="-", reasons=("nobody answered",))
         return grade_tls(
             await asyncio.to_thread(look_at_tls, place.host, place.port, self._now_ms(), entry.ca)
         )
