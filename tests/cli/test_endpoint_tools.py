@@ -220,7 +220,10 @@ def test_probes_of_several_machines_are_put_together(run: Run, site: Site, tmp_p
         done = run("probe", site.url, "-n", "3", "--rate", "500/s", "--place", place, "--json")
         assert site.key not in done.out
         Path(paths[-1]).write_text(done.out)
-    shown = run("probe", "--merge", *paths).out
+    page = tmp_path / "page.html"
+    shown = run("probe", "--merge", *paths, "--html", str(page)).out
+    assert "fra IPv4" in page.read_text()
+    assert "<svg" in page.read_text()
     assert "fra IPv4" in shown
     assert "slowest from " in shown
     assert "d DNS, c connect, t TLS, # first byte" in shown
@@ -233,6 +236,7 @@ def test_probes_of_several_machines_are_put_together(run: Run, site: Site, tmp_p
     [
         ((), "name a URL"),
         (("--merge",), "name the files"),
+        (("http://127.0.0.1/", "--html", "x"), "--html is for --merge"),
         (("http://127.0.0.1/?kid=1",), "write {click_id} where it goes"),
         (("http://127.0.0.1/", "--as-is", "--click-id", "x"), "exclude each other"),
     ],

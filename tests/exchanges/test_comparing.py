@@ -18,10 +18,14 @@ from postbackd.core.certificates import Term
 from postbackd.core.endpoint import Seen
 from postbackd.core.exchange import Exchange
 from postbackd.core.manners import Checked, judge_parallel
+from postbackd.core.percentiles import spread_of
 from postbackd.core.tls_grade import grade_tls
 from postbackd.exchanges.comparing import Compared, Comparison, find_strangers
 from postbackd.exchanges.comparison_page import write_page
+from postbackd.exchanges.places import Put, Row
+from postbackd.exchanges.places_page import write_places_page
 from postbackd.exchanges.plan import EXAMPLE, Entry, Plan, PlanError, Schedule, read_plan
+from postbackd.exchanges.probing import Series
 from tests.delivery.targets import OK, Script, Talk, answers, target
 from tests.exchanges.places import Answering, run, tracker, trusting
 
@@ -251,6 +255,16 @@ def test_a_page_has_charts_and_holds_what_an_endpoint_said_as_text_only() -> Non
     assert evil in page.text
     assert "default-src 'none'" in text
     assert "prefers-color-scheme:dark" in text
+
+
+def test_a_page_of_places_holds_what_a_result_said_as_text_only() -> None:
+    evil = "</title><script>alert(1)</script>"
+    series = Series(name="cold", family=evil, tries=3, answered=3, phases={"dns": spread_of([1.0, 2.0, 3.0])})
+    put = Put(url=evil, rows=[Row(place=evil, series=series)], unseen=[evil])
+    page = Tags()
+    page.feed(write_places_page([put, Put(url="dead", rows=[], unseen=["x: y"])], [evil]))
+    assert (page.found["script"], page.found["svg"]) == (0, 2)
+    assert evil in page.text
 
 
 # --- grades ------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import msgspec
 import uvloop
 
 from postbackd.cli.options import as_json, now_ms
-from postbackd.cli.send_options import make_context
+from postbackd.cli.send_options import make_context, write_file
 from postbackd.cli.session import print_json, showing
 from postbackd.core.moments import write_moment
 from postbackd.core.percentiles import Spread, write_ms
@@ -57,10 +57,7 @@ def compare(file: Path | None, example: bool, page: Path | None, json_wanted: bo
     found = uvloop.run(_run(comparison))
     at = write_moment(now_ms())
     if page is not None:
-        try:
-            page.write_text(write_page(found, plan.schedule, at), "utf-8")
-        except OSError as error:
-            raise click.ClickException(f"cannot write {page}: {error.strerror}") from error
+        write_file(page, write_page(found, plan.schedule, at))
     if json_wanted:
         print_json(
             {

@@ -11,7 +11,7 @@ from math import log10
 
 WIDTH = 720
 _LABEL, _ROW, _GAP = 170, 22, 10
-_SERIES = ("--a", "--b", "--c")
+_SERIES = ("--a", "--b", "--c", "--right")
 _PLOT = WIDTH - _LABEL - 130
 
 
@@ -35,6 +35,34 @@ def bars(title: str, rows: Sequence[tuple[str, Sequence[tuple[str, float | None]
             parts.append(_text(_LABEL + width + 6, y + 15, f"{name} {_short(value)} {unit}", "start"))
         top += _ROW * len(values) + _GAP
     return _picture(title, top, parts)
+
+
+def stacks(title: str, rows: Sequence[tuple[str, Sequence[tuple[str, float]]]], unit: str) -> str:
+    """One bar a row, made of its values one after the other; every part is named below and where it is pointed at."""
+    most = max((sum(value for _, value in values) for _, values in rows), default=0.0) or 1.0
+    parts = []
+    for number, (label, values) in enumerate(rows):
+        y, x = number * (_ROW + _GAP), float(_LABEL)
+        parts.append(_text(_LABEL - 8, y + 15, label, "end"))
+        for part, (name, value) in enumerate(values):
+            width = value / most * _PLOT
+            colour = _SERIES[part % len(_SERIES)]
+            told = escape(f"{name} {_short(value)} {unit}")
+            parts.append(
+                f'<rect x="{x:.1f}" y="{y + 2}" width="{width:.1f}" height="{_ROW - 4}" fill="var({colour})">'
+                f"<title>{told}</title></rect>"
+            )
+            x += width
+        parts.append(_text(x + 6, y + 15, f"{_short(sum(value for _, value in values))} {unit}", "start"))
+    top = len(rows) * (_ROW + _GAP)
+    names = [name for name, _ in rows[0][1]] if rows else []
+    for part, name in enumerate(names):
+        x = _LABEL + part * 110.0
+        parts.append(
+            f'<rect x="{x}" y="{top + 4}" width="10" height="10" fill="var({_SERIES[part % len(_SERIES)]})"/>'
+        )
+        parts.append(_text(x + 16, top + 13, name, "start", "soft"))
+    return _picture(title, top + 20, parts)
 
 
 def dots(title: str, rows: Sequence[tuple[str, Sequence[float]]], marks: Sequence[float], unit: str) -> str:

@@ -1,7 +1,6 @@
 """A comparison as one HTML page that needs nothing beside it: it can be mailed, and opened from a disk.
 
-Texts of the outside (names of endpoints, what they answered) are escaped; the page allows itself no script and no
-address (Content-Security-Policy), so that one that slipped through could do nothing.
+Texts of the outside (names of endpoints, what they answered) are escaped where they are put in.
 """
 
 from __future__ import annotations
@@ -13,23 +12,9 @@ from postbackd.core.exchange import PHASE_WORDS, PHASES
 from postbackd.core.percentiles import Spread, write_ms
 from postbackd.exchanges.charts import bars, dots
 from postbackd.exchanges.comparing import WINDOWS_MS, Compared
+from postbackd.exchanges.page import number_cell, table, write_document
 from postbackd.exchanges.plan import Schedule
 
-_STYLE = """
-:root{color-scheme:light dark;--ground:#fff;--text:#1c2024;--soft:#60646c;--line:#d9d9e0;
---a:#2f6fde;--b:#e08a1e;--c:#c23b5a;--right:#18794e;--wrong:#b3261e}
-@media(prefers-color-scheme:dark){:root{--ground:#16181b;--text:#edeef0;--soft:#a5a9b1;--line:#3a3d42;
---a:#6ea8ff;--b:#f0ac4c;--c:#f07a94;--right:#5fd39b;--wrong:#ff8a80}}
-body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:72rem;padding:0 1rem;
-background:var(--ground);color:var(--text)}
-h1{font-size:1.5rem}h2{font-size:1.1rem;margin-top:2rem}p,.soft{color:var(--soft)}
-svg{display:block;max-width:45rem;width:100%;height:auto}
-svg text{font:12px system-ui,sans-serif;fill:var(--text)}svg text.soft{fill:var(--soft)}
-.wide{overflow-x:auto}table{border-collapse:collapse}
-th,td{text-align:left;vertical-align:top;padding:.3rem .8rem .3rem 0;border-bottom:1px solid var(--line)}
-td.n{text-align:right;font-variant-numeric:tabular-nums}.right{color:var(--right)}.wrong{color:var(--wrong)}
-"""
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 _PERCENTS = ((50, "p50"), (95, "p95"), (99, "p99"))
 
 
@@ -41,14 +26,7 @@ def write_page(found: Sequence[Compared], schedule: Schedule, at: str) -> str:
         f"time limit {schedule.timeout_ms} ms; {at}. A percentile is shown when there are enough tries: "
         "p50 from 3, p95 from 20, p99 from 100."
     )
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>Comparison of {len(found)} endpoints</title><style>{_STYLE}</style></head><body>"
-        f"<h1>Comparison of {len(found)} endpoints</h1><p>{escape(about)}</p>"
-        f"{''.join(sections)}</body></html>\n"
-    )
+    return write_document(f"Comparison of {len(found)} endpoints", about, sections)
 
 
 def _latency(found: Sequence[Compared]) -> str:
@@ -70,21 +48,21 @@ def _latency(found: Sequence[Compared]) -> str:
         f"<h2>Latency</h2>{bars('Latency of each endpoint in milliseconds', rows, 'ms')}"
         f"{dots('Every try', [(one.name, one.times_ms) for one in found], WINDOWS_MS, 'ms')}"
         "<p>Medians of each phase, then percentiles of the whole exchange, in milliseconds. DNS, connect and TLS are "
-        f"of the tries that opened a connection.</p>{_table(heads, [_latency_cells(one) for one in found])}"
+        f"of the tries that opened a connection.</p>{table(heads, [_latency_cells(one) for one in found])}"
     )
 
 
 def _latency_cells(one: Compared) -> list[str]:
     total = one.phases.get("total") or Spread()
     cells = [f"<td>{escape(one.name)}</td>"]
-    cells += [_number(str(value)) for value in (one.tries, len(one.times_ms), one.taken)]
+    cells += [number_cell(str(value)) for value in (one.tries, len(one.times_ms), one.taken)]
     for phase in PHASES:
         spread = one.phases.get(phase)
-        cells.append(_number(write_ms(spread.p50, spread.tries, 50) if spread else "-"))
+        cells.append(number_cell(write_ms(spread.p50, spread.tries, 50) if spread else "-"))
     cells += [
-        _number(write_ms(getattr(total, name), total.tries, percent)) for percent, name in _PERCENTS[1:]
+        number_cell(write_ms(getattr(total, name), total.tries, percent)) for percent, name in _PERCENTS[1:]
     ]
-    return [*cells, _number(write_ms(total.most, 0))]
+    return [*cells, number_cell(write_ms(total.most, 0))]
 
 
 def _windows(found: Sequence[Compared]) -> str:
@@ -113,7 +91,7 @@ def _behaviour(found: Sequence[Compared]) -> str:
             text = f"{checked.word}: {checked.detail}" if checked else "-"
             cells.append(f'<td class="{kind}">{escape(text)}</td>')
         rows.append(cells)
-    return f"<h2>Behaviour</h2>{_table(['', *(one.name for one in found)], rows)}"
+    return f"<h2>Behaviour</h2>{table(['', *(one.name for one in found)], rows)}"
 
 
 def _tls(found: Sequence[Compared]) -> str:
@@ -125,7 +103,7 @@ def _tls(found: Sequence[Compared]) -> str:
         ]
         for one in found
     ]
-    return f"<h2>TLS</h2>{_table(['endpoint', 'grade', 'why no better'], rows)}"
+    return f"<h2>TLS</h2>{table(['endpoint', 'grade', 'why no better'], rows)}"
 
 
 def _sources(found: Sequence[Compared]) -> str:
@@ -140,16 +118,4 @@ def _sources(found: Sequence[Compared]) -> str:
         ]
         cells = (one.name, one.url, ", ".join(one.addresses), f"{one.rate:g}/s", outcomes, "; ".join(more))
         rows.append([f"<td>{escape(cell)}</td>" for cell in cells])
-    return (
-        f"<h2>What was sent</h2>{_table(['endpoint', 'URL', 'connected to', 'rate', 'outcomes', ''], rows)}"
-    )
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{escape(text)}</th>" for text in heads)
-    body = "".join(f"<tr>{''.join(cells)}</tr>" for cells in rows)
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def _number(text: str) -> str:
-    return f'<td class="n">{escape(text)}</td>'
+    return f"<h2>What was sent</h2>{table(['endpoint', 'URL', 'connected to', 'rate', 'outcomes', ''], rows)}"
