@@ -96,6 +96,7 @@ NOT_OVER_HTTP = {
     "receiver": "it is a server of its own, to try deliveries out on this machine",
     "send": _FROM_HERE,
     "probe": _FROM_HERE,
+    "compare": _FROM_HERE,
     "restore": "it makes a new data directory, beside which no server runs yet",
     "completion": "it is for a shell",
     "secrets seal": _BY_HAND,

@@ -2,49 +2,63 @@
 
 from __future__ import annotations
 
+import http.client
+import io
 import json
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from postbackd.cli.main import main
 from tests.cli.conftest import Run
-from tests.trust.server import Catalog, Server, clean_environment, make_catalog, run_cli, wait_until
+from tests.trust.server import Server, clean_environment, wait_until
+
+
+def cli(data: Path, *arguments: str) -> Any:
+    """A command in this process, which costs a tenth of a new one; its document."""
+    printed = io.StringIO()
+    with redirect_stdout(printed), pytest.raises(SystemExit) as leaving:
+        main((*arguments, "--data", str(data), "--json"))
+    assert leaving.value.code == 0, printed.getvalue()
+    return json.loads(printed.getvalue())
 
 
 class Site:
     """A server, its catalog, and ids of clicks."""
 
-    def __init__(self, server: Server, catalog: Catalog) -> None:
+    def __init__(self, server: Server, key: str, slug: str) -> None:
         self.server = server
-        self.catalog = catalog
-        self.url = f"http://127.0.0.1:{server.port}/p/{catalog.key}"
+        self.key = key
+        self._slug = slug
+        self.url = f"http://127.0.0.1:{server.port}/p/{key}"
 
     def click(self) -> str:
-        import http.client
-
         connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=5)
-        connection.request("GET", f"/c/{self.catalog.slug}")
+        connection.request("GET", f"/c/{self._slug}")
         location = connection.getresponse().getheader("location") or ""
         connection.close()
         return location.partition("sub1=")[2]
 
     def conversions(self) -> int:
-        done = run_cli(self.server.data_dir, "report", "--json")
-        count: int = json.loads(done.stdout)["conversions"]["count"]
+        count: int = cli(self.server.data_dir, "report")["conversions"]["count"]
         return count
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     data = tmp_path_factory.mktemp("site") / "data"
-    catalog = make_catalog(data)
+    key = cli(data, "network", "add", "Shop")["key"]
+    cli(data, "source", "add", "Ads")
+    cli(data, "offer", "add", "Shoes", "--network", "Shop", "--url", "https://shop.example/?sub1={click_id}")
+    slug = cli(data, "campaign", "add", "Spring", "--source", "Ads", "--offer", "Shoes")["slug"]
     with Server(data) as server:
-        yield Site(server, catalog)
+        yield Site(server, key, slug)
 
 
 def test_one_postback_is_answered_with_its_verdict_and_the_time_of_each_phase(run: Run, site: Site) -> None:
@@ -94,29 +108,19 @@ def test_a_wrong_call_says_what_to_change(run: Run, arguments: tuple[str, ...], 
 
 
 def test_a_network_of_ours_is_named_and_signed_as_it_asks(
-    run: Run, data: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    catalog = make_catalog(data)
-    (network,) = json.loads(run_cli(data, "network", "list", "--json").stdout)
-    done = run_cli(
-        data,
-        "network",
-        "set",
-        network["name"],
-        "--signature",
-        "hmac",
-        "--enforce",
-        "signature",
-        "--field",
-        "click_id=kid",
-        "--json",
-    )
-    assert done.returncode == 0, done.stderr
-    with Server(data) as server:
-        monkeypatch.setenv("POSTBACKD_PUBLIC_URL", f"http://127.0.0.1:{server.port}")
-        assert "recognised as a test" in run("send", "--network", "Shop", "--test").out
-        bare = f"http://127.0.0.1:{server.port}/p/{catalog.key}?kid={{click_id}}&txid={{txid}}"
-        assert "HTTP 404" in run("send", bare, "--test", code=1).out  # the control: unsigned
+    data, base = site.server.data_dir, f"http://127.0.0.1:{site.server.port}"
+    asks = ("--signature", "hmac", "--enforce", "signature", "--field", "click_id=kid")
+    key = cli(data, "network", "add", "Signing", *asks)["key"]
+    later = cli(data, "network", "add", "Later")[
+        "key"
+    ]  # known to the server no sooner than the one before it
+    wait_until(lambda: site.server.status(f"/p/{later}") == 200, 10, "the server knowing its networks")
+    monkeypatch.setenv("POSTBACKD_PUBLIC_URL", base)
+    assert "recognised as a test" in run("send", "--network", "Signing", "--test", "--data", str(data)).out
+    bare = f"{base}/p/{key}?kid={{click_id}}&txid={{txid}}"
+    assert "HTTP 404" in run("send", bare, "--test", code=1).out  # the control: unsigned
 
 
 # --- batches ---------------------------------------------------------------------------------------------------------
@@ -172,7 +176,7 @@ def test_a_run_that_was_killed_goes_on_and_counts_nothing_twice(
     path = write_rows(tmp_path / "rows.csv", site.click(), 60)
     journal = tmp_path / "rows.csv.journal"
     before = site.conversions()
-    command = [sys.executable, "-m", "postbackd", "send", site.url, "--batch", str(path), "--rate", "100/s"]
+    command = [sys.executable, "-m", "postbackd", "send", site.url, "--batch", str(path), "--rate", "25/s"]
     victim = subprocess.Popen(command, env=clean_environment(), stdout=subprocess.DEVNULL)
     wait_until(
         lambda: journal.exists() and journal.read_bytes().count(b'["a"') >= 10, 20, "ten answers noted"
@@ -197,7 +201,7 @@ def test_a_probe_says_how_long_each_phase_takes_and_counts_nothing(
     before = site.conversions()
     shown = run("probe", f"{site.url}?cid=REAL", "-n", "3", "--rate", "500/s").out
     assert "/p/…?cid=…" in shown
-    assert site.catalog.key not in shown
+    assert site.key not in shown
     assert "3 of 3 answered, HTTP 200 x 3" in shown
     assert "IPv4 127.0.0.1; IPv6 none" in shown
     assert "<20 tries" in shown
@@ -214,9 +218,12 @@ def test_probes_of_several_machines_are_put_together(run: Run, site: Site, tmp_p
     for place in ("fra", "syd"):
         paths.append(str(tmp_path / place))
         done = run("probe", site.url, "-n", "3", "--rate", "500/s", "--place", place, "--json")
-        assert site.catalog.key not in done.out
+        assert site.key not in done.out
         Path(paths[-1]).write_text(done.out)
-    shown = run("probe", "--merge", *paths).out
+    page = tmp_path / "page.html"
+    shown = run("probe", "--merge", *paths, "--html", str(page)).out
+    assert "fra IPv4" in page.read_text()
+    assert "<svg" in page.read_text()
     assert "fra IPv4" in shown
     assert "slowest from " in shown
     assert "d DNS, c connect, t TLS, # first byte" in shown
@@ -229,6 +236,7 @@ def test_probes_of_several_machines_are_put_together(run: Run, site: Site, tmp_p
     [
         ((), "name a URL"),
         (("--merge",), "name the files"),
+        (("http://127.0.0.1/", "--html", "x"), "--html is for --merge"),
         (("http://127.0.0.1/?kid=1",), "write {click_id} where it goes"),
         (("http://127.0.0.1/", "--as-is", "--click-id", "x"), "exclude each other"),
     ],
@@ -243,3 +251,51 @@ def test_a_probe_that_nobody_answers_ends_with_1_and_says_why(run: Run) -> None:
     ).out
     assert "0 of 2 answered, connect x 2, such as: connection refused" in shown
     assert "DNS: the name nothing.invalid was not found" in shown
+
+
+# --- comparisons -----------------------------------------------------------------------------------------------------
+
+
+def write_plan(path: Path, *entries: str) -> str:
+    schedule = "[schedule]\nconversions = 3\nrate = 50\ncopies = 4\ntimeout_ms = 2000\n"
+    path.write_text(schedule + "".join(f"[[endpoint]]\n{entry}\n" for entry in entries))
+    return str(path)
+
+
+def test_a_comparison_judges_a_real_server_and_counts_only_where_the_file_names_click_ids(
+    run: Run, site: Site, tmp_path: Path
+) -> None:
+    before = site.conversions()
+    tests = f'name = "tests"\nurl = "{site.url}"'
+    run("compare", write_plan(tmp_path / "plan.toml", tests))
+    assert site.conversions() == before
+    real = f'name = "real"\nurl = "{site.url}"\nclick_ids = ["{site.click()}"]'
+    path, page = write_plan(tmp_path / "plan.toml", tests, real), tmp_path / "page.html"
+    done = run("compare", path, "--html", str(page), "--json")
+    assert "'real' is sent click ids of its own" in done.err
+    found = {
+        one["name"]: {check["check"]: check["ok"] for check in one["checks"]}
+        for one in done.json["endpoints"]
+    }
+    assert set(found["real"].values()) == {True}
+    assert found["tests"]["duplicate"] is None
+    assert (
+        site.conversions() == before + 5
+    )  # three of the schedule, one sent again, one sent four times at once
+    assert site.key not in done.out + page.read_text()
+    assert "parallel copies" in page.read_text()
+
+
+def test_a_host_that_is_not_the_users_own_is_refused_where_nobody_can_be_asked(
+    run: Run, tmp_path: Path
+) -> None:
+    path = write_plan(tmp_path / "plan.toml", 'name = "theirs"\nurl = "https://8.8.8.8/p"')
+    done = run("compare", path, code=2)
+    assert "add 'own = true'" in done.err
+    assert "name a file" in run("compare", code=2).err
+
+
+def test_the_example_of_compare_is_printed_and_read_again(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "plan.toml"
+    path.write_text(run("compare", "--example").out)
+    assert "not seen to be yours" in run("compare", str(path), code=2).err

@@ -68,6 +68,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "receiver": ("receiver:receiver", "Receive deliveries on this machine, print and verify them."),
     "send": ("send:send", "Send one postback or a file of them to any endpoint, with verdict and timing."),
     "probe": ("probe:probe", "Measure an endpoint from here, phase by phase, and look at its certificate."),
+    "compare": ("compare:compare", "Compare several endpoints under the same schedule of conversions."),
 }
 """Command -> where it is (module of this package and attribute), and its line in the help."""
 
@@ -86,6 +87,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "delivery",
     ),
     "Try URLs": ("lint", "send", "probe"),
+    "Try endpoints": ("send", "probe", "compare"),
     "Look after it": ("doctor", "settings", "verify", "backup", "restore", "keys", "secrets", "db"),
     "Who may use it": ("user", "token", "audit"),
     "Privacy": ("privacy", "erase", "purge"),

@@ -13,7 +13,7 @@ import msgspec
 import uvloop
 
 from postbackd.cli.options import as_json, now_ms
-from postbackd.cli.send_options import check_headers, check_url, make_context, read_rate
+from postbackd.cli.send_options import check_headers, check_url, make_context, read_rate, write_file
 from postbackd.cli.session import print_json, showing
 from postbackd.core.exchange import PHASE_WORDS, PHASES
 from postbackd.core.moments import write_moment
@@ -33,6 +33,7 @@ from postbackd.exchanges.places import (
     slowest_hop,
     write_bar,
 )
+from postbackd.exchanges.places_page import write_places_page
 from postbackd.exchanges.postback import Endpoint
 from postbackd.exchanges.probing import FAMILIES, OddProbe, Probed, Prober, Series, Wanted
 
@@ -92,8 +93,15 @@ _PERCENTS = ((50, "p50"), (95, "p95"), (99, "p99"))
     is_flag=True,
     help="Put the --json results of several machines together: the arguments are files.",
 )
+@click.option(
+    "--html",
+    "page",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="With --merge: also write a page with bars.",
+)
 @as_json
-def probe(urls: Sequence[str], merge: bool, json_wanted: bool, **options: Any) -> None:
+def probe(urls: Sequence[str], merge: bool, page: Path | None, json_wanted: bool, **options: Any) -> None:
     """Measure endpoints from this machine: DNS, connect, TLS, first byte, total; over new connections and a kept one.
 
     Nothing that counts is sent: the click id is a test word (see 'postbackd send --test'). In a URL with parameters
@@ -102,8 +110,10 @@ def probe(urls: Sequence[str], merge: bool, json_wanted: bool, **options: Any) -
     if not urls:
         raise click.UsageError("name a URL" if not merge else "name the files to put together")
     if merge:
-        _merge([Path(text) for text in urls], json_wanted)
+        _merge([Path(text) for text in urls], page, json_wanted)
         return
+    if page is not None:
+        raise click.UsageError("--html is for --merge")
     probers = _make_probers(urls, options)
     found = uvloop.run(_look(probers, options["tries"]))
     place = options["place"] or socket.gethostname()
@@ -164,7 +174,7 @@ def _print(probed: Probed, place: str) -> None:
         _print_series(series)
     for finding in probed.certificate:
         mark = "" if finding.ok else "FAILED: "
-        click.echo(f"  {finding.check}: {mark}{finding.detail}")
+        click.echo(f"  {finding.check}: {mark}{excerpt(finding.detail)}")
     if probed.answer_bytes:
         spoken = ", ".join([*probed.http, *([probed.tls] if probed.tls else ["not encrypted"])])
         squeezed = (
@@ -211,23 +221,24 @@ def _say_outcomes(series: Series) -> str:
 # --- several places -----------------------------------------------------------------------------------------------
 
 
-def _merge(paths: Sequence[Path], json_wanted: bool) -> None:
+def _merge(paths: Sequence[Path], page: Path | None, json_wanted: bool) -> None:
     try:
         results = read_results(paths)
     except PlacesError as error:
         raise click.UsageError(str(error)) from error
     found = put_together(results)
+    places = [result.place for result in results]
+    if page is not None:
+        write_file(page, write_places_page(found, places))
     if json_wanted:
-        print_json(
-            {"places": [result.place for result in results], "endpoints": [document_of(put) for put in found]}
-        )
+        print_json({"places": places, "endpoints": [document_of(put) for put in found]})
         return
     for put in found:
         _print_put(put)
 
 
 def _print_put(put: Put) -> None:
-    click.echo(put.url)
+    click.echo(excerpt(put.url, 1000))
     width = max([len(row.place) for row in put.rows] + [5]) + 6
     heads = "".join(f"{PHASE_WORDS[phase]:>12}" for phase in PHASES)
     click.echo(f"  {'p50, ms':<{width}}{heads}{'total p95':>12}{'tries':>8}{'errors':>8}")
@@ -250,7 +261,7 @@ def _print_put(put: Put) -> None:
         if words := slowest_hop(row.series):
             click.echo(f"  from {row.place} ({row.series.family}) {words}")
     for line in put.unseen:
-        click.echo(f"  nothing was answered to {line}")
+        click.echo(f"  nothing was answered to {excerpt(line)}")
     if words := compare_places(put):
         click.echo(f"  {words}")
     click.echo("")

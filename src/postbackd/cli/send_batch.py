@@ -8,7 +8,7 @@ import json
 import os
 import signal
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -80,8 +80,14 @@ class FailedRows:
             self._writer.writeheader()
         self._writer.writerow(cells)
 
+    def give_up(self) -> None:
+        """The run did not see all rows: what the last whole one wrote stays."""
+        if self._file is not None:
+            self._file.close()
+            self._beside.unlink(missing_ok=True)
+
     def finish(self) -> None:
-        """Put the file in its place; without failed rows there is none."""
+        """Put the file in its place; without failed rows there is none.  Raises ``OSError``."""
         for cells in self._pending:
             self._write_cells(cells if self._writer else {"click_id": "", **cells})
         if self._file is None:
@@ -110,21 +116,41 @@ def send_batch(endpoint: Endpoint, file: Path, options: Mapping[str, Any], batch
         raise click.ClickException(f"cannot use {error.filename or file}: {error.strerror}") from error
     failed = FailedRows(file)
     run = _Run(endpoint, file, journal, failed, options, batch, test=test)
+    totals = _run(run, others, place)
+    if totals.stopped == "interrupted":
+        failed.give_up()
+    else:
+        _writing(failed, failed.finish)
+    _print(totals, run.words, failed, run.lost(), as_json=bool(options["json_wanted"]))
+    if totals.stopped == "interrupted":
+        raise click.exceptions.Exit(130)
+    if totals.stopped or failed.count:
+        raise click.exceptions.Exit(1)
+
+
+def _run(run: _Run, others: Others, place: Path) -> Totals:
     try:
-        totals = run.run(others)
+        return run.run(others)
+    except RowsError as error:  # it was looked through before: somebody changes it
+        raise click.ClickException(f"{error}; run the same command again") from error
     except OSError as error:
         raise click.ClickException(
             f"the journal {place} cannot be written ({error.strerror}); nothing is sent that is not noted. "
             "Make room and run the same command again"
         ) from error
     finally:
-        journal.close()
-    failed.finish()
-    _print(totals, run.words, failed, run.lost(), as_json=bool(options["json_wanted"]))
-    if totals.stopped == "interrupted":
-        raise click.exceptions.Exit(130)
-    if totals.stopped or failed.count:
-        raise click.exceptions.Exit(1)
+        run.close()
+
+
+def _writing(failed: FailedRows, work: Callable[[], None]) -> None:
+    """Write to the file of failed rows: what goes wrong there is no fault of the journal."""
+    try:
+        work()
+    except OSError as error:
+        raise click.ClickException(
+            f"{failed.path} cannot be written ({error.strerror}); what was sent is noted in the journal. "
+            "Make room and run the same command again"
+        ) from error
 
 
 def _identity(endpoint: Endpoint) -> str:
@@ -190,7 +216,11 @@ class _Run:
         self.words[noted.word] += 1
         if not noted.good:
             sent = "" if row.error else batch.postback_of(row).transaction_id
-            self._failed.add(row, noted.reason, sent)
+            _writing(self._failed, lambda: self._failed.add(row, noted.reason, sent))
+
+    def close(self) -> None:
+        """Let another run have the journal."""
+        self._journal.close()
 
     def lost(self) -> int:
         """Rows that may have been sent, and no longer stand in the file."""
@@ -213,7 +243,7 @@ def _print(totals: Totals, words: Counter[str], failed: FailedRows, lost: int, *
             for percent, value in ((50, spread.p50), (95, spread.p95), (99, spread.p99))
         )
         click.echo(f"an answer took: {shown} ({spread.tries} tries)")
-    if failed.count:
+    if failed.count and totals.stopped != "interrupted":
         click.echo(f"{failed.count} rows need a look, each with its reason: {failed.path}")
     if lost and not totals.stopped:
         click.echo(f"{lost} rows that may have been sent by an earlier run stand in the file no more")
@@ -230,7 +260,7 @@ def _document(
         "settled_before": totals.settled_before,
         "rows": dict(words),
         "failed": failed.count,
-        "failed_file": str(failed.path) if failed.count else None,
+        "failed_file": str(failed.path) if failed.count and totals.stopped != "interrupted" else None,
         "gone_from_the_file": lost,
         "stopped": totals.stopped or None,
         "answers": {

@@ -6,6 +6,7 @@ import re
 import ssl
 from collections.abc import Callable, Sequence
 from functools import wraps
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import click
@@ -91,6 +92,14 @@ def check_url(url: str) -> str:
     if "#" in url:
         raise click.UsageError(f"{url[:80]!r}: it has a fragment (#...), which is never sent; write %23")
     return url
+
+
+def write_file(path: Path, text: str) -> None:
+    """Write a page that was asked for."""
+    try:
+        path.write_text(text, "utf-8")
+    except OSError as error:
+        raise click.ClickException(f"cannot write {path}: {error.strerror}") from error
 
 
 def check_headers(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:

@@ -57,6 +57,9 @@ class Journal:
         try:
             self._lock()
             header = self._read()
+            if header is not None and header.get("endpoint") != print_of and self._was_refused():
+                os.ftruncate(self._file, 0)
+                header, self.rows = None, {}
             if header is None:
                 header = {"journal": _VERSION, "endpoint": print_of, "token": secrets.token_hex(4)}
                 os.write(self._file, f"{json.dumps(header)}\n".encode())
@@ -132,6 +135,10 @@ class Journal:
         else:
             _, key, settled, good, word, reason = line
             self.rows[str(key)] = Noted(str(word), str(reason), settled=bool(settled), good=bool(good))
+
+    def _was_refused(self) -> bool:
+        """Whether all that was sent was answered 4xx: the URL was wrong, and may be mended."""
+        return all(noted.word.startswith("HTTP 4") for noted in self.rows.values())
 
     def _check(self, header: dict[str, object], print_of: str) -> None:
         if header.get("journal") != _VERSION or not isinstance(header.get("token"), str):

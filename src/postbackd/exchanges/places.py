@@ -56,6 +56,8 @@ def read_results(paths: Sequence[Path]) -> list[Result]:
             raise PlacesError(f"{path}: not written by 'postbackd probe --json': {error}") from error
         if result.postbackd_probe != 1:
             raise PlacesError(f"{path}: written by a later version ({result.postbackd_probe}); use that one")
+        if not 0 < len(result.place) <= 60 or not result.place.isprintable():
+            raise PlacesError(f"{path}: its place must have 1 to 60 printable characters")
         double = next((one for one in results if one.place == result.place), None)
         if double is not None:
             raise PlacesError(f"{path}: {result.place!r} is there already; give each machine its own --place")

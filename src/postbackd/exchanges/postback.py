@@ -100,6 +100,13 @@ def has_macros(url: str) -> bool:
     return _MACRO.search(url) is not None
 
 
+def fields_of(endpoint: Endpoint) -> frozenset[str]:
+    """The fields that it has a place for."""
+    if endpoint.method == "POST" or not has_macros(endpoint.url):
+        return frozenset(FIELDS)
+    return frozenset("transaction_id" if name == "txid" else name for name in _MACRO.findall(endpoint.url))
+
+
 def write_postback(endpoint: Endpoint, postback: Postback, now_ms: int) -> Outgoing:
     """The request for a postback.  Raises ``OddPostback``."""
     url, left = _fill(endpoint.url, postback.fields())

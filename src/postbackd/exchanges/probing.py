@@ -25,10 +25,11 @@ from postbackd.core.finding import Finding
 from postbackd.core.manners import Checked, judge_repeat, judge_unknown
 from postbackd.core.params import POSTBACK_NAMES
 from postbackd.core.percentiles import Spread, spread_of
+from postbackd.core.replies import excerpt
 from postbackd.delivery.request import Place, read_origin
 from postbackd.delivery.resolver import NameNotFound, Resolver
 from postbackd.exchanges.postback import Endpoint, Postback, has_macros, mark_as_test, write_postback
-from postbackd.exchanges.timed import Family, Timer
+from postbackd.exchanges.timed import CONNECT, DNS, TIMEOUT, Family, Timer
 from postbackd.tls.probe import look_at_tls, offers_http2
 
 FAMILIES: tuple[Family, ...] = ("IPv4", "IPv6")
@@ -164,7 +165,7 @@ class Prober:
         series, last = await self._measure(addresses)
         certificate: Sequence[Finding] = ()
         http = ["HTTP/1.1"] if last.status else []
-        if self._place.tls:
+        if self._place.tls and _is_there(series):
             certificate = await self._look_at_certificate()
             if await asyncio.to_thread(offers_http2, self._place.host, self._place.port):
                 http.append("HTTP/2")
@@ -263,7 +264,7 @@ class Prober:
         finally:
             timer.close()
         encoding = made.headers.get("content-encoding", "")
-        return f"{encoding[:20]}, {made.wire_bytes} bytes" if encoding else ""
+        return f"{excerpt(encoding, 20)}, {made.wire_bytes} bytes" if encoding else ""
 
     async def _check(self) -> tuple[Checked, ...]:
         if self._wanted.as_is and not self._wanted.click_id:
@@ -280,6 +281,11 @@ class Prober:
         finally:
             timer.close()
         return tuple(checks)
+
+
+def _is_there(series: Sequence[Series]) -> bool:
+    """Whether there is anything to look at more closely; every look at what is silent takes seconds."""
+    return any(one.answered or set(one.errors) - {DNS, CONNECT, TIMEOUT} for one in series)
 
 
 def _sum_up(name: str, family: str, made: Sequence[Exchange]) -> Series:
