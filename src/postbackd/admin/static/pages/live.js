@@ -1,12 +1,12 @@
 // Live log: every postback (or click) as it is stored.  Rows are gathered and shown once a frame, and only so many are
 // kept, so that the page stays smooth whatever comes; the server limits what it sends and says how much there was.
 import { html, useEffect, useMemo, useRef, useState } from "../app/html.js";
-import { address, call, dataSet, useAsk } from "../app/api.js";
-import { compact, count, money, plural, words } from "../app/format.js";
+import { addressHere, call, useAsk } from "../app/api.js";
+import { compact, count, money, plural, titled, words } from "../app/format.js";
 import { ask, link } from "../app/router.js";
 import { useList } from "../parts/catalog.js";
 import { Dialog } from "../parts/messages.js";
-import { Asked, Button, Card, Empty, Head, Icon, Notice, Pill, Segments, Table, Time } from "../parts/parts.js";
+import { Asked, Bones, Button, Empty, Head, Icon, Notice, Pill, Segments, Select, Table, Time } from "../parts/parts.js";
 import { useReasons } from "../parts/reasons.js";
 import { Story } from "../parts/story.js";
 
@@ -37,14 +37,13 @@ function Filters({ kind, filter }) {
   const networks = useList("network");
   const campaigns = useList("campaign");
   const reasons = useReasons();
-  const choose = (name, label, options) => html`<select aria-label=${label} value=${filter[name] ?? ""} onChange=${(event) => ask({ [name]: event.currentTarget.value })}>
-    <option value="">${label}: any</option>${options.map((one) => html`<option value=${one} selected=${one === filter[name]}>${words(one)}</option>`)}</select>`;
-  const named = (list, name) => { const all = (list.data.value?.items ?? []).map((one) => one.name); return filter[name] && !all.includes(filter[name]) ? [...all, filter[name]] : all; };
+  const choose = (name, options) => html`<${Select} label=${titled(name)} value=${filter[name]} onValue=${(value) => ask({ [name]: value })} any=${`${titled(name)}: any`} options=${options} />`;
+  const named = (list) => (list.data.value?.items ?? []).map((one) => [one.name, one.name]);
   const set = Object.values(filter).some(Boolean);
   return html`<div class="toolbar" role="group" aria-label="Filter">
     <${Segments} label="What is shown" options=${[["postbacks", "Postbacks"], ["clicks", "Clicks"]]} value=${kind} onValue=${(value) => ask({ kind: value })} />
-    ${kind === "postbacks" && html`${choose("network", "Network", named(networks, "network"))}${choose("verdict", "Verdict", VERDICTS)}${choose("reason", "Reason", Object.keys(reasons.value))}`}
-    ${choose("campaign", "Campaign", named(campaigns, "campaign"))}
+    ${kind === "postbacks" && html`${choose("network", named(networks))}${choose("verdict", VERDICTS)}${choose("reason", Object.keys(reasons.value))}`}
+    ${choose("campaign", named(campaigns))}
     ${set && html`<${Button} kind="quiet" icon="cross" onClick=${() => ask({ network: null, campaign: null, verdict: null, reason: null })}>Clear<//>`}
   </div>`;
 }
@@ -79,7 +78,7 @@ function useStream(kind, filter, paused) {
     if (kind === "postbacks") {
       call("GET", "/log", { query: { ...filter, limit: FIRST_ROWS } }).then(({ items }) => put((old) => ({ rows: merge(old.rows ?? [], items) })), (problem) => put({ note: problem.detail, rows: [] }));
     } else put({ rows: [] });
-    const source = new EventSource(address("/log/live", { kind, ...filter, ...(dataSet.value === "demo" ? { data: "demo" } : {}) }));
+    const source = new EventSource(addressHere("/log/live", { kind, ...filter }));
     source.onopen = () => put({ state: "live" });
     source.onerror = () => put({ state: source.readyState === EventSource.CLOSED ? "closed" : "connecting" });
     source.addEventListener(kind === "clicks" ? "click" : "postback", add);
@@ -127,7 +126,7 @@ function Stream({ kind, filter }) {
     </header>
     ${note && html`<div class="in"><${Notice} kind="warn">${note}<//></div>`}
     ${sampled && html`<p class="in small soft">More arrives than anybody reads: a fair sample is shown. The stored log has every row.</p>`}
-    ${rows === null ? html`<div class="bones" role="status"><span class="unseen">Loading…</span><span class="bone"></span><span class="bone"></span><span class="bone"></span></div>`
+    ${rows === null ? html`<${Bones} lines=${3} />`
       : rows.length === 0 ? html`<${Nothing} kind=${kind} filtered=${Object.values(filter).some(Boolean)} />`
       : kind === "clicks" ? html`<${Clicks} rows=${rows} open=${open} />` : html`<${Postbacks} rows=${rows} open=${open} />`}
   </section>`;
