@@ -57,7 +57,8 @@ def main() -> None:
             last = loads[-1]
             there, loaded = (sorted(one[at] for one in loads) for at in (0, 1))
             print(
-                f"{route:12} there {median(there):4.0f} ms, loaded {median(loaded):5.0f} ms ({loaded[0]:.0f}-{loaded[-1]:.0f}); "
+                f"{route:12} there {median(there):4.0f} ms, loaded {median(loaded):5.0f} ms "
+                f"({loaded[0]:.0f} to {loaded[-1]:.0f}); "
                 f"{last.files} files {last.file_bytes / 1000:.1f} kB, with answers {last.all_bytes / 1000:.1f} kB"
             )
 
