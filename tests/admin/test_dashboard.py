@@ -32,9 +32,9 @@ offers = ["Hats"]
 """
 
 ROUTES = {
-    "overview": "Overview", "live": "Live log", "live?kind=clicks": "Live log", "campaigns": "Campaigns",
-    "campaigns/winter-push": "Winter push", "networks": "Networks", "networks?add=1": "Networks",
-    "networks/Partner": "Partner", "sources": "Sources", "sources/Letters": "Letters",
+    "overview": "Overview", "campaigns": "Campaigns", "campaigns/winter-push": "Winter push", "networks": "Networks",
+    "networks?add=1": "Networks", "networks/Partner": "Partner", "sources": "Sources", "sources/Letters": "Letters",
+    **dict.fromkeys(("live", "live?kind=clicks", "live?kind=deliveries"), "Live log"),
     **dict.fromkeys(("settings", "settings/users", "settings/tokens", "settings/audit", "settings/system",
                      "settings/options"), "Settings"),
 }  # fmt: skip

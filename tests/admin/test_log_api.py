@@ -116,6 +116,8 @@ def test_the_log_is_read_in_pages_by_filters_and_one_row_by_its_request(both: Bo
         ("/log/live?rate=0", 400, "rate"),
         ("/log/live?kind=cats", 400, "kind"),
         ("/log/live?after=no", 400, "no id of a row"),
+        ("/log/live?kind=deliveries&network=TUNE", 400, "by outcome alone"),
+        ("/log/live?outcome=failed", 400, "kind=deliveries"),
         ("/unmatched?network=Nobody", 400, "there is no network"),
         ("/unmatched/repairable?reason=signature_invalid", 400, "not about the sender"),
         ("/unmatched/repairable?after=no", 400, "next"),

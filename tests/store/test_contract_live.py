@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 from postbackd.core.click_id import write_stamp
+from postbackd.core.deliveries import Attempt, Delivery, DeliveryState, Settled
 from postbackd.core.model import Postback
 from postbackd.reports.live import RATE, RESUMED, WAITING, Event, Feed, Filter, Kind, Listener
 from postbackd.reports.log import describe_row
-from postbackd.store.base import Batch, StoreRefused
+from postbackd.store.base import Batch, StoreRefused, Turn
 from tests.store.contract import NOW_MS, World
+from tests.store.test_contract_outbox import ME, Desk
 
 DEADLINE_S = 10.0
 
@@ -127,6 +129,46 @@ def test_who_comes_back_is_told_what_was_missed_and_how_much_of_it(world: World)
             new = [world.make(click, "txid=new")]
             await written(world, new)
             assert rows(await collect(listener, lambda told: bool(told))) == ids(new)
+        await feed.rest()
+
+    world.run(listen())
+
+
+def test_attempts_to_deliver_are_told_when_they_have_ended_also_those_that_took_long(world: World) -> None:
+    desk = Desk(world)
+    for number in range(4):
+        world.send(world.click(), f"txid=d{number}")
+    desk.plan()
+    before, *claimed = desk.claim()
+    desk.settle(before, DeliveryState.DELIVERED)
+
+    def settled(delivery: Delivery, ms_ago: int, error: str = "") -> Turn:
+        attempt = Attempt(1, NOW_MS + 1000 - ms_ago, ms_ago, 0 if error else 200, "", error)
+        state = DeliveryState.DEAD if error else DeliveryState.DELIVERED
+        done = Settled(delivery, state, NOW_MS, error, attempt)
+        return Turn(holder=ME, now_ms=NOW_MS, lease_ms=1000, settled=[done])
+
+    async def listen() -> None:
+        feed = Feed(world.store, lambda: world.now_ms)
+        async with (
+            feed.listen(Kind.DELIVERIES, Filter()) as everything,
+            feed.listen(Kind.DELIVERIES, Filter(failed=True)) as failed,
+        ):
+            await world.store.take_turn(settled(claimed[0], 10))
+            await world.store.take_turn(settled(claimed[1], 12, "no answer"))
+            (first, second) = await collect(everything, lambda told: len(told) >= 2)
+            outcomes = {(one.document["outcome"], one.document["last"]["error"]) for one in (first, second)}
+            assert outcomes == {("delivered", None), ("dead", "no answer")}
+            await world.store.take_turn(settled(claimed[2], 9000))  # it began long before the others
+            (slow,) = await collect(everything, lambda told: len(told) >= 1)
+            assert (slow.word, slow.document["last"]["ms"], slow.document["target"]) == (
+                "delivery",
+                9000,
+                "ads",
+            )
+            (one,) = await failed.take(0.1)
+            assert one.document["reason"] == "no answer"
+            assert await everything.take(0.3) == []
         await feed.rest()
 
     world.run(listen())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -17,6 +18,7 @@ from postbackd.reports.period import Period
 from postbackd.reports.repairing import Repairs, list_repairs, repair
 from postbackd.reports.unmatched import examine_unmatched, format_repairs, format_unmatched
 from postbackd.store.base import Batch
+from postbackd.upkeep.rollups import RollupKeeper
 from tests.store.contract import NOW_MS, Kind, World
 
 ALL = Period(None, None).stamps()
@@ -325,3 +327,9 @@ def test_ids_that_are_lost_with_age_are_read_from_the_rows_and_said_in_a_sentenc
     assert {host["host"]: host["converted"] for host in document["hosts"]} == {
         "shop.example": 200, "shop2.example": 200,
     }  # fmt: skip
+    world.now_ms = now
+    assert world.run(RollupKeeper(world.store, UTC, lambda: world.now_ms).catch_up())
+    world.run(
+        world.kind.execute(world.store, "DELETE FROM clicks WHERE kind = 0")
+    )  # now only the roll-ups know them
+    assert world.run(find_lost_ids(world.store, Period(None, None), now))["hosts"] == document["hosts"]

@@ -22,7 +22,8 @@ from msgspec import Struct
 
 from postbackd.core.click_id import KeyRing, write_stamp
 from postbackd.core.moments import write_moment
-from postbackd.reports.live_tail import PAGE, Tail
+from postbackd.reports.deliveries import DeliveryDescriber, describe_attempt, log_entry
+from postbackd.reports.live_tail import PAGE, AttemptTail, Tail
 from postbackd.reports.log import describe_row
 from postbackd.reports.why import describe_click
 from postbackd.store.base import Store, StoreUnavailable
@@ -56,6 +57,8 @@ class Kind(StrEnum):
 
     POSTBACKS = "postbacks"
     CLICKS = "clicks"
+    DELIVERIES = "deliveries"
+    """Attempts, as they end."""
 
 
 class Filter(Struct, frozen=True):
@@ -69,6 +72,8 @@ class Filter(Struct, frozen=True):
     """The stamp of a click."""
     click_text: str | None = None
     """A click id as it was received."""
+    failed: bool | None = None
+    """Attempts: whether they failed."""
 
     def wanted(self) -> tuple[tuple[str, Any], ...]:
         """Columns and what must stand in them."""
@@ -80,8 +85,8 @@ class Event(Struct, frozen=True):
     """Something a listener is told."""
 
     word: str
-    """``postback`` or ``click``; ``rate``: what one second brought; ``lost``: this listener was too slow; ``resumed``:
-    what was missed; ``away`` and ``back``: the database."""
+    """``postback``, ``click`` or ``delivery``; ``rate``: what one second brought; ``lost``: this listener was too slow;
+    ``resumed``: what was missed; ``away`` and ``back``: the database."""
     document: dict[str, Any]
     id: str = ""
     """Of a row: where to go on from."""
@@ -188,6 +193,7 @@ class Feed:
         self._tails = {
             Kind.POSTBACKS: Tail(store, "live_postbacks", ("postback", "request_id")),
             Kind.CLICKS: Tail(store, "live_clicks", ("click", "click_id")),
+            Kind.DELIVERIES: AttemptTail(store),
         }
         self._keys: tuple[int, KeyRing] | None = None
         """Generation of the catalog, and its keys."""
@@ -242,7 +248,7 @@ class Feed:
             after = rows[-1]["id"]
         keys = await self._load_keys()
         for row in found:
-            event = self._describe(kind, await self._tails[kind].read_whole(row["id"]), keys)
+            event = self._describe(kind, row["id"], await self._tails[kind].read_whole(row["id"]), keys)
             if event is not None:
                 listener.known.add(row["id"])
                 listener.push(event)
@@ -306,18 +312,21 @@ class Feed:
             return
         keys = await self._load_keys()
         for id_, who in sorted(wanted.items(), key=itemgetter(0)):
-            event = self._describe(kind, whole.get(id_) or await tail.read_whole(id_), keys)
+            event = self._describe(kind, id_, whole.get(id_) or await tail.read_whole(id_), keys)
             if event is not None:
                 for listener in who:
                     listener.push(event)
 
-    def _describe(self, kind: Kind, row: Row | None, keys: KeyRing) -> Event | None:
+    def _describe(self, kind: Kind, id_: int, row: Row | None, keys: KeyRing) -> Event | None:
         """What is told of a row; ``None``: it was purged or erased since."""
         if row is None:
             return None
         if kind is Kind.POSTBACKS:
-            return Event("postback", describe_row(row, keys), write_stamp(row["request_id"]))
-        return Event("click", describe_click(row, keys), write_stamp(row["click_id"]))
+            return Event("postback", describe_row(row, keys), write_stamp(id_))
+        if kind is Kind.CLICKS:
+            return Event("click", describe_click(row, keys), write_stamp(id_))
+        delivery = DeliveryDescriber(keys, (), self._now_ms()).describe(row)
+        return Event("delivery", log_entry(delivery, describe_attempt(row)), write_stamp(id_))
 
     async def _load_keys(self) -> KeyRing:
         """The keys of the catalog as it is now; they are read again only when it has changed."""

@@ -20,7 +20,10 @@ from postbackd.core.lost_ids import (
     say_lost_with_age,
 )
 from postbackd.core.moments import write_moment
+from postbackd.core.zones import QUARTER_MS
+from postbackd.reports.explore import explore
 from postbackd.reports.period import Period
+from postbackd.reports.question import EARLIEST_MS, MOST_ROWS, Question
 from postbackd.store.base import Store
 
 _WITHOUT_ID = (Reason.CLICK_ID_MISSING, Reason.CLICK_ID_EMPTY)
@@ -37,7 +40,7 @@ async def find_lost_ids(store: Store, period: Period, now_ms: int) -> dict[str, 
     until_ms = min(now_ms - SETTLED_MS, period.until_ms or now_ms)
     since_ms = period.since_ms if period.since_ms is not None else max(0, until_ms - USUAL_MS)
     settled = Period(min(since_ms, until_ms), until_ms)
-    hosts = await _read_hosts(store, settled)
+    hosts = await _read_hosts(store, settled, now_ms)
     with_age, on_page = find_lost_with_age(hosts), find_lost_on_page(hosts)
     found = [
         {"kind": "age", "sentence": say_lost_with_age(one), **msgspec.to_builtins(one)} for one in with_age
@@ -59,15 +62,15 @@ async def find_lost_ids(store: Store, period: Period, now_ms: int) -> dict[str, 
     }
 
 
-async def _read_hosts(store: Store, period: Period) -> list[HostClicks]:
+async def _read_hosts(store: Store, period: Period, now_ms: int) -> list[HostClicks]:
     catalog = await store.load_catalog(removed=True)
     stamps = period.stamps()
     offers = {offer.id: offer for offer in (*catalog.removed_offers, *catalog.offers)}
     host_of = {id_: read_link(offer.name, offer.url).host for id_, offer in offers.items()}
     clicks: Counter[str] = Counter()
-    for row in await store.query("clicks_by_offer", **stamps):
-        if row["key"] in host_of:
-            clicks[host_of[row["key"]]] += row["count"]
+    for offer_id, count in (await _count_clicks(store, period, now_ms)).items():
+        if offer_id in host_of:
+            clicks[host_of[offer_id]] += count
     ages: dict[str, Counter[int]] = {}
     for row in await store.query("converted_by_age", **stamps):
         if row["offer"] in host_of:
@@ -80,6 +83,22 @@ async def _read_hosts(store: Store, period: Period) -> list[HostClicks]:
         HostClicks(host, clicks[host], dict(ages.get(host, {})), sum(without[n] for n in networks[host]))
         for host in sorted(clicks.keys() | ages.keys())
     ]
+
+
+async def _count_clicks(store: Store, period: Period, now_ms: int) -> Mapping[int, int]:
+    """By offer: from the roll-ups, to the quarter of an hour, or one by one where the roll-ups do not go so far."""
+    since, until = (period.since_ms or 0) // QUARTER_MS, (period.until_ms or now_ms) // QUARTER_MS
+    state = {row["name"]: row["value"] for row in await store.query("rollup_state")}
+    if state.get("slots_to", 0) < until:
+        return {row["key"]: row["count"] for row in await store.query("clicks_by_offer", **period.stamps())}
+    question = Question(
+        by=("offer",),
+        since_ms=max(since * QUARTER_MS, EARLIEST_MS),
+        until_ms=until * QUARTER_MS,
+        limit=MOST_ROWS,
+    )
+    table = await explore(store, question, now_ms=now_ms)
+    return {int(line.key[0]): line.measures.clicks or 0 for line in table.lines if line.key[0] is not None}
 
 
 async def _count_without_id(store: Store, networks: set[int], stamps: Mapping[str, int]) -> Mapping[int, int]:

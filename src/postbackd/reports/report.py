@@ -58,7 +58,12 @@ async def build_report(store: Store, period: Period, by: str | None = None) -> d
         "since": None if period.since_ms is None else write_moment(period.since_ms),
         "until": None if period.until_ms is None else write_moment(period.until_ms),
     }
-    clicks, postbacks, conversions = [await _ask(store, table, "all", stamps) for table in _TABLES]
+    # Groups are of all rows, so that a table that is asked by group is not read once more for the whole.
+    grouped = [None if by is None else await _ask(store, table, by, stamps) for table in _TABLES]
+    clicks, postbacks, conversions = [
+        rows if rows is not None else await _ask(store, table, "all", stamps)
+        for table, rows in zip(_TABLES, grouped, strict=True)
+    ]
     refusals = {row["kind"]: row["count"] for row in await store.query("refusals", **minutes)}
     report |= summarise(clicks or [], postbacks or [], conversions or [], refusals)
     report["refusals"] = refusals
@@ -66,7 +71,7 @@ async def build_report(store: Store, period: Period, by: str | None = None) -> d
     names = {(row["kind"], row["id"]): row["name"] for row in await store.query("names")}
     report["deliveries"] = sum_up_deliveries(await store.query("deliveries_by_outcome", **stamps), names)
     if by is not None:
-        report |= {"by": by, "groups": await _build_groups(store, by, stamps, names)}
+        report |= {"by": by, "groups": _build_groups(grouped, by, names)}
     return report
 
 
@@ -78,10 +83,9 @@ async def _ask(store: Store, table: str, by: str, stamps: Mapping[str, int]) -> 
     return await store.query(name, **stamps) if name in STATEMENTS else None
 
 
-async def _build_groups(
-    store: Store, by: str, stamps: Mapping[str, int], names: Mapping[tuple[str, int], str]
+def _build_groups(
+    tables: Sequence[Rows | None], by: str, names: Mapping[tuple[str, int], str]
 ) -> list[dict[str, Any]]:
-    tables = [await _ask(store, table, by, stamps) for table in _TABLES]
     keys = {row["key"] for rows in tables for row in rows or ()}
     groups = []
     for key in sorted(keys, key=lambda key: (key is None, key)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -66,6 +66,7 @@ class LiveQuery(Struct, frozen=True, forbid_unknown_fields=True):
     verdict: Name | None = None
     reason: Name | None = None
     click: Text | None = None
+    outcome: Annotated[Literal["delivered", "failed"] | None, Meta(description="Of deliveries.")] = None
     rate: Annotated[int, Meta(ge=1, le=200, description="Most rows a second; more are sampled.")] = RATE
     after: Row | None = None
 
@@ -172,16 +173,17 @@ def _read_word(words: Any, text: str, field: str) -> int:
 async def follow(asked: Asked[LiveQuery, None]) -> StreamingResponse:
     """Server-sent events, each row within half a second of its commit.
 
-    ``postback`` and ``click`` have an id, by which a client that comes back (``Last-Event-ID``) goes on; ``rate`` says
-    each second how many rows there were and how many are shown; ``lost`` that the client was too slow; ``resumed`` how
-    much was missed; ``away`` and ``back`` that the database could not be read.
+    ``postback``, ``click`` and ``delivery`` (an attempt that has ended) have an id, by which a client that comes back
+    (``Last-Event-ID``) goes on; ``rate`` says each second how many rows there were and how many are shown; ``lost``
+    that the client was too slow; ``resumed`` how much was missed; ``away`` and ``back`` that the database could not be
+    read.
     """
     query, desk = asked.query, asked.desk
     if desk.feed.listeners >= MOST_LISTENERS:
         detail = f"{MOST_LISTENERS} live logs are open already; close one, or try again later"
         raise Problem(503, detail, headers={"Retry-After": "30"})
     after = _read_after(asked.request.headers.get("last-event-id") or query.after)
-    wanted = Filter(**await read_filter(desk.store, query))
+    wanted = await read_live_filter(desk.store, query)
 
     async def events() -> AsyncIterator[str]:
         ends = asyncio.get_running_loop().time() + LONGEST_S
@@ -193,6 +195,21 @@ async def follow(asked: Asked[LiveQuery, None]) -> StreamingResponse:
 
     # A proxy that gathers answers would hold the events back.
     return StreamingResponse(events(), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+
+
+async def read_live_filter(store: Store, query: LiveQuery) -> Filter:
+    """Raises ``Problem``, also where a filter says nothing of the kind that is followed."""
+    is_delivery = query.kind is Kind.DELIVERIES
+    if query.outcome is not None and not is_delivery:
+        raise Problem(
+            400, "outcome is of deliveries; leave it out, or ask for kind=deliveries", field="outcome"
+        )
+    if is_delivery:
+        for name in ("network", "campaign", "verdict", "reason", "click"):
+            if getattr(query, name) is not None:
+                raise Problem(400, f"deliveries are filtered by outcome alone; leave {name} out", field=name)
+        return Filter(failed=None if query.outcome is None else query.outcome == "failed")
+    return Filter(**await read_filter(store, query))
 
 
 def write_event(event: Event) -> str:

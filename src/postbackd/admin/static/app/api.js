@@ -57,6 +57,9 @@ export function address(path, query = {}) {
   return PREFIX + path + (given.length ? "?" + new URLSearchParams(given) : "");
 }
 
+// The same for what the browser itself asks (a link, an event source): it sends no header, so the address names the data set.
+export const addressHere = (path, query = {}) => address(path, dataSet.value === "demo" ? { ...query, data: "demo" } : query);
+
 async function readProblem(response, path) {
   let document = {};
   try { document = await response.json(); } catch { /* not ours: a proxy in between answered */ }

@@ -91,3 +91,4 @@ export function since(at, now = Date.now()) {
 
 // "click_id_missing" -> "click id missing"
 export const words = (text) => (absent(text) ? NOTHING : String(text).replaceAll("_", " "));
+export const titled = (text) => words(text)[0].toUpperCase() + words(text).slice(1);

@@ -2,7 +2,7 @@
 import { count, percent, plural, words } from "./format.js";
 
 export const HEALTHY_MATCH_RATE = 0.9;
-const HEALTHY_DELIVERIES = 0.95;
+export const HEALTHY_DELIVERIES = 0.95;
 const WAIT_FOR_NO_GOOD = 10;
 const SAYS_SOMETHING = 20;  // fewer postbacks with a click id prove nothing
 
@@ -38,7 +38,7 @@ const isLow = (group) => group.match_rate !== null && group.match_rate < HEALTHY
 const isFailing = (one) => one.success_rate !== null && one.success_rate < HEALTHY_DELIVERIES;
 
 // None came through and some wait: the target is down, or was set up wrongly.  A few wait for a moment as a matter of course.
-export const isStuck = (one) => one.success_rate === null && one.by_state.waiting >= WAIT_FOR_NO_GOOD;
+const isStuck = (one) => one.success_rate === null && one.by_state.waiting >= WAIT_FOR_NO_GOOD;
 
 function sayQuiet(report, period) {
   const clicks = report.clicks ? ` ${plural(report.clicks, "click")} came in` : " No click came in either";

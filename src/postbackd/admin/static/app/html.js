@@ -1,8 +1,8 @@
 // The one place that names the libraries.  Pages take html, hooks and signals from here.
-import { h, render, Fragment } from "../vendor/preact.js";
+import { h, render } from "../vendor/preact.js";
 import htm from "../vendor/htm.js";
 
 export const html = htm.bind(h);
-export { h, render, Fragment };
-export { useEffect, useLayoutEffect, useMemo, useRef, useState, useId, useCallback } from "../vendor/hooks.js";
-export { signal, computed, effect, batch, untracked, useSignal, useComputed, useSignalEffect } from "../vendor/signals.js";
+export { render };
+export { useEffect, useId, useMemo, useRef, useState } from "../vendor/hooks.js";
+export { computed, effect, signal, useSignal } from "../vendor/signals.js";

@@ -7,7 +7,7 @@ import { go, link, route } from "./router.js";
 import { about, leave, session } from "./session.js";
 import { Bones, Button, Notice } from "../parts/parts.js";
 import { Icon, Mark } from "../parts/icon.js";
-import { Messages, say } from "../parts/messages.js";
+import { attempt, Messages, say } from "../parts/messages.js";
 
 const open = signal(false);  // the drawer of small screens
 
@@ -61,9 +61,7 @@ function Colours() {
 
 function Top() {
   const page = find(route.value.page);
-  const out = async () => {
-    try { await leave(); go("sign-in"); } catch (error) { say(error.detail ?? String(error), "bad"); }
-  };
+  const out = () => attempt(async () => { await leave(); go("sign-in"); });
   return html`<header class="top">
     <${Button} kind="quiet square menu" icon="menu" label="Open the navigation" aria-expanded=${open.value ? "true" : "false"} aria-controls="side" onClick=${() => { open.value = true; }} />
     <span class="where">${page?.title ?? "Not found"}</span>

@@ -1,10 +1,10 @@
 // Alarms: what is wrong by itself, what is normal, what to do, and who was told.
 import { html, useState } from "../app/html.js";
 import { call, dataSet, look, useAsk } from "../app/api.js";
-import { count, plural, words } from "../app/format.js";
+import { count, plural, titled, words } from "../app/format.js";
 import { ask, link } from "../app/router.js";
 import { may } from "../app/session.js";
-import { Dialog, say } from "../parts/messages.js";
+import { attempt, Dialog, say } from "../parts/messages.js";
 import { More, usePages } from "../parts/paging.js";
 import { Asked, Button, Card, Empty, Facts, Field, Form, Head, Icon, Notice, Pill, Segments, Table, Time } from "../parts/parts.js";
 
@@ -40,11 +40,9 @@ const about = ({ type, name }) => (type === "server" ? "This server" : type === 
 function One({ id }) {
   const alarm = useAsk(`/alarms/${encodeURIComponent(id)}`, {}, { every: 30 });
   const [quieting, setQuieting] = useState(false);
-  const unquiet = async () => {
-    try { await call("POST", `/alarms/${encodeURIComponent(id)}/unquiet`); say("Notices of it are sent again"); alarm.again(); } catch (problem) { say(problem.detail, "bad"); }
-  };
+  const unquiet = async () => { await attempt(() => call("POST", `/alarms/${encodeURIComponent(id)}/unquiet`), "Notices of it are sent again"); alarm.again(); };
   const one = alarm.data.value;
-  return html`<${Head} title=${one ? one.title[0].toUpperCase() + one.title.slice(1) : "Alarm"} back=${["Alarms", link("alarms")]}>${one && may("operate") && (one.quiet ? html`<${Button} icon="alarms" onClick=${unquiet}>Send notices again<//>` : one.state === "raised" && html`<${Button} icon="pause" onClick=${() => setQuieting(true)}>Quiet …<//>`)}<//>
+  return html`<${Head} title=${one ? titled(one.title) : "Alarm"} back=${["Alarms", link("alarms")]}>${one && may("operate") && (one.quiet ? html`<${Button} icon="alarms" onClick=${unquiet}>Send notices again<//>` : one.state === "raised" && html`<${Button} icon="pause" onClick=${() => setQuieting(true)}>Quiet …<//>`)}<//>
     <${Asked} of=${alarm} lines=${6}>${(row) => html`<div class="stack">
       <section class=${`health ${row.state === "ended" ? "calm" : row.urgent ? "bad" : "warn"}`} aria-label="What is seen"><span class="dot"><${Icon} name=${row.state === "ended" ? "check" : "warn"} /></span><div><strong>${row.seen}</strong><p class="soft">Normal is: ${row.normal}</p></div><span class="push"><${State} of=${row} /></span></section>
       ${row.quiet && html`<${Notice}>Quiet ${row.quiet.until ? html`until <${Time} at=${row.quiet.until} />` : "until it is over"}, said ${row.quiet.who}${row.quiet.why && `: ${row.quiet.why}`}<//>`}

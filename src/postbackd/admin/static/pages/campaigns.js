@@ -6,7 +6,7 @@ import { go, link } from "../app/router.js";
 import { may } from "../app/session.js";
 import { changed, ReadOnly, Remove, save, useEntry, useList } from "../parts/catalog.js";
 import { Dialog, say } from "../parts/messages.js";
-import { Asked, Button, Card, Copy, Empty, Facts, Field, Form, Head, Icon, Notice, Table } from "../parts/parts.js";
+import { Asked, Button, Card, Copy, Empty, Facts, Field, Form, Head, Icon, Notice, Select, Table } from "../parts/parts.js";
 
 export default function Campaigns({ rest, query }) {
   return rest[0] ? html`<${One} name=${rest[0]} />` : html`<${All} adds=${query.add === "1"} source=${query.source} />`;
@@ -115,7 +115,7 @@ function Fields({ entry, from, tag, sources, offers, onClose, onSaved }) {
     <${Field} label="Source" kind="select" hint="Who sends the visitors." options=${sources.map((one) => [one.name, one.name])} value=${source} onValue=${setSource} wrong=${wrong("source")} />
     <fieldset class="stack tight"><legend>Offers</legend>
       ${shares.map((one, at) => html`<div class="row share" key=${at}>
-        <select aria-label=${`Offer ${at + 1}`} value=${one.offer} onChange=${(event) => put(at, { offer: event.currentTarget.value })}>${offers.map((offer) => html`<option value=${offer.name} selected=${offer.name === one.offer}>${offer.name} (${offer.network ?? "removed"})</option>`)}</select>
+        <${Select} label=${`Offer ${at + 1}`} value=${one.offer} onValue=${(offer) => put(at, { offer })} options=${offers.map((offer) => [offer.name, `${offer.name} (${offer.network ?? "removed"})`])} />
         <input type="number" min="1" max="1000000" aria-label=${`Weight of offer ${at + 1}`} title="Weight" value=${one.weight} onInput=${(event) => put(at, { weight: event.currentTarget.value })} />
         ${shares.length > 1 && html`<${Button} kind="quiet square" icon="cross" label=${`Leave out offer ${at + 1}`} onClick=${() => setShares(shares.filter((_, here) => here !== at))} />`}
       </div>`)}

@@ -1,13 +1,13 @@
 // Deliveries: what traffic sources are told of conversions, each attempt of it, and doing it again.
 import { html, useState } from "../app/html.js";
 import { call, useAsk } from "../app/api.js";
-import { count, milliseconds, money, plural, words } from "../app/format.js";
+import { count, milliseconds, money, plural, titled, words } from "../app/format.js";
 import { ask, link } from "../app/router.js";
 import { may } from "../app/session.js";
 import { nameOf } from "../parts/catalog.js";
-import { Confirm, Dialog, say } from "../parts/messages.js";
+import { attempt, Confirm, Dialog, say } from "../parts/messages.js";
 import { More, usePages } from "../parts/paging.js";
-import { Asked, Button, Card, Copy, Empty, Facts, Field, Form, Head, Notice, Pill, Segments, Table, Time } from "../parts/parts.js";
+import { Asked, Button, Card, Copy, Empty, Facts, Field, Form, Head, Notice, Pill, Segments, Select, Table, Time } from "../parts/parts.js";
 
 const STATES = [["", "All"], ["waiting", "Waiting"], ["dead", "Dead"], ["delivered", "Delivered"], ["cancelled", "Cancelled"]];
 
@@ -21,25 +21,18 @@ export default function Deliveries({ query }) {
       <${Card} title="Targets" bare><${Asked} of=${targets} lines=${3}>${(page) => html`<${Targets} rows=${page.items} again=${again} />`}<//><//>
       <div class="toolbar" role="group" aria-label="Filter">
         <${Segments} label="State" options=${STATES} value=${state} onValue=${(value) => ask({ state: value })} />
-        <${Choose} name="target" label="Target" chosen=${query.target} options=${(targets.data.value?.items ?? []).map((one) => [one.name, one.name])} any="All targets" />
-        <${Choose} name="since" label="Period" chosen=${query.since} options=${[["24h", "Last 24 hours"], ["7d", "Last 7 days"], ["30d", "Last 30 days"]]} any="Any time" />
+        <${Select} label="Target" value=${query.target} onValue=${(target) => ask({ target })} options=${(targets.data.value?.items ?? []).map((one) => [one.name, one.name])} any="All targets" />
+        <${Select} label="Period" value=${query.since} onValue=${(since) => ask({ since })} options=${[["24h", "Last 24 hours"], ["7d", "Last 7 days"], ["30d", "Last 30 days"]]} any="Any time" />
       </div>
-      <${Card} title=${state ? `${words(state)[0].toUpperCase()}${state.slice(1)} deliveries` : "Queue and history"} bare aside=${may("operate") && html`<${Many} state=${state} target=${query.target} since=${query.since} again=${again} />`}>
+      <${Card} title=${state ? `${titled(state)} deliveries` : "Queue and history"} bare aside=${may("operate") && html`<${Many} state=${state} target=${query.target} since=${query.since} again=${again} />`}>
         <${Asked} of=${list.first} lines=${6}>${() => html`<${Rows} list=${list} filtered=${Boolean(state || query.target || query.since)} hasTargets=${(targets.data.value?.items.length ?? 1) > 0} /><${More} of=${list} />`}<//><//>
     </div>
     ${query.delivery && html`<${Dialog} wide title="Delivery" onClose=${() => ask({ delivery: null })}><${One} key=${query.delivery} id=${query.delivery} again=${again} /><//>`}`;
 }
 
-function Choose({ name, label, chosen, options, any }) {
-  const all = chosen && !options.some(([key]) => key === chosen) ? [...options, [chosen, chosen]] : options;
-  return html`<select aria-label=${label} value=${chosen ?? ""} onChange=${(event) => ask({ [name]: event.currentTarget.value })}><option value="">${any}</option>${all.map(([key, text]) => html`<option value=${key} selected=${key === chosen}>${text}</option>`)}</select>`;
-}
-
 function Targets({ rows, again }) {
   const [pausing, setPausing] = useState(null);
-  const resume = async (row) => {
-    try { await call("POST", `/targets/${encodeURIComponent(nameOf(row))}/resume`); say(`${row.name} is served again`); again(); } catch (problem) { say(problem.detail, "bad"); }
-  };
+  const resume = async (row) => { await attempt(() => call("POST", `/targets/${encodeURIComponent(nameOf(row))}/resume`), `${row.name} is served again`); again(); };
   return html`<${Table} caption="Targets, whether each is served, and what waits for it" rows=${rows} keyOf=${(row) => row.id}
     empty=${html`<${Empty} icon="deliveries" title="No target yet" actions=${html`<${Button} href=${link("sources")}>Open the sources<//>`}>A target is where a traffic source is told of conversions, and a rule says of which. Add both with “postbackd target add” and “postbackd rule add”, or through the API; then each delivery shows here.<//>`}
     columns=${[
@@ -47,7 +40,7 @@ function Targets({ rows, again }) {
       { head: "State", cell: (row) => html`<span class="stack tightest"><span><${Pill} word=${row.state} /></span>${row.reason && html`<span class="small soft break">${row.reason}</span>`}</span>` },
       { head: "Since", cell: (row) => row.since && html`<${Time} at=${row.since} />` },
       { head: "Tried again", cell: (row) => row.until && html`<${Time} at=${row.until} />` },
-      ...["waiting", "dead"].map((state) => ({ head: state === "dead" ? "Dead" : "Waiting", num: true, cell: (row) => (row[state] ? html`<a href=${link("deliveries", { state, target: row.name })}>${count(row[state])}</a>` : "0") })),
+      ...["waiting", "dead"].map((state) => ({ head: titled(state), num: true, cell: (row) => (row[state] ? html`<a href=${link("deliveries", { state, target: row.name })}>${count(row[state])}</a>` : "0") })),
       { head: "", num: true, cell: (row) => may("operate") && (row.state === "active"
         ? html`<${Button} kind="low" icon="pause" label=${`Pause ${row.name}`} onClick=${() => setPausing(row)}>Pause<//>`
         : html`<${Button} kind="low" icon="play" label=${`Resume ${row.name}`} onClick=${() => resume(row)}>Resume<//>`) },
@@ -98,16 +91,15 @@ function Many({ state, target, since, again }) {
   const where = target ? ` to ${target}` : "";
   const begin = async (verb) => {
     setBusy(true);
-    try { setWish({ verb, ...(await call("POST", `/deliveries/${verb}`, { body: { ...body, dry_run: true } })) }); } catch (problem) { say(problem.detail, "bad"); }
+    const found = await attempt(() => call("POST", `/deliveries/${verb}`, { body: { ...body, dry_run: true } }));
+    if (found) setWish({ verb, ...found });
     setBusy(false);
   };
   const run = async () => {
     setBusy(true);
-    try {
-      const done = await call("POST", `/deliveries/${wish.verb}`, { body });
-      say(wish.verb === "retry" ? `${plural(done.sent, "delivery", "deliveries")} sent again` : `${plural(done.cancelled, "delivery", "deliveries")} cancelled`);
-      again();
-    } catch (problem) { say(problem.detail, "bad"); }
+    const told = ({ sent, cancelled }) => (wish.verb === "retry" ? `${plural(sent, "delivery", "deliveries")} sent again` : `${plural(cancelled, "delivery", "deliveries")} cancelled`);
+    await attempt(() => call("POST", `/deliveries/${wish.verb}`, { body }), told);
+    again();
     setBusy(false);
     setWish(null);
   };

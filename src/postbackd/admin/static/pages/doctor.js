@@ -1,12 +1,12 @@
 // Doctor: what broke on the way of postbacks that were not counted, what mends it, and counting those that can be.
-import { html, useEffect, useState } from "../app/html.js";
+import { html, useState } from "../app/html.js";
 import { call, useAsk } from "../app/api.js";
 import { count, percent, plural, words } from "../app/format.js";
 import { ask, link } from "../app/router.js";
 import { may } from "../app/session.js";
 import { useList } from "../parts/catalog.js";
 import { Confirm, say } from "../parts/messages.js";
-import { Asked, Button, Card, Copy, Empty, Head, Icon, Notice, Pill, Segments, Table, Tabs, Time } from "../parts/parts.js";
+import { Asked, Button, Card, Copy, Empty, Head, Icon, Notice, Pill, Segments, Select, Table, Tabs, Time } from "../parts/parts.js";
 
 const PERIODS = [["24h", "Day"], ["7d", "Week"], ["33d", "Month"]];
 const SPOKEN = { "24h": "24 hours", "7d": "7 days", "33d": "33 days" };
@@ -28,8 +28,8 @@ function Postbacks({ since, network }) {
     <${Asked} of=${unmatched} lines=${6}>${(answer) => html`
       <${Summary} answer=${answer} since=${since} network=${network} />
       ${answer.groups.length > 0 && html`<${Repairs} since=${since} network=${network} then=${unmatched.again} />
-        <${Card} title="What broke" bare><${Findings} of=${answer.groups} /><//>`}
-      <${LostIds} />`}<//>
+        <${Card} title="What broke" bare><${Findings} of=${answer.groups} /><//>`}`}<//>
+    <${LostIds} ready=${unmatched.data.value !== null} />
   </div>`;
 }
 
@@ -45,10 +45,7 @@ function Findings({ of }) {
 
 function Network({ chosen }) {
   const list = useList("network");
-  const names = (list.data.value?.items ?? []).map((one) => one.name);
-  if (chosen && !names.includes(chosen)) names.push(chosen);
-  return html`<div class="toolbar"><select aria-label="Network" value=${chosen ?? ""} onChange=${(event) => ask({ network: event.currentTarget.value })}>
-    <option value="">All networks</option>${names.map((one) => html`<option value=${one} selected=${one === chosen}>${one}</option>`)}</select></div>`;
+  return html`<div class="toolbar"><${Select} label="Network" value=${chosen} onValue=${(network) => ask({ network })} any="All networks" options=${(list.data.value?.items ?? []).map((one) => [one.name, one.name])} /></div>`;
 }
 
 function Summary({ answer, since, network }) {
@@ -144,11 +141,11 @@ function Repairs({ since, network, then }) {
   <//>`;
 }
 
-// Compares landing pages with one another, which may take seconds: asked when the rest is there.
-function LostIds() {
-  const [asked, setAsked] = useState(null);
-  useEffect(() => { const later = setTimeout(() => setAsked("/lost-ids"), 300); return () => clearTimeout(later); }, []);
-  const lost = useAsk(asked);
+// Compares landing pages with one another, which may take seconds: asked once, when the rest is there for the first time.
+function LostIds({ ready }) {
+  const [asks, setAsks] = useState(ready);
+  if (ready && !asks) setAsks(true);
+  const lost = useAsk(asks ? "/lost-ids" : null);
   return html`<${Card} title="Ids that never came back" bare><${Asked} of=${lost} lines=${2}>${(answer) => html`<div class="in stack tight">
     ${answer.found.length > 0 ? html`<ul class="stack tight">${answer.found.map((one) => html`<li><${Notice} kind="warn">${one.sentence}<//></li>`)}</ul>`
       : html`<p>${answer.comparable < 2 ? `There are too few conversions to compare landing pages: at least two pages need ${count(answer.needed)} each.` : `No sign that a landing page loses click ids, or that they are lost with age: ${plural(answer.comparable, "landing page")} convert as one would expect.`}</p>`}

@@ -1,15 +1,15 @@
 // Networks: who sends postbacks, under which URL; and their offers.
 import { html, useState } from "../app/html.js";
 import { call, dataSet, useAsk } from "../app/api.js";
-import { count, percent, words } from "../app/format.js";
-import { HEALTHY_MATCH_RATE } from "../app/health.js";
+import { count, words } from "../app/format.js";
 import { go, link } from "../app/router.js";
 import { may } from "../app/session.js";
 import { changed, nameOf, ReadOnly, readList, readLists, readPairs, Remove, save, useEntry, useList, writeLists, writePairs } from "../parts/catalog.js";
 import { CheckUrl, Flaws } from "../parts/lint.js";
-import { Confirm, Dialog, say } from "../parts/messages.js";
+import { attempt, Confirm, Dialog, say } from "../parts/messages.js";
 import { Asked, Button, Card, Copy, Empty, Facts, Field, Form, Head, Notice, Pill, Table } from "../parts/parts.js";
-import { Choose, gradeOf, usePresets } from "../parts/presets.js";
+import { Choose, Known, useChoice, usePreset, usePresets } from "../parts/presets.js";
+import { Rate } from "../parts/rate.js";
 
 export default function Networks({ rest, query }) {
   return rest[0] ? html`<${One} name=${rest[0]} isNew=${query.new === "1"} />` : html`<${All} adds=${query.add === "1"} />`;
@@ -30,30 +30,18 @@ function All({ adds }) {
           { head: "Preset", cell: (row) => row.preset ?? html`<span class="soft">own</span>` },
           { head: "Currency", cell: (row) => row.currency },
           { head: "Postbacks, 24 h", num: true, cell: (row) => count(of.get(row.name)?.postbacks.total ?? (figures.data.value ? 0 : null)) },
-          { head: "Match rate", num: true, cell: (row) => html`<${Rate} of=${of.get(row.name)?.match_rate ?? null} />` },
+          { head: "Match rate", num: true, cell: (row) => html`<${Rate} of=${of.get(row.name)?.match_rate} />` },
         ]} />`}<//><//>
     </div>
     ${open && html`<${New} onClose=${() => setOpen(false)} />`}`;
-}
-
-function Rate({ of }) {
-  if (of === null) return "–";
-  const low = of < HEALTHY_MATCH_RATE;
-  return html`<${Pill} kind=${low ? "bad" : "good"}>${percent(of)}${low && html`<span class="unseen">, below the line</span>`}<//>`;
 }
 
 // --- a new one ------------------------------------------------------------------------------------------------
 
 function New({ onClose }) {
   const presets = usePresets("network");
-  const [preset, setPreset] = useState("");
-  const [name, setName] = useState("");
+  const [preset, name, setName, choose] = useChoice(presets);
   const [currency, setCurrency] = useState("USD");
-  const choose = (id, one) => {
-    const before = presets.data.value.find((had) => had.id === preset);
-    if (one && (!name || name === before?.name)) setName(one.name);
-    setPreset(id);
-  };
   const send = async () => {
     const saved = await save("network", null, { name, currency, ...(preset ? { preset } : {}) });
     say(`Network ${saved.name} is added`);
@@ -91,17 +79,16 @@ function One({ name, isNew }) {
 }
 
 function Url({ network }) {
-  const preset = useAsk(network.preset ? `/presets/${encodeURIComponent(network.preset)}` : null);
-  const known = preset.data.value;
+  const known = usePreset(network).data.value;
   return html`<${Card} title="Postback URL">
     <ol class="numbered">
       <li><div class="stack tight"><p>${known ? html`In ${known.name}, open the settings of your postback (also called server-to-server or global postback), choose the method GET, and paste:` : "Paste this into the network as its postback (server-to-server) URL:"}</p>
         ${network.key === null ? html`<${Notice}>The key in it is shown to operators and owners.<//>` : html`<${Copy} text=${network.postback_url} label="postback URL" />`}
         ${!network.preset && html`<p class="soft small">Replace <code>{click_id}</code>, <code>{value}</code> and <code>{txid}</code> by the network's own macros: what it calls your sub id, the payout and its transaction id. Add <code>&status=</code> if it has one.</p>`}</div></li>
-      <li><p>In the offer link that the network gives you, put <code>{click_id}</code> into the sub id${known?.fields.click_id ? html` that it hands back as <code>${known.fields.click_id}</code>` : " that it hands back"}: that is how a conversion finds its click. ${html`Do it below, under Offers.`}</p></li>
+      <li><p>In the offer link that the network gives you, put <code>{click_id}</code> into the sub id${known?.fields.click_id ? html` that it hands back as <code>${known.fields.click_id}</code>` : " that it hands back"}: that is how a conversion finds its click. Do it below, under Offers.</p></li>
       <li><p>Send a test, then make one real conversion or ask the network for a test conversion, and watch it in the <a href=${link("live", { network: network.name })}>live log</a>.</p></li>
     </ol>
-    ${known?.notes && html`<details class="spaced"><summary class="soft small">What is known of ${known.name} (${gradeOf(known)})</summary><p class="small">${known.notes}</p></details>`}
+    <${Known} of=${known} />
   <//>`;
 }
 
@@ -207,11 +194,8 @@ function NewKey({ network, onChanged }) {
   const [busy, setBusy] = useState(false);
   const rotate = async () => {
     setBusy(true);
-    try {
-      await call("POST", `/networks/${encodeURIComponent(nameOf(network))}/rotate`, { body: { what: "key", overlap: "7d" } });
-      say("The new URL is shown above; the former one is good for 7 more days");
-      onChanged();
-    } catch (problem) { say(problem.detail, "bad"); }
+    await attempt(() => call("POST", `/networks/${encodeURIComponent(nameOf(network))}/rotate`, { body: { what: "key", overlap: "7d" } }), "The new URL is shown above; the former one is good for 7 more days");
+    onChanged();
     setBusy(false);
     setAsks(false);
   };

@@ -1,13 +1,13 @@
 // Overview: is tracking healthy, and what flows.
 import { html, useMemo } from "../app/html.js";
 import { useAsk } from "../app/api.js";
-import { compact, count, milliseconds, percent, plural, seconds, words } from "../app/format.js";
-import { HEALTHY_MATCH_RATE, judge } from "../app/health.js";
+import { compact, count, milliseconds, NOTHING, percent, seconds, titled } from "../app/format.js";
+import { HEALTHY_DELIVERIES, HEALTHY_MATCH_RATE, judge } from "../app/health.js";
 import { alarmsOpen } from "../app/open_alarms.js";
 import { ask, link } from "../app/router.js";
-import { find } from "../app/pages.js";
 import { Asked, Bones, Button, Card, Empty, Head, Icon, Money, Pill, Segments, Table, Tiles } from "../parts/parts.js";
 import { Chart } from "../parts/chart.js";
+import { Rate } from "../parts/rate.js";
 import { useReasons } from "../parts/reasons.js";
 
 const PERIODS = [["1h", "Hour"], ["24h", "Day"], ["7d", "Week"]];
@@ -51,14 +51,17 @@ function Health({ of, period }) {
   </section>`;
 }
 
+const NEXT = {
+  alarm: ({ id }) => ["See what to do", link("alarms", id)],
+  alarms: () => ["See them", link("alarms")],
+  match: ({ network }) => ["See the doctor", link("doctor", { network })],
+  waiting: () => ["See them", link("deliveries", { state: "waiting" })],
+  deliveries: () => ["See them", link("deliveries", { state: "dead" })],
+};
+
 function Next({ point }) {
-  if (point.about === "alarm") return html`<a href=${link("alarms", point.id)}>See what to do</a>`;
-  if (point.about === "alarms") return html`<a href=${link("alarms")}>See them</a>`;
-  if (point.about === "waiting" && find("deliveries")) return html`<a href=${link("deliveries", { state: "waiting" })}>See them</a>`;
-  if (point.about === "match" && find("doctor")) return html`<a href=${link("doctor", { network: point.network })}>See the doctor</a>`;
-  if (point.about === "match") return html`<a href=${link("live", { network: point.network, verdict: "unmatched" })}>See them</a>`;
-  if (point.about === "deliveries" && find("deliveries")) return html`<a href=${link("deliveries", { state: "dead" })}>See them</a>`;
-  return null;
+  const [text, to] = NEXT[point.about]?.(point) ?? [];
+  return to && html`<a href=${to}>${text}</a>`;
 }
 
 function perSecond(number, over) {
@@ -142,7 +145,7 @@ function Value({ report }) {
     empty=${html`<${Empty} icon="info" title="No conversions yet">Values appear by currency; currencies are never added up.<//>`}
     columns=${[
       { head: "Currency", lead: true, cell: ([currency]) => html`<span class="main-text">${currency}</span>` },
-      ...["approved", "pending", "rejected", "reversed"].map((status) => ({ head: words(status)[0].toUpperCase() + status.slice(1), num: true, cell: ([currency, by]) => html`<${Money} of=${by[status]} currency=${currency} />` })),
+      ...["approved", "pending", "rejected", "reversed"].map((status) => ({ head: titled(status), num: true, cell: ([currency, by]) => html`<${Money} of=${by[status]} currency=${currency} />` })),
     ]} />`;
 }
 
@@ -157,11 +160,6 @@ function Networks({ report }) {
     ]} />`;
 }
 
-function Rate({ of }) {
-  if (of === null) return "–";
-  return html`<${Pill} kind=${of < HEALTHY_MATCH_RATE ? "bad" : "good"}>${percent(of)}<span class="unseen">${of < HEALTHY_MATCH_RATE ? ", below the line" : ""}</span><//>`;
-}
-
 function Verdicts({ report, since }) {
   const rows = Object.entries(report.postbacks.by_verdict).filter(([, number]) => number > 0);
   return html`<${Table} caption="Postbacks by verdict" rows=${rows} keyOf=${([word]) => word}
@@ -173,7 +171,7 @@ function Verdicts({ report, since }) {
     ]} />`;
 }
 
-const waiting = (row) => (row.by_state.waiting ? html`<${Pill} kind="warn">${count(row.by_state.waiting)} waiting<//>` : "–");
+const waiting = (row) => (row.by_state.waiting ? html`<${Pill} kind="warn">${count(row.by_state.waiting)} waiting<//>` : NOTHING);
 
 function Deliveries({ report }) {
   return html`<${Table} caption="Deliveries by source" rows=${report.deliveries.by_source} keyOf=${(row) => row.source}
@@ -181,7 +179,7 @@ function Deliveries({ report }) {
     columns=${[
       { head: "Source", lead: true, cell: (row) => html`<span class="main-text">${row.source ?? "(removed)"}</span>` },
       { head: "Deliveries", num: true, cell: (row) => count(row.total) },
-      { head: "Came through", num: true, cell: (row) => (row.success_rate === null ? waiting(row) : html`<${Pill} kind=${row.success_rate < 0.95 ? "bad" : "good"}>${percent(row.success_rate)}<//>`) },
-      { head: "Usual time", num: true, cell: (row) => (row.seconds.p50 === null ? "–" : row.seconds.p50 < 60 ? milliseconds(row.seconds.p50 * 1000) : seconds(row.seconds.p50)) },
+      { head: "Came through", num: true, cell: (row) => (row.success_rate === null ? waiting(row) : html`<${Rate} of=${row.success_rate} line=${HEALTHY_DELIVERIES} />`) },
+      { head: "Usual time", num: true, cell: (row) => (row.seconds.p50 === null ? NOTHING : row.seconds.p50 < 60 ? milliseconds(row.seconds.p50 * 1000) : seconds(row.seconds.p50)) },
     ]} />`;
 }

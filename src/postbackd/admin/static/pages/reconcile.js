@@ -1,12 +1,12 @@
 // Reconcile: a partner's export beside what is counted here; what is missing can be taken in.
 import { html, useEffect, useState } from "../app/html.js";
-import { address, call, dataSet, Problem, useAsk } from "../app/api.js";
-import { bytes, count, money, plural, words } from "../app/format.js";
+import { addressHere, call, Problem, useAsk } from "../app/api.js";
+import { bytes, count, money, plural, titled, words } from "../app/format.js";
 import { go, goInstead, link } from "../app/router.js";
 import { may } from "../app/session.js";
 import { useList } from "../parts/catalog.js";
 import { FIELDS, lastFile, Mapping, send, useHeaders } from "../parts/export_file.js";
-import { Dialog, say } from "../parts/messages.js";
+import { attempt, Dialog, say } from "../parts/messages.js";
 import { Moneys } from "../parts/moneys.js";
 import { More, usePages } from "../parts/paging.js";
 import { Asked, Bones, Button, Card, Empty, Facts, Field, Form, Head, Notice, Pill, Table, Tiles, Time } from "../parts/parts.js";
@@ -14,7 +14,6 @@ import { Asked, Bones, Button, Card, Empty, Facts, Field, Form, Head, Notice, Pi
 const MARKS = { ",": "comma", ".": "point" };
 const PARTED = { ",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars" };
 const KINDS = { agrees: "good", value_differs: "bad", status_differs: "warn", other_day: "warn", missing_here: "bad", missing_there: "bad", duplicate: "calm", outside_window: "calm", unusable: "warn" };
-const titled = (word) => words(word)[0].toUpperCase() + words(word).slice(1);
 
 export default function Reconcile({ rest, query }) {
   const [id, bucket] = rest;
@@ -32,7 +31,7 @@ function Begin({ network }) {
         empty=${html`<${Empty} icon="reconcile" title="Nothing compared today">Ask the network for its conversions of a month as CSV, and choose the file above. What it comes to is kept for a day.<//>`} columns=${[
           { head: "File", lead: true, break: true, cell: (row) => html`<a class="main-text" href=${link("reconcile", row.id)}>${row.file}</a>` }, { head: "Network", cell: (row) => row.network },
           { head: "Rows", num: true, cell: (row) => count(row.rows) }, { head: "Compared", cell: (row) => html`<${Time} at=${row.made} as="since" />` },
-          { head: "", num: true, cell: (row) => may("operate") && html`<${Button} kind="quiet square low" icon="trash" label=${`Throw ${row.file} away`} onClick=${async () => { try { await call("DELETE", `/reconcile/${row.id}`); kept.again(); } catch (problem) { say(problem.detail, "bad"); } }} />` }]} />`}<//><//>
+          { head: "", num: true, cell: (row) => may("operate") && html`<${Button} kind="quiet square low" icon="trash" label=${`Throw ${row.file} away`} onClick=${async () => { await attempt(() => call("DELETE", `/reconcile/${row.id}`)); kept.again(); }} />` }]} />`}<//><//>
     </div>`;
 }
 
@@ -76,13 +75,12 @@ function Result({ id }) {
 }
 
 function Buckets({ of }) {
-  const demo = dataSet.value === "demo" ? { data: "demo" } : {};
   return html`<${Table} caption="Buckets: rows, conversions and money" rows=${of.buckets} keyOf=${(row) => row.bucket} columns=${[
     { head: "Bucket", lead: true, cell: (row) => html`<span class="row"><${Pill} kind=${row.rows || row.conversions ? KINDS[row.bucket] : "calm"}>${row.rows || row.conversions ? html`<a href=${link("reconcile", of.id, row.bucket)}>${titled(row.bucket)}</a>` : titled(row.bucket)}<//></span>` },
     { head: "What it means", cell: (row) => html`<span class="soft">${row.sentence}</span>` },
     { head: "Rows", num: true, cell: (row) => count(row.rows) }, { head: "Ours", num: true, cell: (row) => count(row.conversions) },
     { head: "They say", num: true, cell: (row) => html`<${Moneys} of=${row.theirs} />` }, { head: "We say", num: true, cell: (row) => html`<${Moneys} of=${row.ours} />` },
-    { head: "", num: true, cell: (row) => (row.rows || row.conversions) > 0 && html`<${Button} kind="quiet low" icon="download" label=${`${titled(row.bucket)} as CSV`} href=${address(`/reconcile/${of.id}/${row.bucket}.csv`, demo)} download>CSV<//>` },
+    { head: "", num: true, cell: (row) => (row.rows || row.conversions) > 0 && html`<${Button} kind="quiet low" icon="download" label=${`${titled(row.bucket)} as CSV`} href=${addressHere(`/reconcile/${of.id}/${row.bucket}.csv`)} download>CSV<//>` },
   ]} />`;
 }
 
@@ -158,8 +156,7 @@ const amount = (value, currency) => (value === null ? "" : money(value, currency
 
 function Bucket({ id, bucket }) {
   const rows = usePages(`/reconcile/${encodeURIComponent(id)}/${encodeURIComponent(bucket)}`, {}, (row) => `${row.line} ${row.our_conversion}`);
-  const demo = dataSet.value === "demo" ? { data: "demo" } : {};
-  return html`<${Head} title=${titled(bucket)} back=${["All buckets", link("reconcile", id)]}><${Button} icon="download" href=${address(`/reconcile/${id}/${bucket}.csv`, demo)} download>CSV<//><//>
+  return html`<${Head} title=${titled(bucket)} back=${["All buckets", link("reconcile", id)]}><${Button} icon="download" href=${addressHere(`/reconcile/${id}/${bucket}.csv`)} download>CSV<//><//>
     <section class="card" aria-label="Rows"><${Asked} of=${rows.first} lines=${6}>${() => html`<${Table} caption=${`Rows: ${words(bucket)}`} folds rows=${rows.items} keyOf=${(row) => `${row.line} ${row.our_conversion}`}
       empty=${html`<${Empty} icon="reconcile" title="No rows in this bucket">Look at the other buckets.<//>`} columns=${[
         { head: "Line", num: true, cell: (row) => row.line ?? "" },

@@ -1,25 +1,23 @@
 // Reports: any one to three dimensions, as a table and a picture.  The whole question stands in the address.
 import { html, useMemo, useState } from "../app/html.js";
-import { address, call, dataSet, useAsk } from "../app/api.js";
-import { count, dateTime, plural, words, zone as here } from "../app/format.js";
+import { addressHere, call, dataSet, useAsk } from "../app/api.js";
+import { count, dateTime, plural, titled, words, zone as here } from "../app/format.js";
 import { ask, go, goInstead, link, route } from "../app/router.js";
-import { Asked, Button, Card, Empty, Field, Form, Head, Icon, Notice, Segments, Table } from "../parts/parts.js";
+import { Asked, Button, Card, Empty, Field, Form, Head, Icon, Notice, Segments, Select, Table } from "../parts/parts.js";
 import { Chart } from "../parts/chart.js";
-import { Dialog, say } from "../parts/messages.js";
+import { attempt, Dialog, say } from "../parts/messages.js";
 import { canGoDeeper, deeper, DIMENSIONS, nextDay, PERIODS, read, toAsk, writeWhere } from "../parts/question.js";
 import { columnsOf, drawable, saysSomething } from "../parts/table_measures.js";
 
 const LIMIT = 1000;
 const FIRST_ROWS = 100;
-const titled = (text) => words(text)[0].toUpperCase() + words(text).slice(1);
 
 export default function Reports({ query }) {
   const question = read(query);
   const asked = toAsk(question, LIMIT);
   const report = useAsk(asked && "/reports/explore", asked ?? {}, { every: 60 });
-  const demo = dataSet.value === "demo" ? { data: "demo" } : {};
   return html`<${Head} title="Reports" lead="What campaigns, countries, days bring, by any three of them. A row opens what is behind it.">
-      ${asked && html`<${Button} icon="download" href=${address("/reports/explore.csv", { ...asked, limit: 100000, ...demo })} download>CSV<//>`}
+      ${asked && html`<${Button} icon="download" href=${addressHere("/reports/explore.csv", { ...asked, limit: 100000 })} download>CSV<//>`}
       <${Views} />
     <//>
     <div class="stack">
@@ -34,10 +32,9 @@ function Asks({ question }) {
   const left = (at) => DIMENSIONS.filter((name) => name === by[at] || !by.includes(name));
   return html`<section class="card" aria-label="Question"><div class="in stack tight">
     <div class="toolbar asks" role="group" aria-label="Group by">${[...by, ...(by.length < 3 ? [""] : [])].map((name, at) => html`
-      <select key=${at} aria-label=${at === 0 ? "Group by" : `and by, ${at + 1}`} value=${name} onChange=${(event) => setBy(at, event.currentTarget.value)}>
-        ${(at > 0 || by.length > 1) && html`<option value="">${name ? "(leave it out)" : "and by …"}</option>`}
-        ${left(at).map((one) => html`<option value=${one} selected=${one === name}>${at === 0 ? `By ${words(one)}` : words(one)}</option>`)}</select>`)}
-      <select aria-label="Period" value=${question.period} onChange=${(event) => ask({ period: event.currentTarget.value })}>${PERIODS.map(([key, text]) => html`<option value=${key} selected=${key === question.period}>${text}</option>`)}</select>
+      <${Select} key=${at} label=${at === 0 ? "Group by" : `and by, ${at + 1}`} value=${name} onValue=${(value) => setBy(at, value)}
+        any=${at > 0 || by.length > 1 ? (name ? "(leave it out)" : "and by …") : undefined} options=${left(at).map((one) => [one, at === 0 ? `By ${words(one)}` : words(one)])} />`)}
+      <${Select} label="Period" value=${question.period} onValue=${(period) => ask({ period })} options=${PERIODS} />
       ${question.period === "own" && html`<input type="date" aria-label="First day" value=${question.from} onChange=${(event) => ask({ from: event.currentTarget.value })} /><input type="date" aria-label="Last day" min=${question.from || undefined} value=${question.to} onChange=${(event) => ask({ to: event.currentTarget.value })} />`}
       <${Zones} chosen=${question.zone} />
       <${Segments} label="By which time conversions count" options=${[["conversion", "By conversion"], ["click", "By click"]]} value=${question.clock} onValue=${(value) => ask({ clock: value === "click" ? value : null })} />
@@ -51,9 +48,8 @@ function Asks({ question }) {
 function Zones({ chosen }) {
   const [all, setAll] = useState(false);
   const zones = useMemo(() => [...new Set([here, "UTC", chosen, ...(all ? Intl.supportedValuesOf("timeZone") : [])])], [chosen, all]);
-  const choose = (event) => { const { value } = event.currentTarget; if (value === "") setAll(true); else ask({ zone: value === here ? null : value }); };
-  return html`<select aria-label="Time zone of days and hours" value=${chosen} onChange=${choose}>${zones.map((one) => html`<option value=${one} selected=${one === chosen}>${one.replaceAll("_", " ")}</option>`)}
-    ${!all && html`<option value="">Other time zones …</option>`}</select>`;
+  const choose = (zone) => { if (zone === "") setAll(true); else ask({ zone: zone === here ? null : zone }); };
+  return html`<${Select} label="Time zone of days and hours" value=${chosen} onValue=${choose} options=${all ? zones : [...zones, ["", "Other time zones …"]]} />`;
 }
 
 function NewFilter({ where }) {
@@ -62,7 +58,7 @@ function NewFilter({ where }) {
   const [value, setValue] = useState("");
   const add = (event) => { event.preventDefault(); ask({ where: writeWhere([...where, [name, value.trim()]]) }); setOpen(false); setValue(""); };
   if (!open) return html`<${Button} kind="quiet low" icon="plus" onClick=${() => setOpen(true)}>Filter<//>`;
-  return html`<form class="toolbar" onSubmit=${add} aria-label="New filter"><select aria-label="Dimension" value=${name} onChange=${(event) => setName(event.currentTarget.value)}>${DIMENSIONS.map((one) => html`<option value=${one} selected=${one === name}>${words(one)}</option>`)}</select>
+  return html`<form class="toolbar" onSubmit=${add} aria-label="New filter"><${Select} label="Dimension" value=${name} onValue=${setName} options=${DIMENSIONS} />
     <input aria-label="Value" placeholder=${EXAMPLES[name] ?? "its name; empty: none"} value=${value} onInput=${(event) => setValue(event.currentTarget.value)} autofocus />
     <button class="button" type="submit">Add</button><${Button} kind="quiet" onClick=${() => setOpen(false)}>Cancel<//></form>`;
 }
@@ -80,7 +76,7 @@ function Picture({ table, question }) {
   const figures = drawable(table);
   const chosen = figures.find(([key]) => key === question.draw) ?? figures.find(([key]) => key === "conversions") ?? figures[0];
   const byDay = table.by.includes("day");
-  const pick = html`<select class="narrow" aria-label="What is drawn" value=${chosen[0]} onChange=${(event) => ask({ draw: event.currentTarget.value })}>${figures.map(([key, name]) => html`<option value=${key} selected=${key === chosen[0]}>${name}</option>`)}</select>`;
+  const pick = html`<${Select} class="narrow" label="What is drawn" value=${chosen[0]} onValue=${(draw) => ask({ draw })} options=${figures} />`;
   return html`<${Card} title=${chosen[1]} aside=${pick}>${byDay ? html`<${Days} table=${table} figure=${chosen} />` : html`<${Bars} table=${table} figure=${chosen} />`}<//>`;
 }
 
@@ -154,9 +150,7 @@ function Views() {
   if (dataSet.value === "demo") return null;
   const here = new URLSearchParams(route.value.query).toString();
   const save = async () => { await call("POST", "/views", { body: { name, page: "reports", query: here } }); say(`View ${name} is saved`); setOpen(null); kept.again(); };
-  const remove = async (view) => {
-    try { await call("DELETE", `/views/${view.id}`); say(`View ${view.name} is removed`); kept.again(); } catch (problem) { say(problem.detail, "bad"); }
-  };
+  const remove = async (view) => { await attempt(() => call("DELETE", `/views/${view.id}`), `View ${view.name} is removed`); kept.again(); };
   const show = (view) => { setOpen(null); goInstead("reports", Object.fromEntries(new URLSearchParams(view.query))); };
   return html`<${Button} onClick=${() => setOpen("list")}>Views${views.length > 0 && html` <span class="soft">${count(views.length)}</span>`}<//>
     ${open && html`<${Dialog} title="Saved views" onClose=${() => setOpen(null)}>

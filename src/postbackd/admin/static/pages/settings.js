@@ -4,8 +4,8 @@ import { call, useAsk } from "../app/api.js";
 import { bytes, count, NOTHING, words, zone } from "../app/format.js";
 import { link } from "../app/router.js";
 import { about, may } from "../app/session.js";
-import { Confirm, Dialog, say } from "../parts/messages.js";
-import { Asked, Bones, Button, Card, Copy, Empty, Facts, Field, Form, Head, Notice, Pill, Table, Tabs, Time } from "../parts/parts.js";
+import { attempt, Confirm, Dialog } from "../parts/messages.js";
+import { Asked, Bones, Button, Card, Copy, Empty, Facts, Field, Form, Head, Notice, Pill, Select, Table, Tabs, Time } from "../parts/parts.js";
 import { Account } from "../parts/account.js";
 
 const TABS = [["", "Account"], ["users", "Users", "own"], ["tokens", "Tokens", "own"], ["audit", "Audit log", "own"], ["system", "Installation"], ["options", "Options"]];
@@ -27,12 +27,12 @@ function Users() {
   const [invites, setInvites] = useState(false);
   const [shown, setShown] = useState(null);
   const [removes, setRemoves] = useState(null);
-  const run = async (work, text) => { try { const answer = await work(); if (text) say(text); users.again(); return answer; } catch (problem) { say(problem.detail, "bad"); return null; } };
+  const run = async (work, text) => { const answer = await attempt(work, text); users.again(); return answer; };
   const path = (row) => `/users/${row.id}`;
   return html`<${Card} title="Users" bare aside=${html`<${Button} kind="low" icon="plus" onClick=${() => setInvites(true)}>Invite<//>`}>
       <${Asked} of=${users}>${(rows) => html`<${Table} caption="Users" rows=${rows} keyOf=${(row) => row.id} columns=${[
         { head: "Name", lead: true, cell: (row) => html`<span class="main-text">${row.name}</span>${row.is_you && html` <span class="soft">(you)</span>`}` },
-        { head: "Role", cell: (row) => html`<select aria-label=${`Role of ${row.name}`} value=${row.role} disabled=${row.is_you} onChange=${(event) => run(() => call("PATCH", path(row), { body: { role: event.currentTarget.value } }), `${row.name} has another role, and has to sign in again`)}>${ROLES.map(([role]) => html`<option value=${role} selected=${role === row.role}>${role}</option>`)}</select>` },
+        { head: "Role", cell: (row) => html`<${Select} label=${`Role of ${row.name}`} value=${row.role} disabled=${row.is_you} onValue=${(role) => run(() => call("PATCH", path(row), { body: { role } }), `${row.name} has another role, and has to sign in again`)} options=${ROLES.map(([role]) => role)} />` },
         { head: "Code at sign-in", cell: (row) => (row.totp ? html`<${Pill} kind="good">on<//>` : html`<${Pill} kind="warn">off<//>`) },
         { head: "Since", cell: (row) => html`<${Time} at=${row.made} />` },
         { head: "", cell: (row) => !row.is_you && html`<span class="row"><${Button} kind="low" onClick=${async () => setShown(await run(() => call("POST", `${path(row)}/reset`)))}>New password link<//><${Button} kind="quiet square low" icon="trash" label=${`Remove ${row.name}`} onClick=${() => setRemoves(row)} /></span>` },
@@ -63,7 +63,8 @@ function Tokens() {
   const [made, setMade] = useState(null);
   const [removes, setRemoves] = useState(null);
   const remove = async () => {
-    try { await call("DELETE", `/tokens/${removes.id}`); say(`${removes.name} opens nothing any more`); tokens.again(); } catch (problem) { say(problem.detail, "bad"); }
+    await attempt(() => call("DELETE", `/tokens/${removes.id}`), `${removes.name} opens nothing any more`);
+    tokens.again();
     setRemoves(null);
   };
   const add = html`<${Button} kind="low" icon="plus" onClick=${() => setAdds(true)}>New token<//>`;

@@ -1,6 +1,5 @@
 // Sources: where visitors come from, and what they call things.
 import { html, useState } from "../app/html.js";
-import { useAsk } from "../app/api.js";
 import { count } from "../app/format.js";
 import { go, link } from "../app/router.js";
 import { may } from "../app/session.js";
@@ -8,7 +7,7 @@ import { changed, nameOf, ReadOnly, readLists, Remove, save, useEntry, useList, 
 import { CheckUrl } from "../parts/lint.js";
 import { Dialog, say } from "../parts/messages.js";
 import { Asked, Button, Card, Copy, Empty, Field, Form, Head, Notice, Table } from "../parts/parts.js";
-import { Choose, gradeOf, usePresets } from "../parts/presets.js";
+import { Choose, Known, useChoice, usePreset, usePresets } from "../parts/presets.js";
 
 export default function Sources({ rest, query }) {
   return rest[0] ? html`<${One} name=${rest[0]} isNew=${query.new === "1"} />` : html`<${All} adds=${query.add === "1"} />`;
@@ -35,13 +34,7 @@ function All({ adds }) {
 
 function New({ onClose }) {
   const presets = usePresets("source");
-  const [preset, setPreset] = useState("");
-  const [name, setName] = useState("");
-  const choose = (id, one) => {
-    const before = presets.data.value.find((had) => had.id === preset);
-    if (one && (!name || name === before?.name)) setName(one.name);
-    setPreset(id);
-  };
+  const [preset, name, setName, choose] = useChoice(presets);
   const send = async () => {
     const saved = await save("source", null, { name, ...(preset ? { preset } : {}) });
     say(`Source ${saved.name} is added`);
@@ -82,13 +75,13 @@ function Links({ source }) {
 }
 
 function Steps({ source }) {
-  const preset = useAsk(source.preset ? `/presets/${encodeURIComponent(source.preset)}` : null);
+  const preset = usePreset(source);
   if (!source.preset) return null;
   return html`<${Card} title="At the source"><${Asked} of=${preset} lines=${3}>${(known) => html`<ol class="numbered">
     <li><p>Create a campaign there and paste a link from above as its target address. Its macros are filled by ${known.name} for each visitor.</p></li>
     ${known.target_url && html`<li><p>To tell it of conversions, postbackd calls <span class="mono small break">${known.target_url}</span>${known.fill.length > 0 && html`; your account fills ${known.fill.map((one, at) => html`${at ? ", " : ""}<code>${one}</code>`)}`}. Set it up with <code>postbackd target add</code> and <code>postbackd rule add</code>.</p></li>`}
     ${!known.target_url && known.target_kind && html`<li><p>It takes conversions by an API (<code>${known.target_kind}</code>): <code>postbackd target add --preset ${known.id}</code>.</p></li>`}
-  </ol>${known.notes && html`<details class="spaced"><summary class="soft small">What is known of ${known.name} (${gradeOf(known)})</summary><p class="small">${known.notes}</p></details>`}`}<//><//>`;
+  </ol><${Known} of=${known} />`}<//><//>`;
 }
 
 function Parameters({ source }) {

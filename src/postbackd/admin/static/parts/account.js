@@ -3,16 +3,14 @@ import { html, useState } from "../app/html.js";
 import { call } from "../app/api.js";
 import { plural } from "../app/format.js";
 import { begin, session, take } from "../app/session.js";
-import { Dialog, say } from "./messages.js";
+import { attempt, Dialog, say } from "./messages.js";
 import { Button, Card, Copy, Facts, Field, Form, Notice, Pill, Time } from "./parts.js";
 
 export function Account() {
   const me = session.value;
   const [opens, setOpens] = useState("");
   const close = () => setOpens("");
-  const end = async () => {
-    try { say(`Signed out ${plural((await call("DELETE", "/me/sessions")).ended, "other session")}`); } catch (problem) { say(problem.detail, "bad"); }
-  };
+  const end = () => attempt(() => call("DELETE", "/me/sessions"), ({ ended }) => `Signed out ${plural(ended, "other session")}`);
   if (!me.name) return html`<${Notice}>Nobody is signed in.<//>`;
   return html`<div class="columns">
     <${Card} title=${me.name}><div class="stack">

@@ -1,19 +1,14 @@
-// Lines and bars over time, by uPlot, which is loaded when the first chart is shown.
+// Lines and bars over time, by uPlot, which is loaded beside the first page that has charts: before its figures are asked for.
 import { html, useEffect, useRef } from "../app/html.js";
 import { compact, dateTime, hourMinute } from "../app/format.js";
 
-let library = null;
-
-function loadLibrary() {
-  library ??= Promise.all([import("../vendor/uplot.js"), new Promise((done) => {
-    const sheet = document.createElement("link");
-    sheet.rel = "stylesheet";
-    sheet.href = new URL("../vendor/uplot.css", import.meta.url).href;
-    sheet.onload = sheet.onerror = done;
-    document.head.append(sheet);
-  })]).then(([module]) => module.default);
-  return library;
-}
+const library = Promise.all([import("../vendor/uplot.js"), new Promise((done) => {
+  const sheet = document.createElement("link");
+  sheet.rel = "stylesheet";
+  sheet.href = new URL("../vendor/uplot.css", import.meta.url).href;
+  sheet.onload = sheet.onerror = done;
+  document.head.append(sheet);
+})]).then(([module]) => module.default);
 
 const absent = (value) => value === null || value === undefined;
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -27,7 +22,7 @@ export function Chart({ times, series, summary, height = 208, lines = [], top, s
     let gone = false;
     let watching = null;
     const draw = async () => {
-      const uPlot = await loadLibrary();
+      const uPlot = await library;
       if (gone || !place.current) return;
       plot?.destroy();
       plot = new uPlot(options(uPlot, place.current.clientWidth), [times, ...series.map((one) => one.values)], place.current);

@@ -11,6 +11,18 @@ export function say(text, kind = "good") {
   setTimeout(() => { shown.value = shown.value.filter((one) => one.id !== id); }, kind === "bad" ? 9000 : 4500);
 }
 
+// Do something that may fail, and say what came of it: `said` is a text, or a function of the answer.  Gives the answer, or undefined after a failure.
+export async function attempt(work, said) {
+  try {
+    const answer = await work();
+    if (said) say(typeof said === "function" ? said(answer) : said);
+    return answer;
+  } catch (problem) {
+    say(problem.detail ?? String(problem), "bad");
+    return undefined;
+  }
+}
+
 export function Messages() {
   return html`<div class="toasts" role="status" aria-live="polite">
     ${shown.value.map((one) => html`<div class="toast" key=${one.id}><${Icon} name=${one.kind === "bad" ? "warn" : "check"} /><span>${one.text}</span></div>`)}

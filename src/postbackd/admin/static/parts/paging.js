@@ -2,7 +2,7 @@
 import { html, useState } from "../app/html.js";
 import { address, call, useAsk } from "../app/api.js";
 import { Button } from "./parts.js";
-import { say } from "./messages.js";
+import { attempt } from "./messages.js";
 
 const NONE = { of: null, items: [], next: null };
 
@@ -18,10 +18,8 @@ export function usePages(path, query, keyOf, options) {
   const items = [...(data?.items ?? []), ...mine.items].filter((row) => !seen.has(keyOf(row)) && seen.add(keyOf(row)));
   const more = async () => {
     setBusy(true);
-    try {
-      const page = await call("GET", path, { query: { ...query, cursor: mine.next } });
-      setLater({ of, items: [...mine.items, ...page.items], next: page.next });
-    } catch (problem) { say(problem.detail, "bad"); }
+    const page = await attempt(() => call("GET", path, { query: { ...query, cursor: mine.next } }));
+    if (page) setLater({ of, items: [...mine.items, ...page.items], next: page.next });
     setBusy(false);
   };
   return { first, items, next: mine.next, more, busy, again: () => { setLater(NONE); first.again(); } };

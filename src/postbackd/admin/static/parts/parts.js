@@ -1,6 +1,6 @@
 // The parts that pages are made of.  Texts are always text nodes: nothing here takes markup.
 import { html, useId, useState } from "../app/html.js";
-import { count, fullMoment, money, NOTHING, since, utc, words, dateSecond, dateTime, timeOfDay } from "../app/format.js";
+import { fullMoment, money, NOTHING, since, utc, words, dateSecond, dateTime, timeOfDay } from "../app/format.js";
 import { Icon } from "./icon.js";
 import { say } from "./messages.js";
 
@@ -130,6 +130,13 @@ export function Copy({ text, label, macros = true }) {
     <button type="button" class="button square" aria-label=${`Copy ${label}`} title=${`Copy ${label}`} onClick=${put}><${Icon} name="copy" /></button></div>`;
 }
 
+// A choice.  options: a word, or [key, text], each; `any`: what choosing none is called.  What is chosen is offered, whether it is in the list or not.
+export function Select({ label, value = "", options, any, onValue, ...rest }) {
+  const all = [...(any === undefined ? [] : [["", any]]), ...options.map((one) => (Array.isArray(one) ? one : [one, words(one)]))];
+  if (value && !all.some(([key]) => key === value)) all.push([value, value]);
+  return html`<select aria-label=${label} value=${value} onChange=${(event) => onValue(event.currentTarget.value)} ...${rest}>${all.map(([key, text]) => html`<option value=${key} selected=${key === value}>${text}</option>`)}</select>`;
+}
+
 // One field of a form with its label, hint and error.  kind: "text", "select", "area", "check", or an input type.
 export function Field({ label, hint, wrong, kind = "text", value, onValue, options = [], ...rest }) {
   const id = useId();
@@ -140,8 +147,7 @@ export function Field({ label, hint, wrong, kind = "text", value, onValue, optio
   if (kind === "check") {
     return html`<div class="field"><label class="check"><input type="checkbox" ...${shared} checked=${value} onChange=${(event) => onValue(event.currentTarget.checked)} />${label}</label>${notes}</div>`;
   }
-  const control = kind === "select"
-    ? html`<select ...${shared} value=${value} onChange=${read}>${options.map((one) => { const [key, text] = Array.isArray(one) ? one : [one, words(one)]; return html`<option value=${key} selected=${key === value}>${text}</option>`; })}</select>`
+  const control = kind === "select" ? html`<${Select} ...${shared} value=${value} options=${options} onValue=${onValue} />`
     : kind === "area" ? html`<textarea ...${shared} value=${value} onInput=${read}></textarea>`
     : html`<input type=${kind} ...${shared} value=${value} onInput=${read} />`;
   return html`<div class="field"><label for=${id}>${label}</label>${control}${notes}</div>`;
@@ -183,5 +189,3 @@ export function Form({ onSend, send, children, onCancel, fields = [] }) {
 export function Tabs({ label, of }) {
   return html`<nav class="tabs" aria-label=${label}>${of.map(([text, address, here]) => html`<a href=${address} aria-current=${here ? "page" : undefined}>${text}</a>`)}</nav>`;
 }
-
-export const total = (numbers) => count(numbers.reduce((sum, one) => sum + (one ?? 0), 0));

@@ -1,13 +1,31 @@
 // Choosing who it is: a preset fills in what the network or source calls things.
 import { html, useState } from "../app/html.js";
 import { useAsk } from "../app/api.js";
-import { Field, Notice } from "./parts.js";
+import { Notice } from "./parts.js";
 
 // How well the spellings of a preset are known, in words that need no explanation.
 const GRADES = { vendor: "from its own documentation", "several independent sources": "from several sources" };
-export const gradeOf = (preset) => GRADES[preset.grade] ?? preset.grade;
+const gradeOf = (preset) => GRADES[preset.grade] ?? preset.grade;
 
 export const usePresets = (role) => useAsk("/presets", { role });
+
+export const usePreset = (entry) => useAsk(entry.preset ? `/presets/${encodeURIComponent(entry.preset)}` : null);
+
+// The preset and the name of a new entry: [preset, name, setName, choose]; a name that nobody typed follows the preset.
+export function useChoice(presets) {
+  const [preset, setPreset] = useState("");
+  const [name, setName] = useState("");
+  const choose = (id, one) => {
+    const before = presets.data.value.find((had) => had.id === preset);
+    if (one && (!name || name === before?.name)) setName(one.name);
+    setPreset(id);
+  };
+  return [preset, name, setName, choose];
+}
+
+export function Known({ of }) {
+  return of?.notes && html`<details class="spaced"><summary class="soft small">What is known of ${of.name} (${gradeOf(of)})</summary><p class="small">${of.notes}</p></details>`;
+}
 
 // `value`: id of the preset, or "".  `onValue(id, preset)`.
 export function Choose({ presets, value, onValue, wrong, what }) {
