@@ -147,9 +147,11 @@ class World:
         self.now_ms = NOW_MS
         self._loop = asyncio.new_event_loop()
         self.store = self.run(kind.open(directory))
-        saved: Sequence[Any] = self.run(self.store.change_catalog(CATALOG, (), 0))
-        *networks, self.source, self.offer, self.campaign = saved
-        self.networks: dict[str, Network] = dict(zip(MODES, networks, strict=True))
+        saved: Any = self.run(self.store.change_catalog(CATALOG, (), 0))
+        self.networks: dict[str, Network] = dict(zip(MODES, saved[: len(MODES)], strict=True))
+        self.source: Source = saved[-3]
+        self.offer: Offer = saved[-2]
+        self.campaign: Campaign = saved[-1]
         self.reload()
         self.mint = StampMint(0, self.run(self.store.last_stamp()))
 

@@ -306,11 +306,20 @@ def descendants(pid: int) -> list[int]:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether the process runs; one that only waits to be reaped does not."""
+    """Whether the process runs; one that only waits to be reaped does not.
+
+    A thread in a sync may outlive the first one, and holds what the process has open and locked.
+    """
+    return any(_state(stat)[0] not in "ZX" for stat in Path(f"/proc/{pid}/task").glob("*/stat"))
+
+
+def _state(stat: Path) -> tuple[str, int]:
+    """The state of a thread, ``X`` when there is none, and its process group."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+        state, _, group = stat.read_text().rpartition(")")[2].split()[:3]
     except OSError:
-        return False
+        return "X", 0
+    return state, int(group)
 
 
 def _command_line(pid: int) -> bytes:
@@ -321,12 +330,9 @@ def _command_line(pid: int) -> bytes:
 
 
 def _group_alive(group: int) -> bool:
-    """Whether a process of the group still runs; one that only waits to be reaped does not."""
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, _, member_of = stat.read_text().rpartition(")")[2].split()[:3]
-        except OSError:
-            continue  # it has just ended
-        if int(member_of) == group and state not in "ZX":
-            return True
-    return False
+    """Whether a process of the group still runs."""
+    return any(
+        is_alive(int(stat.parent.name))
+        for stat in Path("/proc").glob("[0-9]*/stat")
+        if _state(stat)[1] == group
+    )
