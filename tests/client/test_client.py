@@ -380,11 +380,11 @@ def test_what_is_lost_is_counted_and_health_says_so(tmp_path: Path) -> None:
     with client_of("http://127.0.0.1:9/p/KEY", tmp_path / "spool", limits=limits) as client:
         for _ in range(8):
             client.conversion("abc")
-        found, health = client.statistics(), client.health()
+        found, health, text = client.statistics(), client.health(), client.prometheus()
     assert (found.in_memory, found.dropped) == (5, 3)
     assert not health.ok
     assert "make room" in health.problems[0]
-    assert "postbackd_client_dropped_total 3" in client.prometheus()
+    assert "postbackd_client_dropped_total 3" in text
 
 
 def test_a_batch_is_what_the_texts_in_the_spool_are(tmp_path: Path) -> None:

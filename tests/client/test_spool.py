@@ -204,6 +204,27 @@ def test_a_disk_that_takes_nothing_costs_nothing_but_memory(tmp_path: Path) -> N
     spool.close()
 
 
+def test_what_memory_alone_holds_at_the_end_is_counted_as_lost(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    directory = tmp_path / "spool"
+    directory.write_text("a file where the directory should be")
+    spool = filled(directory, 3)
+    spool.close()
+    assert spool.dropped == 3
+    assert "3 conversions were in memory only and are lost" in caplog.text
+
+
+def test_what_memory_holds_at_the_end_goes_to_a_disk_that_takes_it_again(tmp_path: Path) -> None:
+    directory = tmp_path / "spool"
+    directory.write_text("a file where the directory should be")
+    spool = filled(directory, 3)
+    directory.unlink()
+    spool.close()
+    assert spool.dropped == 0
+    assert [one.waiting for one in survey(directory)] == [3]
+
+
 def test_what_is_being_sent_from_memory_is_not_moved_to_the_disk_meanwhile(tmp_path: Path) -> None:
     memory = Memory(10)
     for number in range(5):

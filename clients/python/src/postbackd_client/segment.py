@@ -109,6 +109,7 @@ class Segment:
         self.lock = threading.Lock()
         self.closed = False
         self._retired = False
+        self._said_unnoted = False
         self._file_lock = lock
         self._connection = connection
         self._settled = int(connection.execute("SELECT settled FROM progress").fetchone()[0])
@@ -283,9 +284,7 @@ class Segment:
             except sqlite3.Error as error:
                 if postponed or not fresh:
                     raise
-                log.warning(
-                    "what was sent cannot be noted in the spool (%s); after a crash it is sent again", error
-                )
+                self._say_unnoted(error)
             self._is_synced = False
             if fresh:
                 self._settled = rows[-1].number
@@ -294,6 +293,14 @@ class Segment:
                 self._late -= len(rows) - len(postponed)
             if postponed or not fresh:
                 self._next_due = self._find_next_due()
+
+    def _say_unnoted(self, error: sqlite3.Error) -> None:
+        """Once a file: as long as the disk is full, this happens with everything that is sent."""
+        if not self._said_unnoted:
+            self._said_unnoted = True
+            log.warning(
+                "what was sent cannot be noted in the spool (%s); after a crash it is sent again", error
+            )
 
     def _write_settled(
         self, rows: Sequence[Row], postponed: Sequence[Tuple[Row, float]], fresh: bool

@@ -81,7 +81,9 @@ class Memory:
         """Those that are tried again go to the end."""
         with self._lock:
             self._taken -= len(rows)
-            for _ in rows:
+            for _ in range(
+                min(len(rows), len(self._rows))
+            ):  # fewer are there when the client was closed meanwhile
                 self._rows.popleft()
             self._rows.extend(row._replace(attempts=row.attempts + 1) for row, _ in postponed)
 
@@ -97,6 +99,13 @@ class Memory:
                 row = self._rows[self._taken]
                 segment.append(row.made_s, row.payload)
                 del self._rows[self._taken]
+
+    def clear(self) -> int:
+        """Forget all of it; returns how many that were."""
+        with self._lock:
+            count = len(self._rows)
+            self._rows.clear()
+            return count
 
     def oldest_s(self) -> Optional[int]:
         with self._lock:
@@ -258,13 +267,13 @@ class Spool:
 
     def _mend(self) -> None:
         """Try to go on with another file; the one that failed is sent from, as far as it can be read."""
-        if self.limits.drop_oldest:
-            self._drop_oldest()
         try:
             with self._opening:
                 self._replace_active(self._create_synced())
         except (sqlite3.Error, OSError) as error:
             self.trouble = str(error)
+            if self.limits.drop_oldest and not self._drop_oldest():
+                self._drop_active()
             return
         self.trouble = ""
         log.warning("the spool in %s takes conversions again", self.directory)
@@ -300,6 +309,16 @@ class Spool:
         if lost:
             log.error("the spool is full: the oldest %d conversions were dropped, as drop_oldest says", lost)
         return True
+
+    def _drop_active(self) -> None:
+        """There is no other file: the disk takes nothing, and all that could give way is in this one."""
+        with self._lock:
+            active, self._active = self._active, None
+            if active is not None:
+                self._older.append(active)
+        if active is not None:
+            active.retire()
+            self._drop_oldest()
 
     def _empty_memory(self) -> None:
         try:
@@ -420,6 +439,8 @@ class Spool:
 
     def close(self) -> None:
         """Bring everything to the disk and give the files up; nothing is taken any more."""
+        if self.memory.waiting:
+            self._empty_memory()
         with self._lock:
             self._closed = True
             segments = [*self._older, *([self._active] if self._active else [])]
@@ -431,6 +452,11 @@ class Spool:
                 log.error("the spool could not be brought to the disk: %s", error)  # noqa: TRY400 - one line
             with self._opening:
                 segment.close()
+        if self.memory.waiting:
+            self.dropped += self.memory.waiting
+            log.error(
+                "%d conversions were in memory only and are lost: %s", self.memory.waiting, self.trouble
+            )
 
     # --- forking --------------------------------------------------------------------------------------------------
 
