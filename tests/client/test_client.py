@@ -344,7 +344,7 @@ def on_disk(spool: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
         sync(number)
         covered[0] = max(covered[0], size)
 
-    monkeypatch.setattr("postbackd_client.segment._sync", note)
+    monkeypatch.setattr("postbackd_client.segment.sync_file", note)
     return lambda: covered[0]
 
 
@@ -363,7 +363,7 @@ def test_a_client_that_is_not_durable_does_not_wait_for_the_disk(
 ) -> None:
     """The control of the one above: here the disk never answers, and nobody notices."""
     never = threading.Event()
-    monkeypatch.setattr("postbackd_client.segment._sync", lambda _number: never.wait())
+    monkeypatch.setattr("postbackd_client.segment.sync_file", lambda _number: never.wait())
     with client_of("http://127.0.0.1:9/p/KEY", tmp_path) as client:
         for number in range(50):
             client.conversion("abc", transaction_id=str(number))

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from postbackd_client.segment import LOCK_SUFFIX, Held, Row, Segment, log_path
-from postbackd_client.spool import Limits, Memory, Spool, Taken
+from postbackd_client.files import LOCK_SUFFIX, Held, log_path
+from postbackd_client.memory import Memory
+from postbackd_client.segment import Row, Segment
+from postbackd_client.spool import Limits, Spool, Taken
 from postbackd_client.survey import survey
 
 NOW_S = 1_750_000_000
@@ -147,8 +149,26 @@ def test_a_file_that_cannot_be_read_is_set_aside_and_harms_no_other(tmp_path: Pa
     spool = filled(tmp_path, 2)
     assert not spool.adopt()
     assert spool.damaged == 1
-    assert [one.suffix for one in tmp_path.glob("*.damaged")] == [".damaged"]
+    assert len(list(tmp_path.glob("*.spool.damaged"))) == 1
     assert spool.waiting == 2
+    spool.close()
+
+
+def test_a_file_that_cannot_be_opened_now_is_left_for_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    abandon(filled(tmp_path, 3))
+    spool = Spool(tmp_path, Limits(), TRACKER)
+
+    def fail(_path: Path) -> Segment:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(Segment, "adopt", fail)
+        assert not spool.adopt()
+    assert (spool.damaged, spool.waiting) == (0, 0)
+    assert spool.adopt()
+    assert spool.waiting == 3
     spool.close()
 
 
@@ -264,10 +284,10 @@ def test_a_failed_sync_is_noticed_and_another_file_is_begun(
     def fail(_number: int) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr("postbackd_client.segment._sync", fail)
+    monkeypatch.setattr("postbackd_client.segment.sync_file", fail)
     spool.tend()
     assert "Input/output error" in spool.trouble
-    monkeypatch.setattr("postbackd_client.segment._sync", os.fdatasync)
+    monkeypatch.setattr("postbackd_client.segment.sync_file", os.fdatasync)
     spool._mended_at = 0.0
     spool.tend()
     assert spool.append(NOW_S, "p2")

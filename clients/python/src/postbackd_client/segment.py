@@ -17,20 +17,26 @@ process, however it ends.  ``sync`` brings it to the disk.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
-import secrets
 import sqlite3
 import threading
 from pathlib import Path
-from time import time
 from typing import Iterator, List, NamedTuple, Optional, Sequence, Tuple
+
+from postbackd_client.files import (
+    LOCK_SUFFIX,
+    Held,
+    Lock,
+    claim_name,
+    log_path,
+    remove,
+    sync_directory,
+    sync_file,
+)
 
 log = logging.getLogger("postbackd_client")
 
-SUFFIX = ".spool"
-LOCK_SUFFIX = ".lock"
 _PAGE_BYTES = 1024
 """Small, because each commit writes whole pages: measured 173,000 appends a second, against 122,000 with 4096."""
 
@@ -55,47 +61,6 @@ class Row(NamedTuple):
     made_s: int
     payload: str
     attempts: int
-
-
-def is_for(path: Path, tracker: str) -> bool:
-    """Whether a file, or its lock, is one of this tracker's."""
-    return path.stem.endswith(f"-{tracker}")
-
-
-class Held(Exception):
-    """Another process has this file, or it is gone."""
-
-
-class Lock:
-    """Who has a file of the spool.  It ends with the process, whatever ends that."""
-
-    def __init__(self, path: Path) -> None:
-        """Raises ``Held``."""
-        self.path = path
-        self._number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Whoever had it may have removed it between the opening and the locking: then this is nobody's file.
-            if path.stat().st_ino != os.fstat(self._number).st_ino:
-                raise FileNotFoundError
-        except OSError as error:
-            os.close(self._number)
-            raise Held(str(path)) from error
-
-    def release(self) -> None:
-        """In a forked child this closes the child's copy only: the parent keeps the lock."""
-        os.close(self._number)
-
-
-def is_held(lock: Path) -> bool:
-    """Whether a living process has the file of this lock."""
-    if not lock.exists():
-        return False
-    try:
-        Lock(lock).release()
-    except Held:
-        return True
-    return False
 
 
 class Segment:
@@ -131,7 +96,7 @@ class Segment:
 
         ``tracker``: the fingerprint of the endpoint for which it is; part of the name.
         """
-        path, lock = _claim_name(directory, tracker)
+        path, lock = claim_name(directory, tracker)
         return cls._open(path, lock, os.O_CREAT | os.O_EXCL)
 
     @classmethod
@@ -142,7 +107,7 @@ class Segment:
         """
         lock = Lock(path.with_suffix(LOCK_SUFFIX))
         if not path.exists():
-            _remove(path)
+            remove(path)
             lock.release()
             raise Held(str(path))
         return cls._open(path, lock, 0)
@@ -161,7 +126,7 @@ class Segment:
             if file >= 0:
                 os.close(file)
                 if flags:
-                    _remove(path)
+                    remove(path)
             lock.release()
             raise
 
@@ -172,7 +137,7 @@ class Segment:
                 return
             self.closed = True
             if self.is_finished:
-                _remove(self.path)
+                remove(self.path)
                 with contextlib.suppress(sqlite3.Error):
                     self._connection.execute("PRAGMA synchronous=OFF")
             os.close(self._log_file)
@@ -223,10 +188,10 @@ class Segment:
         reached = self._last
         self._is_synced = True
         try:
-            _sync(self._log_file)
+            sync_file(self._log_file)
             if self._is_new:
-                _sync(self._file)
-                _sync_directory(self.path.parent)
+                sync_file(self._file)
+                sync_directory(self.path.parent)
                 self._is_new = False
         except OSError:
             self._is_synced = False
@@ -359,17 +324,6 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
-def _claim_name(directory: Path, tracker: str) -> Tuple[Path, Lock]:
-    """A new name in the order of time, and its lock.  Whoever looks for files without an owner may be quicker:
-    again."""
-    for _ in range(5):
-        name = f"{int(time() * 1000):013d}-{os.getpid()}-{secrets.token_hex(3)}-{tracker}"
-        path = directory / f"{name}{SUFFIX}"
-        with contextlib.suppress(Held):
-            return path, Lock(path.with_suffix(LOCK_SUFFIX))
-    raise OSError(f"no new file can be had in {directory}")
-
-
 def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(str(path), isolation_level=None, check_same_thread=False, timeout=1)
     try:
@@ -424,27 +378,3 @@ def _close(connection: sqlite3.Connection) -> None:
 
 
 _kept: List[sqlite3.Connection] = []
-
-
-def log_path(path: Path) -> Path:
-    """Where SQLite keeps what was appended to a file."""
-    return path.with_name(f"{path.name}-wal")
-
-
-def _remove(path: Path) -> None:
-    """The lock last: as long as it is there, nobody takes what is left for a file."""
-    for one in (path, log_path(path), path.with_suffix(LOCK_SUFFIX)):
-        with contextlib.suppress(FileNotFoundError):
-            one.unlink()
-
-
-_sync = getattr(os, "fdatasync", os.fsync)
-"""macOS has no fdatasync."""
-
-
-def _sync_directory(directory: Path) -> None:
-    number = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
