@@ -12,7 +12,7 @@ import sqlite3
 import threading
 from dataclasses import dataclass
 from time import monotonic, time
-from typing import Callable, Optional, Sequence
+from typing import Callable, Optional, Sequence, Tuple
 
 from postbackd_client import dead
 from postbackd_client.answers import REFUSED, REJECTED, RETRY, UNMATCHED, Outcome
@@ -36,6 +36,7 @@ _SINGLY_FOR = 1000
 _PUT_ASIDE_AFTER = 3
 _ADOPT_EVERY_S = 10.0
 _SAY_EVERY_S = 60.0
+_UNWRITABLE_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,7 @@ class Sender:
                 self._turn()
             except Exception:
                 log.exception("sending failed in a way that it should not; going on")
+                self._interrupted.clear()
                 self._interrupted.wait(1.0)
             self._tell()
         self._courier.close()
@@ -161,8 +163,7 @@ class Sender:
             conversion = decode(row.payload)
         except PayloadError as error:
             self._bury(row, Outcome(REFUSED, reason=str(error)))
-            self._spool.settle(Taken(taken.source, [row]))
-            return True
+            return self._settle(Taken(taken.source, [row]))
         began = monotonic()
         outcome = self._courier.deliver(conversion)
         if not outcome.settled:
@@ -170,9 +171,8 @@ class Sender:
             return False
         self._tally.time_request(monotonic() - began)
         self._conclude(row, outcome)
-        self._spool.settle(Taken(taken.source, [row]))
         self._succeed()
-        return True
+        return self._settle(Taken(taken.source, [row]))
 
     def _send_batch(self, taken: Taken) -> None:
         began = monotonic()
@@ -188,8 +188,8 @@ class Sender:
         self._tally.time_request(monotonic() - began)
         for row, outcome in zip(taken.rows, outcomes):
             self._conclude(row, outcome)
-        self._spool.settle(taken)
         self._succeed()
+        self._settle(taken)
 
     # --- what became of it ----------------------------------------------------------------------------------------
 
@@ -230,19 +230,23 @@ class Sender:
         if self._schedule.is_over(time() - row.made_s):
             given_up = Outcome(REFUSED, outcome.status, reason=f"given up: {outcome.reason}")
             self._conclude(row, given_up)
-            self._settle_failed(taken, ())
+            self._settle(taken, ())
         elif row.attempts or self._failures >= _PUT_ASIDE_AFTER:
             due_s = time() + self._schedule.postpone_s(row.attempts + 1, random.random())  # noqa: S311 - as above
-            self._settle_failed(taken, ((row, due_s),))
+            self._settle(taken, ((row, due_s),))
         else:
             self._spool.leave(taken)
 
-    def _settle_failed(self, taken: Taken, postponed: Sequence[tuple[Row, float]]) -> None:
+    def _settle(self, taken: Taken, postponed: Sequence[Tuple[Row, float]] = ()) -> bool:
+        """Whether that could be noted.  If not, they stay where they are, and are not tried again at once."""
         try:
             self._spool.settle(taken, postponed)
         except sqlite3.Error as error:
             self._spool.leave(taken)
+            self._paused_until = max(self._paused_until, monotonic() + _UNWRITABLE_S)
             log.warning("the spool cannot be written: %s", error)
+            return False
+        return True
 
     def _say(self, outcome: Outcome) -> None:
         """The first failure, and once a minute while it lasts."""
