@@ -59,7 +59,10 @@ export async function sendPostback(address, postback, secret) {
   const pairs = Object.entries(postback).map((pair) => pair.map(encode).join("="));
   url.search = [url.search.slice(1), ...pairs].filter(Boolean).join("&");
   for (let tries = 1; ; tries++) {
-    const [answer, trouble] = await ask(url, secret).then((a) => [a, a.status], (e) => [null, e.cause?.message ?? e.message]);
+    const [answer, trouble] = await ask(url, secret).then(
+      (answer) => [answer, answer.status],
+      (error) => [null, error.cause?.message ?? error.message],
+    );
     if (answer && ![408, 429].includes(answer.status) && answer.status < 500) return readVerdict(answer);
     if (tries === 3) {
       throw new TryAgainLater(`${trouble}: send the same postback, with the same txid, again later`);

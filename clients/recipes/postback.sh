@@ -45,9 +45,10 @@ sign() { # SECRET METHOD PATH QUERY BODY TIME
 }
 
 send() { # NAME=VALUE...
-    local query config headers status verdict now
+    local query config headers status verdict now mark='?'
     query=$(query_of "$@")
-    case $POSTBACK_URL in *\?*) config="url = \"$POSTBACK_URL&$query\"" ;; *) config="url = \"$POSTBACK_URL?$query\"" ;; esac
+    case $POSTBACK_URL in *\?*) mark='&' ;; esac
+    config="url = \"$POSTBACK_URL$mark$query\""
     if [ -n "${POSTBACK_SECRET:-}" ]; then # what is signed is the query of this script: no parameters in POSTBACK_URL
         now=$(date +%s)
         config+=$'\n'"header = \"X-Postback-Signature: t=$now,v1=$(
@@ -72,7 +73,8 @@ explain() { # STATUS VERDICT REASON
         echo "$2: $3 (see the network's log: postbackd log)" >&2
         return 1 ;;
     404/*)
-        echo "404: the tracker does not know this URL, or the signature is wrong: compare both with 'postbackd network list'" >&2
+        echo "404: the tracker does not know this URL, or the signature is wrong:" \
+            "compare both with 'postbackd network list'" >&2
         return 1 ;;
     408/* | 429/* | 5??/*)
         echo "$1: the tracker is busy: send the same request, with the same txid, again later" >&2

@@ -13,6 +13,7 @@ import redis
 import rq
 from celery import Celery
 from celery.contrib.testing.worker import start_worker
+from celery.signals import setup_logging
 from dramatiq.brokers.redis import RedisBroker
 from rq.job import Job
 from rq.registry import FailedJobRegistry, ScheduledJobRegistry
@@ -72,12 +73,18 @@ def hand_over(publish: Callable[[str], Any], *transaction_ids: str) -> None:
 # --- Celery -----------------------------------------------------------------------------------------------------
 
 
+def leave_logging_alone(**_: Any) -> None:
+    """With somebody who says that he sets up logging, Celery's worker does not: it would change it for all tests."""
+
+
 @pytest.fixture
 def app(server: RedisServer) -> Iterator[Celery]:
+    setup_logging.connect(leave_logging_alone)
     app = Celery("shop", broker=server.url, set_as_current=False)
     app.conf.update(broker_connection_retry_on_startup=True, worker_hijack_root_logger=False)
     yield app
     app.close()
+    setup_logging.disconnect(leave_logging_alone)
 
 
 def test_celery_sends_a_conversion_and_repeats_what_was_not_taken(
