@@ -117,6 +117,14 @@ def test_a_literal_macro_is_the_networks_and_the_url_with_its_own_macro_is_writt
     assert urls(group) == [mended(clinic.tune)]
 
 
+def test_an_unfilled_macro_in_the_currency_is_called_one(clinic: Clinic) -> None:
+    for sent in ("{currency}", "EURO"):
+        clinic.world.send(clinic.id(), f"value=5&currency={sent}", network="add")
+    said = " ".join(step["do"] for step in clinic.group("currency_unknown", "add")["steps"])
+    assert "did not fill the macro {currency}: write its own spelling of it" in said
+    assert "It sent 'EURO'. If its values are in" in said
+
+
 def test_an_offer_that_does_not_pass_the_id_is_ours_to_mend_with_one_command(clinic: Clinic) -> None:
     clinic.world.save(Offer(id=0, name="Hat's", network=clinic.tune.id, url="https://hats.example/x#top"))
     clinic.send("")

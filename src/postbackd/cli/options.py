@@ -138,7 +138,7 @@ since_option = click.option(
     "since_ms",
     callback=as_moment,
     metavar="TIME",
-    help="From then on: 2026-11-23, 2026-11-23T14:00 (UTC), 7d, 24h.",
+    help="From then on: 2026-11-23, 2026-11-23T14:00 (UTC), 24h, 7d (168 hours back).",
 )
 until_option = click.option(
     "--until",

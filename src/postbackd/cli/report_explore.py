@@ -56,7 +56,8 @@ _MOST_SHOWN = 20
 @click.option(
     "--since",
     metavar="TIME",
-    help=f"2026-11-23, 2026-11-23T14:00, 30d (whole days), 24h.  [default: {DEFAULT_SPAN}]",
+    help=f"2026-11-23, 2026-11-23T14:00, 24h, 30d (whole days of the zone, and today; 'report' itself goes "
+    f"back 30 times 24 hours).  [default: {DEFAULT_SPAN}]",
 )
 @click.option("--until", metavar="TIME", help="Not included; written like --since.")
 @click.option(

@@ -111,7 +111,7 @@ class Reason(IntEnum):
     )
     CURRENCY_UNKNOWN = (
         15,
-        "The currency is not an ISO 4217 code.",
+        "The currency is not an ISO 4217 code, or a macro that the network did not fill.",
         "Send a code such as USD or EUR, or leave it out and set the network's currency; then send the postback again.",
     )
     STATUS_UNKNOWN = (

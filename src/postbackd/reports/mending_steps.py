@@ -16,6 +16,7 @@ from msgspec import Struct
 from postbackd.core.diagnosis import Reason
 from postbackd.core.hops import Shown, add_id, move_id
 from postbackd.core.macro_syntax import bare
+from postbackd.core.macros import looks_like_macro
 from postbackd.core.model import Network
 
 WriteUrl = Callable[[Network], str]
@@ -189,13 +190,19 @@ def _status_unknown(facts: Facts) -> list[Step]:
 
 
 def _currency_unknown(facts: Facts) -> list[Step]:
-    words = ", ".join(repr(word) for word in _most(facts, "currency"))
-    return [
-        {
-            "do": f"It sent {words or 'no currency'}. If its values are in {facts.network.currency}, as is set here, "
-            "take the currency out of the URL.",
-        }
-    ]
+    sent = [str(word) for word in _most(facts, "currency")]
+    macros = [word for word in sent if looks_like_macro(word)]
+    words = ", ".join(repr(word) for word in sent if word not in macros)
+    usual = f"If its values are in {facts.network.currency}, as is set here, take the currency out of the URL"
+    steps: list[Step] = []
+    if macros:
+        unfilled = ", ".join(macros)
+        steps.append(
+            {"do": f"It did not fill the macro {unfilled}: write its own spelling of it. {usual} instead."}
+        )
+    if words or not macros:
+        steps.append({"do": f"It sent {words or 'no currency'}. {usual}."})
+    return steps
 
 
 def _sender_ip(facts: Facts) -> list[Step]:

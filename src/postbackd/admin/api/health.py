@@ -17,7 +17,9 @@ from postbackd.reports.report import GROUPED_BY, build_report
 
 Moment = Annotated[
     str,
-    Meta(description="A date, a date and time (UTC unless it names a zone), or how long ago, such as 7d."),
+    Meta(
+        description="A date, a date and time (UTC unless it names a zone), or how long ago, such as 7d (168 hours)."
+    ),
 ]
 
 

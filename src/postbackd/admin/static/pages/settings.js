@@ -1,7 +1,7 @@
 // Settings: who may use this installation, and how it runs.
 import { html, useState } from "../app/html.js";
 import { call, useAsk } from "../app/api.js";
-import { bytes, count, NOTHING, words, zone } from "../app/format.js";
+import { bytes, count, NOTHING, titled, zone } from "../app/format.js";
 import { link } from "../app/router.js";
 import { about, may } from "../app/session.js";
 import { attempt, Confirm, Dialog } from "../parts/messages.js";
@@ -124,7 +124,7 @@ function System() {
       ["Address for visitors and networks", html`<${Copy} text=${shown.base_url} label="address" macros=${false} />`],
       ["Times are shown in", `${zone}; hold the pointer over a time for UTC`],
       ["Simulated data", shown.has_demo ? "there are some; switch to them at the top" : html`none; <code>postbackd demo</code> makes a month of them, kept apart`],
-      ["The API", html`<a href="/api/openapi.json">described by OpenAPI</a>; programs use it with a token`],
+      ["For programs", html`<a href="/api/docs">what they can ask</a>, each with a <a href=${link("settings", "tokens")}>token</a> of its own`],
     ]} /><//>`}
     <${Backups} /><${Kept} />
   </div>`;
@@ -149,10 +149,10 @@ function Kept() {
   return html`<${Card} title="What is kept, and how long" bare><${Asked} of=${kept} lines=${4}>${(answer) => {
     const tables = [...Map.groupBy(answer.kept, (row) => `${row.table} ${row.days}`).values()];
     return html`<${Table} caption="What is kept of people and requests" folds rows=${tables} keyOf=${(rows) => `${rows[0].table} ${rows[0].days}`} columns=${[
-      { head: "Table", lead: true, cell: (rows) => html`<span class="main-text">${words(rows[0].table)}</span>` },
-      { head: "What", break: true, cell: (rows) => html`<span class="small">${rows.map((row) => words(row.column)).join(", ")}</span>` },
+      { head: "Of", lead: true, cell: (rows) => html`<span class="main-text">${titled(rows[0].table)}</span>` },
+      { head: "What is kept, and why", break: true, cell: (rows) => html`<span class="small">${[...new Set(rows.map((row) => row.purpose))].join("; ")}</span>` },
       { head: "Kept", cell: (rows) => html`<span class="nowrap">${days(rows[0].days)}</span>` },
-    ]} /><p class="in small soft">Changed by the settings of retention, under <a href=${link("settings", "options")}>Options</a>. E-mail addresses, phone numbers and full IP addresses never reach the disk.</p>`;
+    ]} /><p class="in small soft">Changed by the settings of retention, under <a href=${link("settings", "options")}>Options</a>; each column stands in <code>postbackd privacy</code>. E-mail addresses, phone numbers and full IP addresses never reach the disk.</p>`;
   }}<//><//>`;
 }
 

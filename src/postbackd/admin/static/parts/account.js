@@ -6,6 +6,8 @@ import { begin, session, take } from "../app/session.js";
 import { attempt, Dialog, say } from "./messages.js";
 import { Button, Card, Copy, Facts, Field, Form, Notice, Pill, Time } from "./parts.js";
 
+const MAY = { read: "look at everything", catalog: "set up networks, sources, offers and campaigns", operate: "repair, replay, resend and import", own: "manage users and tokens" };
+
 export function Account() {
   const me = session.value;
   const [opens, setOpens] = useState("");
@@ -14,7 +16,7 @@ export function Account() {
   if (!me.name) return html`<${Notice}>Nobody is signed in.<//>`;
   return html`<div class="columns">
     <${Card} title=${me.name}><div class="stack">
-      <${Facts} of=${[["Role", me.role], ["May", me.scopes.join(", ")], ["Signed in until", html`<${Time} at=${me.until} />`]]} />
+      <${Facts} of=${[["Role", me.role], ["May", me.scopes.map((scope) => MAY[scope] ?? scope).join("; ")], ["Signed in until", html`<${Time} at=${me.until} />`]]} />
       <div class="ends"><${Button} icon="key" onClick=${() => setOpens("password")}>Change password<//><${Button} icon="out" onClick=${end}>Sign out everywhere else<//></div>
     </div><//>
     <${Card} title="Code at sign-in" aside=${html`<${Pill} kind=${me.totp ? "good" : "warn"}>${me.totp ? "on" : "off"}<//>`}><div class="stack">
