@@ -16,6 +16,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 from functools import cache
 from pathlib import Path
@@ -113,25 +114,23 @@ class PostgresServer:
                 command, cwd=self.directory, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 start_new_session=True, **self.as_owner(),  # type: ignore[call-overload]
             )  # fmt: skip
-        deadline = time.monotonic() + _START_TIMEOUT_S
-        while not self._answers():
-            if self.process.poll() is not None or time.monotonic() > deadline:
+        ends, never = time.monotonic() + _START_TIMEOUT_S, threading.Event()
+        while not self._is_ready:
+            if self.process.poll() is not None or time.monotonic() > ends:
                 raise RuntimeError(
                     f"PostgreSQL did not start: {(self.directory / 'log').read_text()[-2000:]}"
                 )
+            never.wait(0.005)
 
-    def _answers(self) -> bool:
-        command = [
-            str(self._programs / "psql"),
-            "-h",
-            str(self.directory),
-            "-U",
-            "postbackd",
-            "-c",
-            "",
-            "postgres",
-        ]
-        return subprocess.run(command, capture_output=True).returncode == 0
+    @property
+    def _is_ready(self) -> bool:
+        """What its own ``pg_ctl`` goes by: the last line of a file that the server keeps."""
+        assert self.process is not None
+        try:
+            lines = (self.cluster / "postmaster.pid").read_text().splitlines()
+        except FileNotFoundError:
+            return False
+        return len(lines) > 7 and int(lines[0]) == self.process.pid and lines[7].strip() == "ready"
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
         """SIGINT ends it at once and cleanly, SIGQUIT at once, SIGKILL as a crash does."""
