@@ -56,7 +56,7 @@ bench: .venv/.installed-dev .venv-bench/.installed ## measure against nginx and 
 
 .PHONY: trust
 trust: .venv/.installed-dev ## try to break the promises (SIZE=ci|nightly|release)
-	@$(BIN)/python -m tests.trust --size $(SIZE) --jobs $(if $(filter ci,$(SIZE)),2,1) $(ARGS)
+	@$(BIN)/python -m tests.trust --size $(SIZE) --jobs $(if $(filter ci,$(SIZE)),3,1) $(ARGS)
 
 .PHONY: lock
 lock: ## resolve the dependencies again and write the lock files (needs uv)

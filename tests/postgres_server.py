@@ -130,9 +130,7 @@ class PostgresServer:
             lines = (self.cluster / "postmaster.pid").read_text().splitlines()
         except FileNotFoundError:
             return False
-        return (
-            len(lines) > 7 and int(lines[0]) == self.process.pid and lines[7].strip() in ("ready", "standby")
-        )
+        return len(lines) > 7 and int(lines[0]) == self.process.pid and lines[7].strip() == "ready"
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
         """SIGINT ends it at once and cleanly, SIGQUIT at once, SIGKILL as a crash does."""
