@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from postbackd_client import Client, Conversion, PayloadError
@@ -108,6 +108,7 @@ def test_an_extra_parameter_cannot_stand_for_a_field(extra: Any) -> None:
 texts = st.text(max_size=16)
 
 
+@settings(max_examples=40)
 @given(
     st.text(min_size=1, max_size=255),
     st.builds(dict, type=texts, currency=texts, transaction_id=texts, status=texts, value=texts),
