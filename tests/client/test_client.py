@@ -344,7 +344,7 @@ def on_disk(spool: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
         sync(number)
         covered[0] = max(covered[0], size)
 
-    monkeypatch.setattr("postbackd_client.segment._sync", note)
+    monkeypatch.setattr("postbackd_client.segment.sync_file", note)
     return lambda: covered[0]
 
 
@@ -363,7 +363,7 @@ def test_a_client_that_is_not_durable_does_not_wait_for_the_disk(
 ) -> None:
     """The control of the one above: here the disk never answers, and nobody notices."""
     never = threading.Event()
-    monkeypatch.setattr("postbackd_client.segment._sync", lambda _number: never.wait())
+    monkeypatch.setattr("postbackd_client.segment.sync_file", lambda _number: never.wait())
     with client_of("http://127.0.0.1:9/p/KEY", tmp_path) as client:
         for number in range(50):
             client.conversion("abc", transaction_id=str(number))
@@ -380,11 +380,11 @@ def test_what_is_lost_is_counted_and_health_says_so(tmp_path: Path) -> None:
     with client_of("http://127.0.0.1:9/p/KEY", tmp_path / "spool", limits=limits) as client:
         for _ in range(8):
             client.conversion("abc")
-        found, health = client.statistics(), client.health()
+        found, health, text = client.statistics(), client.health(), client.prometheus()
     assert (found.in_memory, found.dropped) == (5, 3)
     assert not health.ok
     assert "make room" in health.problems[0]
-    assert "postbackd_client_dropped_total 3" in client.prometheus()
+    assert "postbackd_client_dropped_total 3" in text
 
 
 def test_a_batch_is_what_the_texts_in_the_spool_are(tmp_path: Path) -> None:

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from postbackd_client.segment import LOCK_SUFFIX, Held, Row, Segment, log_path
-from postbackd_client.spool import Limits, Memory, Spool, Taken
+from postbackd_client.files import LOCK_SUFFIX, Held, log_path
+from postbackd_client.memory import Memory
+from postbackd_client.segment import Row, Segment
+from postbackd_client.spool import Limits, Spool, Taken
 from postbackd_client.survey import survey
 
 NOW_S = 1_750_000_000
@@ -147,8 +149,26 @@ def test_a_file_that_cannot_be_read_is_set_aside_and_harms_no_other(tmp_path: Pa
     spool = filled(tmp_path, 2)
     assert not spool.adopt()
     assert spool.damaged == 1
-    assert [one.suffix for one in tmp_path.glob("*.damaged")] == [".damaged"]
+    assert len(list(tmp_path.glob("*.spool.damaged"))) == 1
     assert spool.waiting == 2
+    spool.close()
+
+
+def test_a_file_that_cannot_be_opened_now_is_left_for_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    abandon(filled(tmp_path, 3))
+    spool = Spool(tmp_path, Limits(), TRACKER)
+
+    def fail(_path: Path) -> Segment:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(Segment, "adopt", fail)
+        assert not spool.adopt()
+    assert (spool.damaged, spool.waiting) == (0, 0)
+    assert spool.adopt()
+    assert spool.waiting == 3
     spool.close()
 
 
@@ -204,6 +224,27 @@ def test_a_disk_that_takes_nothing_costs_nothing_but_memory(tmp_path: Path) -> N
     spool.close()
 
 
+def test_what_memory_alone_holds_at_the_end_is_counted_as_lost(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    directory = tmp_path / "spool"
+    directory.write_text("a file where the directory should be")
+    spool = filled(directory, 3)
+    spool.close()
+    assert spool.dropped == 3
+    assert "3 conversions were in memory only and are lost" in caplog.text
+
+
+def test_what_memory_holds_at_the_end_goes_to_a_disk_that_takes_it_again(tmp_path: Path) -> None:
+    directory = tmp_path / "spool"
+    directory.write_text("a file where the directory should be")
+    spool = filled(directory, 3)
+    directory.unlink()
+    spool.close()
+    assert spool.dropped == 0
+    assert [one.waiting for one in survey(directory)] == [3]
+
+
 def test_what_is_being_sent_from_memory_is_not_moved_to_the_disk_meanwhile(tmp_path: Path) -> None:
     memory = Memory(10)
     for number in range(5):
@@ -243,10 +284,10 @@ def test_a_failed_sync_is_noticed_and_another_file_is_begun(
     def fail(_number: int) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr("postbackd_client.segment._sync", fail)
+    monkeypatch.setattr("postbackd_client.segment.sync_file", fail)
     spool.tend()
     assert "Input/output error" in spool.trouble
-    monkeypatch.setattr("postbackd_client.segment._sync", os.fdatasync)
+    monkeypatch.setattr("postbackd_client.segment.sync_file", os.fdatasync)
     spool._mended_at = 0.0
     spool.tend()
     assert spool.append(NOW_S, "p2")

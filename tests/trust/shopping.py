@@ -25,6 +25,8 @@ CALLS_A_PROCESS = 100_000
 _PAUSE_S = 0.0004
 _IMPATIENT = Schedule(first_s=0.05, longest_s=0.5)
 _BUFFERED = 40
+_SEGMENT_BYTES = 100_000
+"""Small, so that one file follows another under every shop, and is killed at that too."""
 
 
 def main() -> None:
@@ -41,6 +43,7 @@ def main() -> None:
         _buffer_appends()
     elif options.without == "key":
         _make_up_keys()
+    spool._LARGEST_SEGMENT = _SEGMENT_BYTES
     shop = Shop(options)
     shop.sell(options.first)
     for worker in range(options.workers):

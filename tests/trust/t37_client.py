@@ -30,7 +30,8 @@ _CLICKS = 60
 _WORKERS = 2
 _MICROS = 1_000_000
 _DRAIN_S = 120
-_CONTROL_KILLS = 5
+_CONTROL_KILLS = {"spool": 5, "key": 12}
+"""An answer has to be lost, or a process to die between it and its note, for a second key to count twice."""
 
 
 @dataclass
@@ -68,7 +69,7 @@ def run(size: Size, seed: int, work_dir: Path) -> Result:
 
 
 def _control(place: Path, seed: int, without: str, words: str, noticed: str) -> Control:
-    figures = _campaign(place, seed, _CONTROL_KILLS, without).figures
+    figures = _campaign(place, seed, _CONTROL_KILLS[without], without).figures
     return Control(words, bool(figures[noticed]), figures)
 
 

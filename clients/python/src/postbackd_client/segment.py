@@ -17,20 +17,26 @@ process, however it ends.  ``sync`` brings it to the disk.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
-import secrets
 import sqlite3
 import threading
 from pathlib import Path
-from time import time
 from typing import Iterator, List, NamedTuple, Optional, Sequence, Tuple
+
+from postbackd_client.files import (
+    LOCK_SUFFIX,
+    Held,
+    Lock,
+    claim_name,
+    log_path,
+    remove,
+    sync_directory,
+    sync_file,
+)
 
 log = logging.getLogger("postbackd_client")
 
-SUFFIX = ".spool"
-LOCK_SUFFIX = ".lock"
 _PAGE_BYTES = 1024
 """Small, because each commit writes whole pages: measured 173,000 appends a second, against 122,000 with 4096."""
 
@@ -57,47 +63,6 @@ class Row(NamedTuple):
     attempts: int
 
 
-def is_for(path: Path, tracker: str) -> bool:
-    """Whether a file, or its lock, is one of this tracker's."""
-    return path.stem.endswith(f"-{tracker}")
-
-
-class Held(Exception):
-    """Another process has this file, or it is gone."""
-
-
-class Lock:
-    """Who has a file of the spool.  It ends with the process, whatever ends that."""
-
-    def __init__(self, path: Path) -> None:
-        """Raises ``Held``."""
-        self.path = path
-        self._number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Whoever had it may have removed it between the opening and the locking: then this is nobody's file.
-            if path.stat().st_ino != os.fstat(self._number).st_ino:
-                raise FileNotFoundError
-        except OSError as error:
-            os.close(self._number)
-            raise Held(str(path)) from error
-
-    def release(self) -> None:
-        """In a forked child this closes the child's copy only: the parent keeps the lock."""
-        os.close(self._number)
-
-
-def is_held(lock: Path) -> bool:
-    """Whether a living process has the file of this lock."""
-    if not lock.exists():
-        return False
-    try:
-        Lock(lock).release()
-    except Held:
-        return True
-    return False
-
-
 class Segment:
     """A file that this process has.  Everything but ``append`` is for one thread; ``lock`` guards the connection."""
 
@@ -109,6 +74,7 @@ class Segment:
         self.lock = threading.Lock()
         self.closed = False
         self._retired = False
+        self._said_unnoted = False
         self._file_lock = lock
         self._connection = connection
         self._settled = int(connection.execute("SELECT settled FROM progress").fetchone()[0])
@@ -130,7 +96,7 @@ class Segment:
 
         ``tracker``: the fingerprint of the endpoint for which it is; part of the name.
         """
-        path, lock = _claim_name(directory, tracker)
+        path, lock = claim_name(directory, tracker)
         return cls._open(path, lock, os.O_CREAT | os.O_EXCL)
 
     @classmethod
@@ -141,7 +107,7 @@ class Segment:
         """
         lock = Lock(path.with_suffix(LOCK_SUFFIX))
         if not path.exists():
-            _remove(path)
+            remove(path)
             lock.release()
             raise Held(str(path))
         return cls._open(path, lock, 0)
@@ -160,7 +126,7 @@ class Segment:
             if file >= 0:
                 os.close(file)
                 if flags:
-                    _remove(path)
+                    remove(path)
             lock.release()
             raise
 
@@ -171,7 +137,7 @@ class Segment:
                 return
             self.closed = True
             if self.is_finished:
-                _remove(self.path)
+                remove(self.path)
                 with contextlib.suppress(sqlite3.Error):
                     self._connection.execute("PRAGMA synchronous=OFF")
             os.close(self._log_file)
@@ -222,10 +188,10 @@ class Segment:
         reached = self._last
         self._is_synced = True
         try:
-            _sync(self._log_file)
+            sync_file(self._log_file)
             if self._is_new:
-                _sync(self._file)
-                _sync_directory(self.path.parent)
+                sync_file(self._file)
+                sync_directory(self.path.parent)
                 self._is_new = False
         except OSError:
             self._is_synced = False
@@ -283,9 +249,7 @@ class Segment:
             except sqlite3.Error as error:
                 if postponed or not fresh:
                     raise
-                log.warning(
-                    "what was sent cannot be noted in the spool (%s); after a crash it is sent again", error
-                )
+                self._say_unnoted(error)
             self._is_synced = False
             if fresh:
                 self._settled = rows[-1].number
@@ -294,6 +258,14 @@ class Segment:
                 self._late -= len(rows) - len(postponed)
             if postponed or not fresh:
                 self._next_due = self._find_next_due()
+
+    def _say_unnoted(self, error: sqlite3.Error) -> None:
+        """Once a file: as long as the disk is full, this happens with everything that is sent."""
+        if not self._said_unnoted:
+            self._said_unnoted = True
+            log.warning(
+                "what was sent cannot be noted in the spool (%s); after a crash it is sent again", error
+            )
 
     def _write_settled(
         self, rows: Sequence[Row], postponed: Sequence[Tuple[Row, float]], fresh: bool
@@ -352,17 +324,6 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
-def _claim_name(directory: Path, tracker: str) -> Tuple[Path, Lock]:
-    """A new name in the order of time, and its lock.  Whoever looks for files without an owner may be quicker:
-    again."""
-    for _ in range(5):
-        name = f"{int(time() * 1000):013d}-{os.getpid()}-{secrets.token_hex(3)}-{tracker}"
-        path = directory / f"{name}{SUFFIX}"
-        with contextlib.suppress(Held):
-            return path, Lock(path.with_suffix(LOCK_SUFFIX))
-    raise OSError(f"no new file can be had in {directory}")
-
-
 def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(str(path), isolation_level=None, check_same_thread=False, timeout=1)
     try:
@@ -417,27 +378,3 @@ def _close(connection: sqlite3.Connection) -> None:
 
 
 _kept: List[sqlite3.Connection] = []
-
-
-def log_path(path: Path) -> Path:
-    """Where SQLite keeps what was appended to a file."""
-    return path.with_name(f"{path.name}-wal")
-
-
-def _remove(path: Path) -> None:
-    """The lock last: as long as it is there, nobody takes what is left for a file."""
-    for one in (path, log_path(path), path.with_suffix(LOCK_SUFFIX)):
-        with contextlib.suppress(FileNotFoundError):
-            one.unlink()
-
-
-_sync = getattr(os, "fdatasync", os.fsync)
-"""macOS has no fdatasync."""
-
-
-def _sync_directory(directory: Path) -> None:
-    number = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)

@@ -9,16 +9,18 @@ not take is kept in a bounded queue in memory, sent from there, and moved to the
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sqlite3
 import threading
-from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import Deque, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
-from postbackd_client.segment import LOCK_SUFFIX, SUFFIX, Held, Row, Segment, is_for, is_held
+from postbackd_client.files import LOCK_SUFFIX, SUFFIX, Held, is_for, is_held, log_path
+from postbackd_client.memory import Memory
+from postbackd_client.segment import Row, Segment
 
 log = logging.getLogger("postbackd_client")
 
@@ -37,70 +39,11 @@ class Limits:
     """How much may wait."""
 
     spool_bytes: int = 1 << 30
-    """About five million conversions."""
+    """About 750,000 conversions."""
     memory_rows: int = 10_000
     """In memory, while the disk takes nothing."""
     drop_oldest: bool = False
     """When the spool is full or the disk is: the oldest give way.  Otherwise the newest find no place."""
-
-
-class Memory:
-    """Conversions that the disk did not take.  Sent like those of a file, lost when the process ends."""
-
-    def __init__(self, rows: int) -> None:
-        self._rows: Deque[Row] = deque()
-        self._most = rows
-        self._number = 0
-        self._taken = 0
-        self._lock = threading.Lock()
-
-    def append(self, made_s: int, payload: str) -> bool:
-        """Whether there was place for it."""
-        with self._lock:
-            if len(self._rows) >= self._most:
-                return False
-            self._number += 1
-            self._rows.append(Row(self._number, made_s, payload, 0))
-            return True
-
-    @property
-    def waiting(self) -> int:
-        return len(self._rows)
-
-    @property
-    def next_due_s(self) -> float:
-        return 0.0 if self._rows else float("inf")
-
-    def take(self, _now_s: float, limit: int) -> List[Row]:
-        with self._lock:
-            rows = [self._rows[index] for index in range(min(limit, len(self._rows)))]
-            self._taken = len(rows)
-            return rows
-
-    def settle(self, rows: Sequence[Row], postponed: Sequence[Tuple[Row, float]] = ()) -> None:
-        """Those that are tried again go to the end."""
-        with self._lock:
-            self._taken -= len(rows)
-            for _ in rows:
-                self._rows.popleft()
-            self._rows.extend(row._replace(attempts=row.attempts + 1) for row, _ in postponed)
-
-    def leave(self) -> None:
-        """What was taken stays."""
-        with self._lock:
-            self._taken = 0
-
-    def move_to(self, segment: Segment) -> None:
-        """Bring to the disk what is not just being sent.  Raises ``sqlite3.Error``; what is not moved stays."""
-        with self._lock:
-            while len(self._rows) > self._taken:
-                row = self._rows[self._taken]
-                segment.append(row.made_s, row.payload)
-                del self._rows[self._taken]
-
-    def oldest_s(self) -> Optional[int]:
-        with self._lock:
-            return self._rows[0].made_s if self._rows else None
 
 
 Source = Union[Segment, Memory]
@@ -258,13 +201,13 @@ class Spool:
 
     def _mend(self) -> None:
         """Try to go on with another file; the one that failed is sent from, as far as it can be read."""
-        if self.limits.drop_oldest:
-            self._drop_oldest()
         try:
             with self._opening:
                 self._replace_active(self._create_synced())
         except (sqlite3.Error, OSError) as error:
             self.trouble = str(error)
+            if self.limits.drop_oldest and not self._drop_oldest():
+                self._drop_active()
             return
         self.trouble = ""
         log.warning("the spool in %s takes conversions again", self.directory)
@@ -300,6 +243,16 @@ class Spool:
         if lost:
             log.error("the spool is full: the oldest %d conversions were dropped, as drop_oldest says", lost)
         return True
+
+    def _drop_active(self) -> None:
+        """There is no other file: the disk takes nothing, and all that could give way is in this one."""
+        with self._lock:
+            active, self._active = self._active, None
+            if active is not None:
+                self._older.append(active)
+        if active is not None:
+            active.retire()
+            self._drop_oldest()
 
     def _empty_memory(self) -> None:
         try:
@@ -382,14 +335,13 @@ class Spool:
             return Segment.adopt(path)
         except Held:
             return None
-        except sqlite3.OperationalError as error:  # a full disk, too many open files: later
+        except (sqlite3.OperationalError, OSError) as error:  # a full disk, too many open files: later
             log.warning("a file of the spool cannot be taken over now: %s", error)
             return None
-        except (sqlite3.DatabaseError, OSError) as error:
+        except sqlite3.DatabaseError as error:
             self.damaged += 1
             log.error("%s cannot be read (%s); it is kept as .damaged", path.name, error)  # noqa: TRY400 - one line
-            path.replace(path.with_suffix(".damaged"))
-            path.with_suffix(LOCK_SUFFIX).unlink(missing_ok=True)
+            _set_aside(path)
             return None
 
     def _put_away(self, segment: Segment) -> None:
@@ -420,6 +372,8 @@ class Spool:
 
     def close(self) -> None:
         """Bring everything to the disk and give the files up; nothing is taken any more."""
+        if self.memory.waiting:
+            self._empty_memory()
         with self._lock:
             self._closed = True
             segments = [*self._older, *([self._active] if self._active else [])]
@@ -431,6 +385,10 @@ class Spool:
                 log.error("the spool could not be brought to the disk: %s", error)  # noqa: TRY400 - one line
             with self._opening:
                 segment.close()
+        lost = self.memory.clear()
+        if lost:
+            self.dropped += lost
+            log.error("%d conversions were in memory only and are lost: %s", lost, self.trouble)
 
     # --- forking --------------------------------------------------------------------------------------------------
 
@@ -448,3 +406,11 @@ class Spool:
         """In a forked child: the files are the parent's."""
         for segment in [*self._older, *([self._active] if self._active else [])]:
             segment.forget()
+
+
+def _set_aside(path: Path) -> None:
+    """Keep a file that cannot be read, with its log, for people to look at."""
+    for one in (path, log_path(path)):
+        with contextlib.suppress(FileNotFoundError):
+            one.replace(one.with_name(f"{one.name}.damaged"))
+    path.with_suffix(LOCK_SUFFIX).unlink(missing_ok=True)

@@ -12,7 +12,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import List, NamedTuple, Optional
 
-from postbackd_client.segment import LOCK_SUFFIX, SUFFIX, find_oldest, is_held, log_path
+from postbackd_client.files import LOCK_SUFFIX, SUFFIX, is_held, log_path
+from postbackd_client.segment import find_oldest
 
 
 class FileState(NamedTuple):
