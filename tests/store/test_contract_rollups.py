@@ -156,6 +156,17 @@ def test_purges_change_nothing_and_a_status_may_change_after_them(world: World) 
     assert "purged" in asked.notes[0]
 
 
+def test_a_purge_of_a_quarter_that_is_not_over_hides_nothing_that_was_added_up(world: World) -> None:
+    world.click(age_s=3 * DAY_S)
+    world.click()
+    roll(world)
+    before = ask(world, "day").lines
+    purge(world, Class.CLICKS, 0)
+    world.now_ms += 3600 * 1000
+    roll(world)
+    assert ask(world, "day").lines == before != []
+
+
 def test_an_erasure_keeps_the_totals_and_takes_what_was_known_of_the_person(world: World) -> None:
     clicks = busy(world)
     roll(world)

@@ -193,7 +193,7 @@ class RollupKeeper:
         purged = self._purged.get("purged_before", 0)
         await self._put(
             state={
-                "zone": self._zone_number(),
+                "zone": zone_number(self._zone),
                 "slots_to": first,
                 "subs_to": day_start(self._zone, first),
                 "log_to": first_stamp_at(now - MARGIN_MS),
@@ -206,12 +206,9 @@ class RollupKeeper:
     def _next_day(self, slot: int) -> int:
         return next_day_start(self._zone, day_start(self._zone, slot))
 
-    def _zone_number(self) -> int:
-        return zone_number(self._zone)
-
     async def _follow_zone(self) -> None:
         """Make the days anew when the report zone is another one than before."""
-        if self._state.get("zone") == self._zone_number():
+        if self._state.get("zone") == zone_number(self._zone):
             return
         (oldest,) = await self._store.query("rollup_span")
         if oldest["first"] is not None:
@@ -226,7 +223,7 @@ class RollupKeeper:
         await self._put(
             subs_after=subs_to - QUARTERS_A_DAY,
             state={
-                "zone": self._zone_number(),
+                "zone": zone_number(self._zone),
                 "subs_to": subs_to,
                 "sub_hours_to": subs_to,
                 "subs_from": subs_from,
@@ -291,8 +288,11 @@ class RollupKeeper:
         """Returns whether there was anything."""
         began = perf_counter()
         computed = await self.compute(slot, kinds)
-        if computed.clicks is None and Kind.CLICKS in kinds and state:
-            state = {**state, "clicks_from": slot + 1}  # purged before it was rolled up
+        if Kind.CLICKS in kinds:
+            rolled_to = self._state.get("rolled_to", 0)  # the last ones before they were over
+            if computed.clicks is None and state and slot >= rolled_to:
+                state = {**state, "clicks_from": slot + 1}  # purged before it was rolled up
+            state = {**state, "rolled_to": max(rolled_to, slot + 1)}
         await self._put(slots=[computed], state=state)
         await asyncio.sleep(self._step_share * (perf_counter() - began))
         return bool(computed.clicks or computed.postbacks)
