@@ -7,12 +7,15 @@ import ssl
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
 from postbackd.cli.catalog import read_pairs
 from postbackd.core.replies import PatternError, check_patterns
+
+if TYPE_CHECKING:
+    from postbackd.delivery.request import Place
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -82,16 +85,29 @@ def make_context(authorities: str | None, option: str = "--ca") -> ssl.SSLContex
 
 def check_url(url: str) -> str:
     """A URL that a request can be made of, macros aside."""
-    from postbackd.delivery.request import OddRequest, read_origin
+    from postbackd.delivery.request import OddRequest, read_place
 
-    origin = re.match(r"[^/?#]*//[^/?#]*", url)
     try:
-        read_origin(origin[0] if origin else url)
+        read_place(url)
     except OddRequest as error:
         raise click.UsageError(f"{url[:80]!r}: {error}") from error
     if "#" in url:
         raise click.UsageError(f"{url[:80]!r}: it has a fragment (#...), which is never sent; write %23")
     return url
+
+
+def read_server(text: str) -> Place:
+    """A URL that names a server and nothing on it."""
+    from postbackd.delivery.request import OddRequest, read_place
+
+    example = "write it as http://127.0.0.1:8080"
+    try:
+        place = read_place(text)
+    except OddRequest as error:
+        raise click.UsageError(f"{text[:80]!r} is no address of a server: {error}; {example}") from error
+    if text.partition("://")[2].strip("/").count("/") or "?" in text or "#" in text:
+        raise click.UsageError(f"{text[:80]!r} holds more than the address of a server; {example}")
+    return place
 
 
 def write_file(path: Path, text: str) -> None:
