@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import pytest
 
 from postbackd.core.deliveries import Outgoing
+from postbackd.core.exchange import CERTIFICATE, CONNECT, CUT, DNS, MALFORMED, TIMEOUT
 from postbackd.delivery.resolver import AddressInfo, Resolver
-from postbackd.exchanges import timed
-from postbackd.exchanges.timed import Timer
+from postbackd.exchanges.timed import KEPT_BYTES, Timer
 from tests.delivery.targets import OK, Script, Talk, answers, target
 from tests.exchanges.places import DELAY_S, ask, full_backlog, late_tls, run, server_tls, slowest, trusting
 
@@ -72,7 +72,7 @@ def test_a_connection_that_waits_for_its_place_is_found_in_connect() -> None:
             made = await ask(url, timer)  # nobody reads there: it ends with a time-out, connected
             timer.close()
         assert (made.connect_ms or 0) >= DELAY_MS
-        assert made.kind == timed.TIMEOUT
+        assert made.kind == TIMEOUT
         assert made.sent
 
     run(work())
@@ -123,11 +123,11 @@ async def cuts(talk: Talk) -> None:
 @pytest.mark.parametrize(
     ("script", "kind"),
     [
-        (resets, timed.CUT),
-        (drips, timed.TIMEOUT),
-        (silent, timed.TIMEOUT),
-        (babbles, timed.MALFORMED),
-        (cuts, timed.CUT),
+        (resets, CUT),
+        (drips, TIMEOUT),
+        (silent, TIMEOUT),
+        (babbles, MALFORMED),
+        (cuts, CUT),
     ],
 )
 def test_an_endpoint_that_misbehaves_is_named_by_the_kind_of_its_fault(script: Script, kind: str) -> None:
@@ -147,7 +147,7 @@ def test_a_certificate_for_another_name_is_refused_and_nothing_is_sent() -> None
         async with target(answers(OK), server_tls("other.example")) as place:
             made = await ask(f"https://localhost:{place.port}/p/secret")
             assert place.requests == []
-        assert (made.kind, made.sent) == (timed.CERTIFICATE, False)
+        assert (made.kind, made.sent) == (CERTIFICATE, False)
         assert made.connect_ms is not None
 
     run(work())
@@ -159,8 +159,8 @@ def test_nobody_listening_and_no_such_name_are_told_apart() -> None:
             port = gone.getsockname()[1]
         refused = await ask(f"http://127.0.0.1:{port}/")
         unknown = await ask("http://nothing.invalid/")
-        assert (refused.kind, refused.address, refused.sent) == (timed.CONNECT, "127.0.0.1", False)
-        assert (unknown.kind, unknown.address) == (timed.DNS, "")
+        assert (refused.kind, refused.address, refused.sent) == (CONNECT, "127.0.0.1", False)
+        assert (unknown.kind, unknown.address) == (DNS, "")
 
     run(work())
 
@@ -225,7 +225,7 @@ async def tells_a_length_and_stays(talk: Talk) -> None:
     await talk.silence()
 
 
-@pytest.mark.parametrize(("kept_bytes", "found"), [(200_000, 200_000), (timed.KEPT_BYTES, timed.KEPT_BYTES)])
+@pytest.mark.parametrize(("kept_bytes", "found"), [(200_000, 200_000), (KEPT_BYTES, KEPT_BYTES)])
 def test_so_much_of_a_body_is_kept_as_was_asked_for(kept_bytes: int, found: int) -> None:
     async def work() -> None:
         body = b"x" * 200_000

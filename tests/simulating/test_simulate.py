@@ -233,6 +233,7 @@ def test_a_server_without_this_catalog_is_left_at_the_first_answer(market: Marke
     truth = market.new_truth()
     arguments = [market.url, "--catalog", str(other), "--truth", str(truth), "--clicks", "400"]
     assert "postbackd apply" in command("simulate", "run", *arguments, code=1).err
+    assert not truth.exists()  # the same command can be given once the server has the catalog
     other.write_text('[[network]]\nname = "Shop"\n')
     assert "simulate catalog > market.toml" in command("simulate", "run", *arguments, code=1).err
 

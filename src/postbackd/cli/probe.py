@@ -22,13 +22,13 @@ from postbackd.core.replies import excerpt
 from postbackd.exchanges.places import (
     HOPS,
     LETTERS,
+    Merged,
     PlacesError,
-    Put,
     Result,
     compare_places,
     document_of,
     length_of,
-    put_together,
+    merge_results,
     read_results,
     slowest_hop,
     write_bar,
@@ -226,23 +226,23 @@ def _merge(paths: Sequence[Path], page: Path | None, json_wanted: bool) -> None:
         results = read_results(paths)
     except PlacesError as error:
         raise click.UsageError(str(error)) from error
-    found = put_together(results)
+    found = merge_results(results)
     places = [result.place for result in results]
     if page is not None:
         write_file(page, write_places_page(found, places))
     if json_wanted:
-        print_json({"places": places, "endpoints": [document_of(put) for put in found]})
+        print_json({"places": places, "endpoints": [document_of(merged) for merged in found]})
         return
-    for put in found:
-        _print_put(put)
+    for merged in found:
+        _print_merged(merged)
 
 
-def _print_put(put: Put) -> None:
-    click.echo(excerpt(put.url, 1000))
-    width = max([len(row.place) for row in put.rows] + [5]) + 6
+def _print_merged(merged: Merged) -> None:
+    click.echo(excerpt(merged.url, 1000))
+    width = max([len(row.place) for row in merged.rows] + [5]) + 6
     heads = "".join(f"{PHASE_WORDS[phase]:>12}" for phase in PHASES)
     click.echo(f"  {'p50, ms':<{width}}{heads}{'total p95':>12}{'tries':>8}{'errors':>8}")
-    for row in put.rows:
+    for row in merged.rows:
         series = row.series
         total = series.phases.get("total") or Spread()
         cells = "".join(f"{_cell(row.median(phase), series, phase):>12}" for phase in PHASES)
@@ -251,18 +251,18 @@ def _print_put(put: Put) -> None:
             f"  {f'{row.place} {series.family}':<{width}}{cells}{write_ms(total.p95, total.tries, 95):>12}"
             f"{series.tries:>8}{failed:>8}"
         )
-    longest = max((length_of(row) for row in put.rows), default=0.0)
+    longest = max((length_of(row) for row in merged.rows), default=0.0)
     if longest:
         legend = ", ".join(f"{LETTERS[phase]} {PHASE_WORDS[phase]}" for phase in HOPS)
         click.echo(f"\n  {legend}")
-        for row in put.rows:
+        for row in merged.rows:
             click.echo(f"  {f'{row.place} {row.series.family}':<{width}}|{write_bar(row, longest)}")
-    for row in put.rows:
+    for row in merged.rows:
         if words := slowest_hop(row.series):
             click.echo(f"  from {row.place} ({row.series.family}) {words}")
-    for line in put.unseen:
+    for line in merged.unseen:
         click.echo(f"  nothing was answered to {excerpt(line)}")
-    if words := compare_places(put):
+    if words := compare_places(merged):
         click.echo(f"  {words}")
     click.echo("")
 

@@ -7,15 +7,14 @@ import ssl
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import click
 
 from postbackd.cli.catalog import read_pairs
 from postbackd.core.replies import PatternError, check_patterns
-
-if TYPE_CHECKING:
-    from postbackd.delivery.request import Place
+from postbackd.delivery.client import make_tls
+from postbackd.delivery.request import OddRequest, Place, read_place
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -74,8 +73,6 @@ def make_trust(options: dict[str, Any]) -> tuple[ssl.SSLContext, int]:
 
 def make_context(authorities: str | None, option: str = "--ca") -> ssl.SSLContext:
     """TLS that verifies; with other authorities than the system's."""
-    from postbackd.delivery.client import make_tls
-
     try:
         return make_tls(authorities)
     except (OSError, ssl.SSLError) as error:
@@ -85,8 +82,6 @@ def make_context(authorities: str | None, option: str = "--ca") -> ssl.SSLContex
 
 def check_url(url: str) -> str:
     """A URL that a request can be made of, macros aside."""
-    from postbackd.delivery.request import OddRequest, read_place
-
     try:
         read_place(url)
     except OddRequest as error:
@@ -98,8 +93,6 @@ def check_url(url: str) -> str:
 
 def read_server(text: str) -> Place:
     """A URL that names a server and nothing on it."""
-    from postbackd.delivery.request import OddRequest, read_place
-
     example = "write it as http://127.0.0.1:8080"
     try:
         place = read_place(text)

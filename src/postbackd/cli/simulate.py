@@ -145,8 +145,13 @@ async def _play(plan: Plan, book: Book, place: Place, truth_file: Path, pace: Pa
         with closing(TruthWriter(truth_file)) as truth:
             truth.write(Began(plan=plan, server=place.origin, at_ms=now_ms(), version=__version__))
             player = Player(plan, book, place.origin, timer, truth, now_ms)
-            with showing(plan.clicks, "simulating") as watch:
-                await player.play(pace, stop, watch)
+            try:
+                with showing(plan.clicks, "simulating") as watch:
+                    await player.play(pace, stop, watch)
+            except NotOurs:
+                if not player.was_known:
+                    truth_file.unlink()  # of nothing: it would be in the way of the run that comes next
+                raise
             why = "interrupted" if stop.is_set() else "done"
             truth.write(Ended(at_ms=now_ms(), why=why))
             return why

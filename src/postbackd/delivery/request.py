@@ -145,7 +145,9 @@ def read_place(url: str) -> Place:
 
 
 def _what_is_odd_about(origin: str) -> str:
-    scheme, _, authority = origin.partition("://")
+    scheme, colon, authority = origin.partition("://")
+    if not colon:
+        return "the URL does not begin with https:// or http://"
     if scheme.lower() not in ("http", "https"):
         return f"the URL begins with {scheme[:20]}://; use https:// or http://"
     if "@" in authority:

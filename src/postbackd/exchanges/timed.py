@@ -21,7 +21,7 @@ from typing import Any, Literal
 import msgspec
 
 from postbackd.core.deliveries import Outgoing
-from postbackd.core.exchange import Exchange
+from postbackd.core.exchange import CERTIFICATE, CONNECT, CUT, DNS, MALFORMED, ODD, TIMEOUT, TLS, Exchange
 from postbackd.delivery.client import connect_socket, explain
 from postbackd.delivery.connection import CLOSED, RESET, Connection, Heard
 from postbackd.delivery.request import OddRequest, Place, write_request
@@ -34,11 +34,6 @@ KEPT_BYTES = 4096
 
 IDLE_S = 30.0
 """Servers close idle connections after 60 s and more (ours after 75 s): who may send nothing twice stays below that."""
-
-ODD, DNS, CONNECT, CERTIFICATE, TLS = "not sendable", "DNS", "connect", "certificate", "TLS"
-TIMEOUT, CUT, MALFORMED = "time-out", "connection lost", "not HTTP"
-KINDS = (ODD, DNS, CONNECT, CERTIFICATE, TLS, TIMEOUT, CUT, MALFORMED)
-"""Kinds of errors, in the order in which a request meets them."""
 
 _STAGE_KINDS = {"dns": DNS, "connect": CONNECT, "tls": TLS}
 

@@ -146,6 +146,11 @@ class Player:
         if self._failure is not None:
             raise self._failure
 
+    @property
+    def was_known(self) -> bool:
+        """Whether the server has known anything of this market, so that something may be stored there."""
+        return bool(self._known)
+
     def _begin(self, step: Step) -> None:
         if isinstance(step, Visit):
             visit, work = step.number, self._visit(step)

@@ -19,12 +19,12 @@ from postbackd.admin.endpoints import Asked, Endpoint, Scope
 from postbackd.admin.problems import Problem
 from postbackd.core.deliveries import Outgoing
 from postbackd.core.diagnosis import TEST_CLICK_ID
-from postbackd.core.exchange import Exchange, read_said
+from postbackd.core.exchange import ODD, Exchange, read_said
 from postbackd.core.model import Network
 from postbackd.core.params import POSTBACK_NAMES, FieldMap
 from postbackd.core.senders import is_guarded
 from postbackd.delivery.client import make_tls
-from postbackd.exchanges.timed import ODD, Timer
+from postbackd.exchanges.timed import Timer
 
 _TIMEOUT_MS = 8000
 
