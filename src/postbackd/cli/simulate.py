@@ -150,7 +150,7 @@ async def _play(plan: Plan, book: Book, place: Place, truth_file: Path, pace: Pa
                     await player.play(pace, stop, watch)
             except NotOurs:
                 if not player.was_known:
-                    truth_file.unlink()  # of nothing: it would be in the way of the run that comes next
+                    truth.discard()  # of nothing: it would be in the way of the run that comes next
                 raise
             why = "interrupted" if stop.is_set() else "done"
             truth.write(Ended(at_ms=now_ms(), why=why))
