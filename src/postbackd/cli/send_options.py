@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -66,7 +66,7 @@ def takes_trust(timeout_s: float) -> Callable[[F], F]:
     return decorate
 
 
-def make_trust(options: dict[str, Any]) -> tuple[ssl.SSLContext, int]:
+def make_trust(options: Mapping[str, Any]) -> tuple[ssl.SSLContext, int]:
     """Whom to trust, and the time limit in milliseconds."""
     return make_context(options["ca"]), int(options["timeout_s"] * 1000)
 
