@@ -251,7 +251,7 @@ def test_where_nothing_was_known_no_truth_is_left_in_the_way_of_the_next_run(mar
 
     truth = market.new_truth()
     with ThreadingTCPServer(("127.0.0.1", 0), Stranger) as stranger:
-        Thread(target=stranger.serve_forever, daemon=True).start()
+        Thread(target=stranger.serve_forever, args=(0.02,), daemon=True).start()
         url = f"http://127.0.0.1:{stranger.server_address[1]}"
         arguments = [url, "--catalog", str(market.catalog), "--truth", str(truth)]
         assert "does not know" in command("simulate", "run", *arguments, code=1).err
