@@ -22,7 +22,7 @@ from postbackd.core.percentiles import spread_of
 from postbackd.core.tls_grade import grade_tls
 from postbackd.exchanges.comparing import Compared, Comparison, find_strangers
 from postbackd.exchanges.comparison_page import write_page
-from postbackd.exchanges.places import Put, Row
+from postbackd.exchanges.places import Merged, Row
 from postbackd.exchanges.places_page import write_places_page
 from postbackd.exchanges.plan import EXAMPLE, Entry, Plan, PlanError, Schedule, read_plan
 from postbackd.exchanges.probing import Series
@@ -154,6 +154,16 @@ def test_what_times_out_is_counted_and_nothing_more_is_tried_where_nobody_answer
     run(work())
 
 
+def test_an_endpoint_that_refuses_everything_is_not_praised_for_refusing_what_is_wrong() -> None:
+    async def work() -> None:
+        gone = answers(b"HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n")
+        found, _ = await compare(gone, schedule=Schedule(conversions=3, rate=50, copies=2, timeout_ms=1000))
+        assert (found.taken, judged(found)) == (0, {"behaviour": "not told"})
+        assert "HTTP 404" in found.checks[0].detail
+
+    run(work())
+
+
 # --- whom it is sent to ------------------------------------------------------------------------------------------
 
 
@@ -260,9 +270,9 @@ def test_a_page_has_charts_and_holds_what_an_endpoint_said_as_text_only() -> Non
 def test_a_page_of_places_holds_what_a_result_said_as_text_only() -> None:
     evil = "</title><script>alert(1)</script>"
     series = Series(name="cold", family=evil, tries=3, answered=3, phases={"dns": spread_of([1.0, 2.0, 3.0])})
-    put = Put(url=evil, rows=[Row(place=evil, series=series)], unseen=[evil])
+    merged = Merged(url=evil, rows=[Row(place=evil, series=series)], unseen=[evil])
     page = Tags()
-    page.feed(write_places_page([put, Put(url="dead", rows=[], unseen=["x: y"])], [evil]))
+    page.feed(write_places_page([merged, Merged(url="dead", rows=[], unseen=["x: y"])], [evil]))
     assert (page.found["script"], page.found["svg"]) == (0, 2)
     assert evil in page.text
 

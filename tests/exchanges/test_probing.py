@@ -18,7 +18,7 @@ from postbackd.exchanges.places import (
     PlacesError,
     Result,
     compare_places,
-    put_together,
+    merge_results,
     read_results,
     slowest_hop,
 )
@@ -215,9 +215,9 @@ def result(place: str, **medians: float) -> Result:
 
 
 def test_places_are_put_together_and_the_hop_that_makes_the_difference_is_named() -> None:
-    (put,) = put_together([result("far", tls=90.0, total=120.0), result("near", total=4.0)])
-    assert [row.place for row in put.rows] == ["near", "far"]
-    said = compare_places(put)
+    (merged,) = merge_results([result("far", tls=90.0, total=120.0), result("near", total=4.0)])
+    assert [row.place for row in merged.rows] == ["near", "far"]
+    said = compare_places(merged)
     assert said.startswith("slowest from far (120 ms), fastest from near (4.00 ms)")
     assert "most of the difference is TLS" in said
 
@@ -225,10 +225,10 @@ def test_places_are_put_together_and_the_hop_that_makes_the_difference_is_named(
 def test_a_place_that_was_answered_nothing_is_named_with_the_reason() -> None:
     dead = Series(name="cold", family="IPv4", tries=2, errors={"connect": 2}, example="connection refused")
     probed = Probed(url="u", print="same", series=[dead])
-    (put,) = put_together(
+    (merged,) = merge_results(
         [result("near"), Result(postbackd_probe=1, place="dark", at="", endpoints=[probed])]
     )
-    assert put.unseen == ["dark: connection refused"]
+    assert merged.unseen == ["dark: connection refused"]
 
 
 def test_results_are_read_back_and_others_are_refused(tmp_path: Path) -> None:

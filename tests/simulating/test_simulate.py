@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from socketserver import StreamRequestHandler, ThreadingTCPServer
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -233,8 +235,28 @@ def test_a_server_without_this_catalog_is_left_at_the_first_answer(market: Marke
     truth = market.new_truth()
     arguments = [market.url, "--catalog", str(other), "--truth", str(truth), "--clicks", "400"]
     assert "postbackd apply" in command("simulate", "run", *arguments, code=1).err
+    assert truth.exists()  # its campaigns were known there: something may be stored
     other.write_text('[[network]]\nname = "Shop"\n')
     assert "simulate catalog > market.toml" in command("simulate", "run", *arguments, code=1).err
+
+
+def test_where_nothing_was_known_no_truth_is_left_in_the_way_of_the_next_run(market: Market) -> None:
+    class Stranger(StreamRequestHandler):
+        def handle(self) -> None:
+            while line := self.rfile.readline():
+                while self.rfile.readline().strip():
+                    pass  # the other lines of the head
+                status = b"200 OK" if b"/readyz" in line else b"404 Not Found"
+                self.wfile.write(b"HTTP/1.1 " + status + b"\r\nContent-Length: 0\r\n\r\n")
+
+    truth = market.new_truth()
+    with ThreadingTCPServer(("127.0.0.1", 0), Stranger) as stranger:
+        Thread(target=stranger.serve_forever, args=(0.02,), daemon=True).start()
+        url = f"http://127.0.0.1:{stranger.server_address[1]}"
+        arguments = [url, "--catalog", str(market.catalog), "--truth", str(truth)]
+        assert "does not know" in command("simulate", "run", *arguments, code=1).err
+        stranger.shutdown()
+    assert not truth.exists()
 
 
 def test_a_truth_is_never_written_over_and_only_a_truth_is_read(market: Market, truth: Path) -> None:

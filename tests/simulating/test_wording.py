@@ -7,7 +7,9 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 
 from postbackd.catalog.file import read_text
+from postbackd.core.deliveries import Outgoing
 from postbackd.core.model import Channel, ClickKind
+from postbackd.delivery.request import write_request
 from postbackd.market.records import Call, Spelling, Visit
 from postbackd.simulating.catalog import Book, read_book, write_catalog
 from postbackd.simulating.plan import Plan, events_of
@@ -26,15 +28,19 @@ def visit(campaign: str, offer: str, kind: ClickKind = ClickKind.COUNTED) -> Vis
     return Visit(0, 0, campaign, offer, kind, "b2c3d4", 120_000, "GB", subs, converts=True)
 
 
-def head(request: bytes) -> tuple[str, str, dict[str, str]]:
-    first, *lines = request.decode().split("\r\n\r\n")[0].split("\r\n")
+def written(request: Outgoing) -> bytes:
+    return write_request(request)[1]
+
+
+def head(request: Outgoing) -> tuple[str, str, dict[str, str]]:
+    first, *lines = written(request).decode().split("\r\n\r\n")[0].split("\r\n")
     method, target, _ = first.split(" ")
     return method, target, dict(line.split(": ", 1) for line in lines)
 
 
 def test_a_source_fills_its_macros_into_the_link(book: Book) -> None:
     for (campaign, offer), link in book.links.items():
-        _, target, headers = head(word_visit(visit(campaign, offer), link, "h:1"))
+        _, target, headers = head(word_visit(visit(campaign, offer), link, "http://h:1"))
         sent = dict(parse_qsl(urlsplit(target).query, keep_blank_values=True))
         assert sent["source_click_id"] == "b2c3d4"
         assert sent["sub1"] == "zone-7"
@@ -47,7 +53,7 @@ def test_programs_say_that_they_are_and_prefetches_too(book: Book) -> None:
     link = book.links["VPN worldwide", "VPN yearly"]
 
     def sent(kind: ClickKind) -> tuple[str, str, dict[str, str]]:
-        return head(word_visit(visit("VPN worldwide", "VPN yearly", kind), link, "h"))
+        return head(word_visit(visit("VPN worldwide", "VPN yearly", kind), link, "http://h"))
 
     assert sent(ClickKind.HEAD)[0] == "HEAD"
     assert "Bot" in sent(ClickKind.BOT)[2]["User-Agent"]
@@ -63,9 +69,9 @@ def test_a_landing_page_finds_the_click_id_and_another_page_finds_none(book: Boo
 @pytest.mark.parametrize("network", ["Bluepeak", "Cobalt Leads"])
 def test_a_network_sends_what_it_says_in_the_query_or_as_a_form(book: Book, network: str) -> None:
     call = Call(0, network, Channel.S2S, 0, "cid={id}&type=sale", Spelling.CAPITALS, 0, 1, "", "")
-    request = word_call(call, _CLICK_ID, book, "h")
+    request = word_call(call, _CLICK_ID, book, "http://h")
     method, target, headers = head(request)
-    body = request.split(b"\r\n\r\n", 1)[1].decode()
+    body = request.body.decode()
     said = f"cid={_CLICK_ID.upper()}&type=sale"
     if network == "Bluepeak":
         assert (method, target, body) == ("GET", f"/p/{'k' * 26}?{said}", "")
@@ -77,9 +83,9 @@ def test_a_network_sends_what_it_says_in_the_query_or_as_a_form(book: Book, netw
 def test_every_request_of_a_market_is_one_request_in_ascii(book: Book) -> None:
     for event in events_of(Plan(clicks=120)):
         if isinstance(event, Visit):
-            request = word_visit(event, book.links[event.campaign, event.offer], "h")
+            request = written(word_visit(event, book.links[event.campaign, event.offer], "http://h"))
         elif isinstance(event, Call):
-            request = word_call(event, _CLICK_ID, book, "h")
+            request = written(word_call(event, _CLICK_ID, book, "http://h"))
         else:
             continue
         start = request.split(b"\r\n")[0]

@@ -13,7 +13,14 @@ import msgspec
 import uvloop
 
 from postbackd.cli.options import as_json, now_ms
-from postbackd.cli.send_options import check_headers, check_url, make_context, read_rate, write_file
+from postbackd.cli.send_options import (
+    check_headers,
+    check_url,
+    make_trust,
+    read_rate,
+    takes_trust,
+    write_file,
+)
 from postbackd.cli.session import print_json, showing
 from postbackd.core.exchange import PHASE_WORDS, PHASES
 from postbackd.core.moments import write_moment
@@ -22,13 +29,13 @@ from postbackd.core.replies import excerpt
 from postbackd.exchanges.places import (
     HOPS,
     LETTERS,
+    Merged,
     PlacesError,
-    Put,
     Result,
     compare_places,
     document_of,
     length_of,
-    put_together,
+    merge_results,
     read_results,
     slowest_hop,
     write_bar,
@@ -37,6 +44,7 @@ from postbackd.exchanges.places_page import write_places_page
 from postbackd.exchanges.postback import Endpoint
 from postbackd.exchanges.probing import FAMILIES, OddProbe, Probed, Prober, Series, Wanted
 
+_TIMEOUT_S = 10.0
 _PERCENTS = ((50, "p50"), (95, "p95"), (99, "p99"))
 
 
@@ -59,18 +67,8 @@ _PERCENTS = ((50, "p50"), (95, "p95"), (99, "p99"))
     metavar="N/s",
     help="Requests a second at most.",
 )
-@click.option(
-    "--timeout",
-    "timeout_s",
-    type=click.FloatRange(0.05, 120),
-    default=10.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long one try may take.",
-)
 @click.option("--post", is_flag=True, help="POST JSON instead of GET.")
 @click.option("--header", "headers", multiple=True, metavar="NAME=VALUE", help="One more header; repeatable.")
-@click.option("--ca", metavar="FILE", help="Trust the authorities of this PEM file instead of the system's.")
 @click.option(
     "--as-is",
     is_flag=True,
@@ -100,6 +98,7 @@ _PERCENTS = ((50, "p50"), (95, "p95"), (99, "p99"))
     metavar="FILE",
     help="With --merge: also write a page with bars.",
 )
+@takes_trust(_TIMEOUT_S)
 @as_json
 def probe(urls: Sequence[str], merge: bool, page: Path | None, json_wanted: bool, **options: Any) -> None:
     """Measure endpoints from this machine: DNS, connect, TLS, first byte, total; over new connections and a kept one.
@@ -128,10 +127,11 @@ def probe(urls: Sequence[str], merge: bool, page: Path | None, json_wanted: bool
 
 
 def _make_probers(urls: Sequence[str], options: dict[str, Any]) -> list[Prober]:
+    tls, timeout_ms = make_trust(options)
     wanted = Wanted(
         tries=options["tries"],
         rate=options["rate"],
-        timeout_ms=int(options["timeout_s"] * 1000),
+        timeout_ms=timeout_ms,
         as_is=options["as_is"],
         click_id=options["click_id"],
         unknown=options["unknown_id"],
@@ -139,7 +139,7 @@ def _make_probers(urls: Sequence[str], options: dict[str, Any]) -> list[Prober]:
     )
     if wanted.as_is and wanted.click_id:
         raise click.UsageError("--as-is and --click-id exclude each other")
-    tls, headers = make_context(options["ca"]), check_headers(options["headers"])
+    headers = check_headers(options["headers"])
     probers = []
     for url in urls:
         endpoint = Endpoint(url=check_url(url), method="POST" if options["post"] else "GET", headers=headers)
@@ -226,23 +226,23 @@ def _merge(paths: Sequence[Path], page: Path | None, json_wanted: bool) -> None:
         results = read_results(paths)
     except PlacesError as error:
         raise click.UsageError(str(error)) from error
-    found = put_together(results)
+    found = merge_results(results)
     places = [result.place for result in results]
     if page is not None:
         write_file(page, write_places_page(found, places))
     if json_wanted:
-        print_json({"places": places, "endpoints": [document_of(put) for put in found]})
+        print_json({"places": places, "endpoints": [document_of(merged) for merged in found]})
         return
-    for put in found:
-        _print_put(put)
+    for merged in found:
+        _print_merged(merged)
 
 
-def _print_put(put: Put) -> None:
-    click.echo(excerpt(put.url, 1000))
-    width = max([len(row.place) for row in put.rows] + [5]) + 6
+def _print_merged(merged: Merged) -> None:
+    click.echo(excerpt(merged.url, 1000))
+    width = max([len(row.place) for row in merged.rows] + [5]) + 6
     heads = "".join(f"{PHASE_WORDS[phase]:>12}" for phase in PHASES)
     click.echo(f"  {'p50, ms':<{width}}{heads}{'total p95':>12}{'tries':>8}{'errors':>8}")
-    for row in put.rows:
+    for row in merged.rows:
         series = row.series
         total = series.phases.get("total") or Spread()
         cells = "".join(f"{_cell(row.median(phase), series, phase):>12}" for phase in PHASES)
@@ -251,18 +251,18 @@ def _print_put(put: Put) -> None:
             f"  {f'{row.place} {series.family}':<{width}}{cells}{write_ms(total.p95, total.tries, 95):>12}"
             f"{series.tries:>8}{failed:>8}"
         )
-    longest = max((length_of(row) for row in put.rows), default=0.0)
+    longest = max((length_of(row) for row in merged.rows), default=0.0)
     if longest:
         legend = ", ".join(f"{LETTERS[phase]} {PHASE_WORDS[phase]}" for phase in HOPS)
         click.echo(f"\n  {legend}")
-        for row in put.rows:
+        for row in merged.rows:
             click.echo(f"  {f'{row.place} {row.series.family}':<{width}}|{write_bar(row, longest)}")
-    for row in put.rows:
+    for row in merged.rows:
         if words := slowest_hop(row.series):
             click.echo(f"  from {row.place} ({row.series.family}) {words}")
-    for line in put.unseen:
+    for line in merged.unseen:
         click.echo(f"  nothing was answered to {excerpt(line)}")
-    if words := compare_places(put):
+    if words := compare_places(merged):
         click.echo(f"  {words}")
     click.echo("")
 

@@ -28,6 +28,7 @@ from postbackd.core.became import Became, judge
 from postbackd.core.exchange import PHASE_WORDS, PHASES, Exchange, read_said
 from postbackd.core.model import Network
 from postbackd.core.params import POSTBACK_NAMES, FieldMap
+from postbackd.core.replies import excerpt
 from postbackd.core.senders import Scheme
 from postbackd.exchanges.postback import (
     FIELDS,
@@ -40,6 +41,7 @@ from postbackd.exchanges.postback import (
     write_postback,
 )
 from postbackd.exchanges.rows import Others
+from postbackd.exchanges.timed import Timer
 from postbackd.settings import Settings
 
 _TIMEOUT_S = 10.0
@@ -181,8 +183,6 @@ async def _find(session: Session, name: str) -> Network:
 
 
 def _send_one(endpoint: Endpoint, postback: Postback, options: dict[str, Any]) -> None:
-    from postbackd.exchanges.timed import Timer
-
     try:
         request = write_postback(endpoint, postback, now_ms())
     except OddPostback as error:
@@ -228,8 +228,6 @@ def _print_one(made: Exchange, became: Became, postback: Postback) -> None:
 
 
 def _first_line(body: bytes) -> str:
-    from postbackd.core.replies import excerpt
-
     return excerpt(body.decode("utf-8", "replace"))
 
 

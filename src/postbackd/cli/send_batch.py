@@ -187,7 +187,7 @@ class _Run:
         return uvloop.run(self._work(others))
 
     async def _work(self, others: Others) -> Totals:
-        tls, timeout_ms = make_trust(dict(self._options))
+        tls, timeout_ms = make_trust(self._options)
         timer = Timer(tls, connect_ms=timeout_ms, total_ms=timeout_ms)
         bodies: Bodies = self._options["bodies"]
         batch = Batch(

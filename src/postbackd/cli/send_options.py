@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -13,6 +13,8 @@ import click
 
 from postbackd.cli.catalog import read_pairs
 from postbackd.core.replies import PatternError, check_patterns
+from postbackd.delivery.client import make_tls
+from postbackd.delivery.request import OddRequest, Place, read_place
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -64,15 +66,13 @@ def takes_trust(timeout_s: float) -> Callable[[F], F]:
     return decorate
 
 
-def make_trust(options: dict[str, Any]) -> tuple[ssl.SSLContext, int]:
+def make_trust(options: Mapping[str, Any]) -> tuple[ssl.SSLContext, int]:
     """Whom to trust, and the time limit in milliseconds."""
     return make_context(options["ca"]), int(options["timeout_s"] * 1000)
 
 
 def make_context(authorities: str | None, option: str = "--ca") -> ssl.SSLContext:
     """TLS that verifies; with other authorities than the system's."""
-    from postbackd.delivery.client import make_tls
-
     try:
         return make_tls(authorities)
     except (OSError, ssl.SSLError) as error:
@@ -82,16 +82,25 @@ def make_context(authorities: str | None, option: str = "--ca") -> ssl.SSLContex
 
 def check_url(url: str) -> str:
     """A URL that a request can be made of, macros aside."""
-    from postbackd.delivery.request import OddRequest, read_origin
-
-    origin = re.match(r"[^/?#]*//[^/?#]*", url)
     try:
-        read_origin(origin[0] if origin else url)
+        read_place(url)
     except OddRequest as error:
         raise click.UsageError(f"{url[:80]!r}: {error}") from error
     if "#" in url:
         raise click.UsageError(f"{url[:80]!r}: it has a fragment (#...), which is never sent; write %23")
     return url
+
+
+def read_server(text: str) -> Place:
+    """A URL that names a server and nothing on it."""
+    example = "write it as http://127.0.0.1:8080"
+    try:
+        place = read_place(text)
+    except OddRequest as error:
+        raise click.UsageError(f"{text[:80]!r} is no address of a server: {error}; {example}") from error
+    if text.partition("://")[2].strip("/").count("/") or "?" in text or "#" in text:
+        raise click.UsageError(f"{text[:80]!r} holds more than the address of a server; {example}")
+    return place
 
 
 def write_file(path: Path, text: str) -> None:

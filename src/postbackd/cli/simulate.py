@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 import click
+import uvloop
 
 from postbackd import __version__
 from postbackd.catalog.entries import make_key
 from postbackd.catalog.file import FileError, read_file
 from postbackd.cli.main import Family
 from postbackd.cli.options import as_json, now_ms
+from postbackd.cli.send_options import make_context, read_server
 from postbackd.cli.session import print_json, showing
 from postbackd.cli.simulate_check import check, remove
 from postbackd.cli.simulate_options import takes_pace, takes_plan
+from postbackd.core.deliveries import Outgoing
+from postbackd.delivery.request import Place
+from postbackd.exchanges.timed import Timer
 from postbackd.market.place import write_document
 from postbackd.role import hear_signals
+from postbackd.settings_values import is_loopback
 from postbackd.simulating.catalog import Book, NoMarket, read_book, write_catalog
-from postbackd.simulating.exchange import Connections, Place, Unanswered, read_place
 from postbackd.simulating.ledger import Ledger
 from postbackd.simulating.plan import Plan
 from postbackd.simulating.planting import format_faults
@@ -100,7 +104,7 @@ def run(
     try:
         book = read_book(read_file(catalog_file))
         with _alone(catalog_file):
-            why = asyncio.run(_play(plan, book, place, truth_file, pace))
+            why = uvloop.run(_play(plan, book, place, truth_file, pace))
         ledger = Ledger(read_truth(truth_file))
     except (FileError, NoMarket, BadTruth, NotOurs) as error:
         raise click.ClickException(str(error)) from error
@@ -110,15 +114,12 @@ def run(
 
 
 def _read_target(url: str, mine: str | None) -> Place:
-    try:
-        place = read_place(url)
-        vouched = mine is not None and read_place(mine) == place
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
-    if not place.is_loopback and not vouched:
+    place = read_server(url)
+    vouched = mine is not None and read_server(mine) == place
+    if not is_loopback(place.host) and not vouched:
         raise click.UsageError(
             f"{place.host} is not this machine, and a simulated market fills a server with visits and sales that never "
-            f"were; if it is yours and made for that, say so with {_MINE} {place.url}"
+            f"were; if it is yours and made for that, say so with {_MINE} {place.origin}"
         )
     return place
 
@@ -139,30 +140,34 @@ def _alone(catalog_file: Path) -> Iterator[None]:
 async def _play(plan: Plan, book: Book, place: Place, truth_file: Path, pace: Pace) -> str:
     """Plays; returns why it ended."""
     stop = hear_signals(None)
-    with closing(Connections(place)) as connections:
-        await _look(connections, place)
+    with closing(Timer(make_context(None), resends=False)) as timer:
+        await _look(timer, place)
         with closing(TruthWriter(truth_file)) as truth:
-            truth.write(Began(plan=plan, server=place.url, at_ms=now_ms(), version=__version__))
-            player = Player(plan, book, place.authority, connections, truth, now_ms)
-            with showing(plan.clicks, "simulating") as watch:
-                await player.play(pace, stop, watch)
+            truth.write(Began(plan=plan, server=place.origin, at_ms=now_ms(), version=__version__))
+            player = Player(plan, book, place.origin, timer, truth, now_ms)
+            try:
+                with showing(plan.clicks, "simulating") as watch:
+                    await player.play(pace, stop, watch)
+            except NotOurs:
+                if not player.was_known:
+                    truth.discard()  # of nothing: it would be in the way of the run that comes next
+                raise
             why = "interrupted" if stop.is_set() else "done"
             truth.write(Ended(at_ms=now_ms(), why=why))
             return why
 
 
-async def _look(connections: Connections, place: Place) -> None:
+async def _look(timer: Timer, place: Place) -> None:
     """Whether a server is there at all.  Raises ``ClickException``."""
-    request = f"GET /readyz HTTP/1.1\r\nHost: {place.authority}\r\n\r\n".encode("ascii")
-    heard = await connections.ask(request, 5.0)
-    if isinstance(heard, Unanswered):
+    heard = await timer.exchange(Outgoing("GET", f"{place.origin}/readyz"), keep=True, total_ms=5000)
+    if heard.error:
         raise click.ClickException(
-            f"no server answers at {place.url} ({heard.error}); start one with 'postbackd serve --data DIR'"
+            f"no server answers at {place.origin} ({heard.error}); start one with 'postbackd serve --data DIR'"
         )
     if heard.status != 200:
         raise click.ClickException(
-            f"what answers at {place.url} is not a server that is ready (its /readyz says {heard.status}); name where "
-            "'postbackd serve' takes clicks and postbacks, not its dashboard"
+            f"what answers at {place.origin} is not a server that is ready (its /readyz says {heard.status}); name "
+            "where 'postbackd serve' takes clicks and postbacks, not its dashboard"
         )
 
 

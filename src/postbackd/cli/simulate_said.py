@@ -13,18 +13,23 @@ import click
 
 from postbackd.catalog.urls import postback_url
 from postbackd.cli.options import now_ms
+from postbackd.cli.send_options import make_context, read_server
 from postbackd.cli.session import Session, base_url
+from postbackd.core.deliveries import Outgoing
 from postbackd.core.moments import write_moment
+from postbackd.delivery.request import Place
+from postbackd.exchanges.timed import Timer
 from postbackd.reports.period import Period
 from postbackd.reports.report import build_report
 from postbackd.reports.unmatched import examine_unmatched
 from postbackd.settings import Settings
+from postbackd.settings_values import is_loopback
 from postbackd.simulating.catalog import MARK
 from postbackd.simulating.checking import Said
-from postbackd.simulating.exchange import Answered, Connections, Place, read_place
 
 _PAGE = 5_000
-_API_TIMEOUT_S = 60.0
+_API_MS, _API_BYTES = 60_000, 64 * 1024 * 1024
+"""How long an answer of the API may take, and be."""
 
 
 async def ask_store(session: Session, period: Period, settings: Settings) -> Said:
@@ -66,13 +71,14 @@ def read_access(url: str, token_file: Path | None) -> tuple[Place, str]:
     """Where the API is, and a token for it.  Raises ``ClickException``."""
     if token_file is None:
         raise click.UsageError("--api needs --token-file FILE, with a token of 'postbackd token add check'")
+    place = read_server(url)
     try:
-        place, token = read_place(url), token_file.read_text("ascii").strip()
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
+        token = token_file.read_text("ascii").strip()
+    except UnicodeDecodeError as error:
+        raise click.UsageError(f"{token_file} holds no token, which is letters and digits alone") from error
     except OSError as error:
         raise click.ClickException(f"{token_file} cannot be read ({error.strerror})") from error
-    if not (place.tls or place.is_loopback):
+    if not (place.tls or is_loopback(place.host)):
         raise click.UsageError(f"a token is not sent to {place.host} in the clear; name its https address")
     return place, token
 
@@ -81,10 +87,10 @@ async def ask_api(place: Place, token: str, period: Period) -> Said:
     """Without the conversions one by one, which no endpoint gives.  Raises ``ClickException``."""
     times = {"since": period.since_ms or 0, "until": period.until_ms or 0}
     query = "&".join(f"{name}={quote(write_moment(at_ms))}" for name, at_ms in times.items())
-    with closing(Connections(place)) as connections:
+    with closing(Timer(make_context(None), total_ms=_API_MS, kept_bytes=_API_BYTES)) as timer:
 
         async def ask(path: str) -> Any:
-            return await _ask(connections, place, token, path)
+            return await _ask(timer, place, token, path)
 
         return Said(
             by_network=await ask(f"/report?by=network&{query}"),
@@ -93,15 +99,18 @@ async def ask_api(place: Place, token: str, period: Period) -> Said:
         )
 
 
-async def _ask(connections: Connections, place: Place, token: str, path: str) -> Any:
-    request = (
-        f"GET /api/v1{path} HTTP/1.1\r\nHost: {place.authority}\r\nAuthorization: Bearer {token}\r\n\r\n"
-    )
-    heard = await connections.ask(request.encode("ascii"), _API_TIMEOUT_S)
-    if not isinstance(heard, Answered):
-        raise click.ClickException(f"the API at {place.url} did not answer ({heard.error})")
+async def _ask(timer: Timer, place: Place, token: str, path: str) -> Any:
+    request = Outgoing("GET", f"{place.origin}/api/v1{path}", (("Authorization", f"Bearer {token}"),))
+    heard = await timer.exchange(request, keep=True)
+    if heard.error:
+        raise click.ClickException(f"the API at {place.origin} did not answer ({heard.error})")
     if heard.status != 200:
         raise click.ClickException(
-            f"the API at {place.url} answered {heard.status}; name the dashboard's address and a valid token"
+            f"the API at {place.origin} answered {heard.status}; name the dashboard's address and a valid token"
         )
-    return json.loads(heard.body)
+    try:
+        return json.loads(heard.body)
+    except ValueError as error:
+        raise click.ClickException(
+            f"what answers at {place.origin} is not the API, or its answer is too long; name the dashboard's address"
+        ) from error

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from postbackd.core.exchange import TAKEN, Exchange, read_said
+from postbackd.core.exchange import ODD, TAKEN, Exchange, read_said
 from postbackd.core.replies import BODY_BYTES, compile_patterns, read_retry_after
 
 DELIVERED = "delivered"
@@ -33,7 +33,7 @@ class Became(Struct, frozen=True, kw_only=True):
     settled: bool
     good: bool
     reason: str = ""
-    """Why not, in a few words that begin with none of the endpoint's."""
+    """Why not, in a few words."""
     again: bool = False
     """Whether the same request may do better in a moment."""
     pause_ms: int = 0
@@ -52,7 +52,7 @@ def judge(
             settled=False,
             good=False,
             reason=reason,
-            again=exchange.kind != "not sendable",
+            again=exchange.kind != ODD,
         )
     if not 200 <= status < 300:
         pause_ms = min(read_retry_after(exchange.headers.get("retry-after", ""), now_ms), _LONGEST_PAUSE_MS)

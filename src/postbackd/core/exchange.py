@@ -25,6 +25,10 @@ PHASE_WORDS: Mapping[Phase, str] = {
     "total": "total",
 }
 
+ODD, DNS, CONNECT, CERTIFICATE, TLS = "not sendable", "DNS", "connect", "certificate", "TLS"
+TIMEOUT, CUT, MALFORMED = "time-out", "connection lost", "not HTTP"
+"""Kinds of errors, in the order in which a request meets them."""
+
 VERDICTS = frozenset(verdict.word for verdict in Verdict)
 COUNTED = frozenset({Verdict.ACCEPTED.word, Verdict.UPDATED.word, Verdict.QUEUED.word})
 TAKEN = COUNTED | {Verdict.DUPLICATE.word, Verdict.HELD.word}
@@ -59,7 +63,7 @@ class Exchange(Struct, frozen=True, kw_only=True):
     """The version that was agreed on."""
     error: str = ""
     kind: str = ""
-    """What kind of error: a word of ``exchanges.timed``."""
+    """What kind of error: ``DNS``, ``TIMEOUT`` and the like."""
 
     def phase_ms(self, phase: Phase) -> float | None:
         """The time of a phase."""

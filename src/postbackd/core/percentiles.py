@@ -50,4 +50,9 @@ def write_ms(value: float | None, tries: int = 1, percent: int = 50) -> str:
     """A time for a table, three digits of it; why there is none where too few tries were made."""
     if value is None:
         return "-" if not tries else f"<{FEWEST[percent]} tries"
+    return write_figure(value)
+
+
+def write_figure(value: float) -> str:
+    """Three digits, or all of those before the point."""
     return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"

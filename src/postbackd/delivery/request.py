@@ -22,6 +22,7 @@ from postbackd.core.deliveries import Outgoing
 MAX_URL = 16 * 1024
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://[^/?#]*)([/?][!-\"$-~]*)?")
+_HEAD = re.compile(r"[^/?#]*//[^/?#]*")
 _ORIGIN = re.compile(r"(https?)://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?", re.IGNORECASE)
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _LOOKS_NUMERIC = re.compile(r"[0-9]+|0x[0-9a-f]*")
@@ -66,6 +67,11 @@ class Place(Struct, frozen=True, gc=False):
     """Whether the host is an address: nothing has to be looked up."""
     header: str
     """The value of ``Host``."""
+
+    @property
+    def origin(self) -> str:
+        """With what a URL to it begins."""
+        return f"{'https' if self.tls else 'http'}://{self.header}"
 
 
 def write_request(request: Outgoing, encoding: str = "identity") -> tuple[Place, bytes]:
@@ -132,8 +138,16 @@ def read_origin(origin: str) -> Place:
     return Place(tls, host, port, literal, written if port == usual else f"{written}:{port}")
 
 
+def read_place(url: str) -> Place:
+    """Where a URL goes, whatever stands behind its host (macros, say).  Raises ``OddRequest``."""
+    origin = _HEAD.match(url)
+    return read_origin(origin[0] if origin else url)
+
+
 def _what_is_odd_about(origin: str) -> str:
-    scheme, _, authority = origin.partition("://")
+    scheme, colon, authority = origin.partition("://")
+    if not colon:
+        return "the URL does not begin with https:// or http://"
     if scheme.lower() not in ("http", "https"):
         return f"the URL begins with {scheme[:20]}://; use https:// or http://"
     if "@" in authority:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from time import perf_counter
 
 import msgspec
 
 from postbackd.core.became import Became, judge
+from postbackd.core.exchange import ODD
 from postbackd.exchanges.journal import Journal
 from postbackd.exchanges.postback import Endpoint, OddPostback, Postback, mark_as_test, write_postback
 from postbackd.exchanges.rows import Row
@@ -30,9 +30,7 @@ class Totals:
     """What a run did."""
 
     def __init__(self) -> None:
-        self.words: Counter[str] = Counter()
         self.settled_before = 0
-        self.bad = 0
         self.sent = 0
         self.times_ms: list[float] = []
         self.stopped = ""
@@ -87,7 +85,6 @@ class Batch:
                 if self.stopping.is_set() or self._error or self.totals.stopped:
                     break
                 if row.error:
-                    self.totals.bad += 1
                     done(row, Became(word="bad row", settled=False, good=False, reason=row.error))
                 elif self._journal.is_settled(row.key):
                     self.totals.settled_before += 1
@@ -134,7 +131,7 @@ class Batch:
             postback = self.postback_of(row)
             write_postback(self._endpoint, postback, self._now_ms())
         except OddPostback as error:
-            return Became(word="not sendable", settled=False, good=False, reason=f"not sendable: {error}")
+            return Became(word=ODD, settled=False, good=False, reason=f"{ODD}: {error}")
         await self._journal.note_sending(row.key)
         for attempt in range(1, self._tries + 1):
             # Written anew each time: a signed time grows old.
@@ -151,7 +148,6 @@ class Batch:
         return became
 
     def _count(self, became: Became) -> None:
-        self.totals.words[became.word] += 1
         self._unsettled_in_a_row = 0 if became.settled else self._unsettled_in_a_row + 1
         if self._unsettled_in_a_row >= GIVE_UP_AFTER:
             self.totals.stopped = (

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from html import escape
 from math import log10
 
+from postbackd.core.percentiles import write_figure
+
 WIDTH = 720
 _LABEL, _ROW, _GAP = 170, 22, 10
 _SERIES = ("--a", "--b", "--c", "--right")
@@ -32,7 +34,7 @@ def bars(title: str, rows: Sequence[tuple[str, Sequence[tuple[str, float | None]
             parts.append(
                 f'<rect x="{_LABEL}" y="{y + 3}" width="{width:.1f}" height="{_ROW - 6}" rx="2" fill="var({colour})"/>'
             )
-            parts.append(_text(_LABEL + width + 6, y + 15, f"{name} {_short(value)} {unit}", "start"))
+            parts.append(_text(_LABEL + width + 6, y + 15, f"{name} {write_figure(value)} {unit}", "start"))
         top += _ROW * len(values) + _GAP
     return _picture(title, top, parts)
 
@@ -47,13 +49,15 @@ def stacks(title: str, rows: Sequence[tuple[str, Sequence[tuple[str, float]]]], 
         for part, (name, value) in enumerate(values):
             width = value / most * _PLOT
             colour = _SERIES[part % len(_SERIES)]
-            told = escape(f"{name} {_short(value)} {unit}")
+            told = escape(f"{name} {write_figure(value)} {unit}")
             parts.append(
                 f'<rect x="{x:.1f}" y="{y + 2}" width="{width:.1f}" height="{_ROW - 4}" fill="var({colour})">'
                 f"<title>{told}</title></rect>"
             )
             x += width
-        parts.append(_text(x + 6, y + 15, f"{_short(sum(value for _, value in values))} {unit}", "start"))
+        parts.append(
+            _text(x + 6, y + 15, f"{write_figure(sum(value for _, value in values))} {unit}", "start")
+        )
     top = len(rows) * (_ROW + _GAP)
     names = [name for name, _ in rows[0][1]] if rows else []
     for part, name in enumerate(names):
@@ -81,7 +85,7 @@ def dots(title: str, rows: Sequence[tuple[str, Sequence[float]]], marks: Sequenc
         parts.append(
             f'<line x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{height}" stroke="var(--line)" stroke-dasharray="4 3"/>'
         )
-        parts.append(_text(x, height + 14, f"{_short(mark)} {unit}", "middle", "soft"))
+        parts.append(_text(x, height + 14, f"{write_figure(mark)} {unit}", "middle", "soft"))
     for number, (label, found) in enumerate(rows):
         y = number * (_ROW + _GAP) + _ROW / 2
         parts.append(_text(_LABEL - 8, y + 4, label, "end"))
@@ -90,7 +94,7 @@ def dots(title: str, rows: Sequence[tuple[str, Sequence[float]]], marks: Sequenc
             for value in found
         ]
     if values:
-        parts.append(_text(_LABEL, height + 14, f"{_short(low)} {unit}", "start", "soft"))
+        parts.append(_text(_LABEL, height + 14, f"{write_figure(low)} {unit}", "start", "soft"))
     return _picture(title, height + 20, parts)
 
 
@@ -106,7 +110,3 @@ def _text(x: float, y: float, text: str, anchor: str, kind: str = "") -> str:
     shown = text if len(text) <= 40 else f"{text[:39]}…"
     named = f' class="{kind}"' if kind else ""
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{named}>{escape(shown)}</text>'
-
-
-def _short(value: float) -> str:
-    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"

@@ -21,14 +21,14 @@ from msgspec import Struct
 from postbackd.core.became import judge
 from postbackd.core.deliveries import Outgoing
 from postbackd.core.diagnosis import TEST_CLICK_ID
-from postbackd.core.exchange import PHASES, Exchange
+from postbackd.core.exchange import CONNECT, DNS, PHASES, TIMEOUT, Exchange
 from postbackd.core.manners import Checked, judge_bad, judge_parallel, judge_repeat
 from postbackd.core.percentiles import Spread, spread_of
 from postbackd.core.tls_grade import UNENCRYPTED, Grade, grade_tls
 from postbackd.delivery.resolver import NameNotFound, Resolver
 from postbackd.exchanges.plan import STRANGERS_RATE, Entry, Plan, Schedule
 from postbackd.exchanges.postback import OddPostback, Postback, fields_of, write_postback
-from postbackd.exchanges.timed import CONNECT, DNS, TIMEOUT, Timer
+from postbackd.exchanges.timed import Timer
 from postbackd.tls.probe import look_at_tls
 
 WINDOWS_MS = (500, 2000)
@@ -203,8 +203,9 @@ class Comparison:
 
     async def _look_closer(self, entry: Entry, found: Compared) -> Compared:
         grade = await self._grade(entry, found)
-        if not found.times_ms:
-            missed = Checked(check="behaviour", ok=None, detail="not tried: nothing was answered")
+        if not found.taken:  # what is refused whatever it says, is not refused for what is wrong with it
+            why = f"none of the conversions was taken ({found.example})"
+            missed = Checked(check="behaviour", ok=None, detail=f"not tried: {why}")
             return msgspec.structs.replace(found, grade=grade, checks=[missed])
         timer = self._make_timer(entry, self._plan.schedule)
         try:

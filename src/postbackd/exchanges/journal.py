@@ -164,13 +164,16 @@ class Journal:
             taken, self._waiting = self._waiting, []
             try:
                 await asyncio.to_thread(self._sync, b"".join(text for text, _ in taken))
+                failure = None
             except OSError as error:
-                for _, future in taken:
-                    future.set_exception(error)
-            else:
-                for _, future in taken:
-                    if not future.done():
-                        future.set_result(None)
+                failure = error
+            for _, future in taken:
+                if future.done():
+                    continue  # whoever waited has gone
+                if failure is not None:
+                    future.set_exception(failure)
+                else:
+                    future.set_result(None)
 
     def _sync(self, text: bytes) -> None:
         """Raises ``OSError``, and from then on always: a sync that failed is not made good by one that does not."""

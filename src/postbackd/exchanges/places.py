@@ -76,7 +76,7 @@ class Row(Struct, frozen=True, kw_only=True):
         return found.p50 if found else None
 
 
-class Put(Struct, frozen=True, kw_only=True):
+class Merged(Struct, frozen=True, kw_only=True):
     """One endpoint from all places."""
 
     url: str
@@ -85,13 +85,13 @@ class Put(Struct, frozen=True, kw_only=True):
     """Places from which nothing was answered, with the reason."""
 
 
-def put_together(results: Sequence[Result]) -> list[Put]:
+def merge_results(results: Sequence[Result]) -> list[Merged]:
     """Each endpoint with its rows, the fastest place first."""
     order = list(dict.fromkeys(probed.print for result in results for probed in result.endpoints))
-    return [_put(print_of, results) for print_of in order]
+    return [_merge(print_of, results) for print_of in order]
 
 
-def _put(print_of: str, results: Sequence[Result]) -> Put:
+def _merge(print_of: str, results: Sequence[Result]) -> Merged:
     rows, unseen, url = [], [], ""
     for result in results:
         for probed in result.endpoints:
@@ -105,7 +105,7 @@ def _put(print_of: str, results: Sequence[Result]) -> Put:
                 why = probed.dns_error or (cold[0].example if cold else "") or "no answer"
                 unseen.append(f"{result.place}: {why}")
     rows.sort(key=lambda row: row.median("total") or (row.series.phases.get("total") or Spread()).most or 0.0)
-    return Put(url=url, rows=rows, unseen=unseen)
+    return Merged(url=url, rows=rows, unseen=unseen)
 
 
 # --- words and pictures -------------------------------------------------------------------------------------------
@@ -127,9 +127,9 @@ def slowest_hop(series: Series) -> str:
     )
 
 
-def compare_places(put: Put) -> str:
+def compare_places(merged: Merged) -> str:
     """Which place is the slowest and which hop makes it so, in a sentence; empty with fewer than two places."""
-    timed = [row for row in put.rows if row.median("total") is not None]
+    timed = [row for row in merged.rows if row.median("total") is not None]
     if len({row.place for row in timed}) < 2:
         return ""
     fast, slow = timed[0], timed[-1]
@@ -157,10 +157,10 @@ def length_of(row: Row) -> float:
     return sum(row.median(phase) or 0.0 for phase in HOPS)
 
 
-def document_of(put: Put) -> dict[str, Any]:
+def document_of(merged: Merged) -> dict[str, Any]:
     """One endpoint for scripts."""
     return {
-        "url": put.url,
+        "url": merged.url,
         "places": [
             {
                 "place": row.place,
@@ -171,8 +171,8 @@ def document_of(put: Put) -> dict[str, Any]:
                 "phases": msgspec.to_builtins(row.series.phases),
                 "slowest_hop": slowest_hop(row.series) or None,
             }
-            for row in put.rows
+            for row in merged.rows
         ],
-        "unseen": list(put.unseen),
-        "in_words": compare_places(put) or None,
+        "unseen": list(merged.unseen),
+        "in_words": compare_places(merged) or None,
     }

@@ -9,27 +9,27 @@ from postbackd.core.exchange import PHASE_WORDS, PHASES
 from postbackd.core.percentiles import Spread, write_ms
 from postbackd.exchanges.charts import stacks
 from postbackd.exchanges.page import number_cell, table, write_document
-from postbackd.exchanges.places import HOPS, Put, Row, compare_places, slowest_hop
+from postbackd.exchanges.places import HOPS, Merged, Row, compare_places, slowest_hop
 
 
-def write_places_page(found: Sequence[Put], places: Sequence[str]) -> str:
+def write_places_page(found: Sequence[Merged], places: Sequence[str]) -> str:
     """The whole page."""
     about = f"Measured from {', '.join(places)}. Each bar is made of the medians of its phases, over new connections."
-    return write_document("Endpoints by place", about, [_section(put) for put in found])
+    return write_document("Endpoints by place", about, [_section(merged) for merged in found])
 
 
-def _section(put: Put) -> str:
+def _section(merged: Merged) -> str:
     rows = [
         (f"{row.place} {row.series.family}", [(PHASE_WORDS[hop], row.median(hop) or 0.0) for hop in HOPS])
-        for row in put.rows
+        for row in merged.rows
     ]
     words = [
         f"From {row.place} ({row.series.family}) {said}."
-        for row in put.rows
+        for row in merged.rows
         if (said := slowest_hop(row.series))
     ]
-    words += [f"Nothing was answered to {line}." for line in put.unseen]
-    if said := compare_places(put):
+    words += [f"Nothing was answered to {line}." for line in merged.unseen]
+    if said := compare_places(merged):
         words.append(f"{said[:1].upper()}{said[1:]}.")
     heads = [
         "p50, ms",
@@ -40,8 +40,8 @@ def _section(put: Put) -> str:
         "errors",
     ]
     return (
-        f"<h2>{escape(put.url)}</h2>{stacks('Medians of the phases by place', rows, 'ms')}"
-        f"{''.join(f'<p>{escape(line)}</p>' for line in words)}{table(heads, [_cells(row) for row in put.rows])}"
+        f"<h2>{escape(merged.url)}</h2>{stacks('Medians of the phases by place', rows, 'ms')}"
+        f"{''.join(f'<p>{escape(line)}</p>' for line in words)}{table(heads, [_cells(row) for row in merged.rows])}"
     )
 
 

@@ -6,7 +6,6 @@ would change whom something is sent to, or whether it counts.
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -17,7 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from postbackd.core.replies import PatternError, check_patterns
-from postbackd.delivery.request import OddRequest, Place, read_origin
+from postbackd.delivery.request import OddRequest, Place, read_place
 from postbackd.exchanges.postback import Endpoint, Method, has_macros
 
 MAX_CONVERSIONS, MAX_RATE, MAX_COPIES, MAX_TIMEOUT_MS = 1000, 50.0, 32, 10_000
@@ -84,8 +83,7 @@ class Entry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     @property
     def place(self) -> Place:
         """Where it is.  Raises ``OddRequest``."""
-        origin = re.match(r"[^/?#]*//[^/?#]*", self.url)
-        return read_origin(origin[0] if origin else self.url)
+        return read_place(self.url)
 
 
 class Plan(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -20,16 +20,16 @@ from msgspec import Struct
 
 from postbackd.core.diagnosis import TEST_CLICK_ID
 from postbackd.core.endpoint import judge_tls
-from postbackd.core.exchange import PHASES, Exchange
+from postbackd.core.exchange import CONNECT, DNS, PHASES, TIMEOUT, Exchange
 from postbackd.core.finding import Finding
 from postbackd.core.manners import Checked, judge_repeat, judge_unknown
 from postbackd.core.params import POSTBACK_NAMES
 from postbackd.core.percentiles import Spread, spread_of
 from postbackd.core.replies import excerpt
-from postbackd.delivery.request import Place, read_origin
+from postbackd.delivery.request import read_place
 from postbackd.delivery.resolver import NameNotFound, Resolver
 from postbackd.exchanges.postback import Endpoint, Postback, has_macros, mark_as_test, write_postback
-from postbackd.exchanges.timed import CONNECT, DNS, TIMEOUT, Family, Timer
+from postbackd.exchanges.timed import Family, Timer
 from postbackd.tls.probe import look_at_tls, offers_http2
 
 FAMILIES: tuple[Family, ...] = ("IPv4", "IPv6")
@@ -147,9 +147,7 @@ class Prober:
         self.step: Callable[[int], None] = lambda done: None
         """Hears of every try."""
         self._next = 0.0
-        head = endpoint.url.partition("?")[0]
-        scheme, _, rest = head.partition("://")
-        self._place: Place = read_origin(f"{scheme}://{rest.partition('/')[0]}")
+        self._place = read_place(endpoint.url)
 
     async def look(self) -> Probed:
         """All of it."""

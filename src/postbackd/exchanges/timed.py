@@ -13,14 +13,15 @@ import asyncio
 import socket
 import ssl
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from math import inf
 from time import perf_counter
 from typing import Any, Literal
 
 import msgspec
 
 from postbackd.core.deliveries import Outgoing
-from postbackd.core.exchange import Exchange
+from postbackd.core.exchange import CERTIFICATE, CONNECT, CUT, DNS, MALFORMED, ODD, TIMEOUT, TLS, Exchange
 from postbackd.delivery.client import connect_socket, explain
 from postbackd.delivery.connection import CLOSED, RESET, Connection, Heard
 from postbackd.delivery.request import OddRequest, Place, write_request
@@ -31,10 +32,8 @@ Family = Literal["", "IPv4", "IPv6"]
 KEPT_BYTES = 4096
 """Of a body: enough for a verdict with its hints."""
 
-ODD, DNS, CONNECT, CERTIFICATE, TLS = "not sendable", "DNS", "connect", "certificate", "TLS"
-TIMEOUT, CUT, MALFORMED = "time-out", "connection lost", "not HTTP"
-KINDS = (ODD, DNS, CONNECT, CERTIFICATE, TLS, TIMEOUT, CUT, MALFORMED)
-"""Kinds of errors, in the order in which a request meets them."""
+IDLE_S = 30.0
+"""Servers close idle connections after 60 s and more (ours after 75 s): who may send nothing twice stays below that."""
 
 _STAGE_KINDS = {"dns": DNS, "connect": CONNECT, "tls": TLS}
 
@@ -42,13 +41,14 @@ _STAGE_KINDS = {"dns": DNS, "connect": CONNECT, "tls": TLS}
 class TimedConnection(Connection):
     """Also notes when the answer began, and all of its headers."""
 
-    __slots__ = ("first_byte_at", "heads", "peer", "tls_version")
+    __slots__ = ("_bodyless", "first_byte_at", "heads", "peer", "tls_version")
 
-    def __init__(self, place: Place, on_idle: Any, on_lost: Any) -> None:
+    def __init__(self, place: Place, on_lost: Callable[[Connection], None]) -> None:
         self.first_byte_at = 0.0
+        self._bodyless = False
         self.peer = self.tls_version = ""
         self.heads: dict[str, str] = {}
-        super().__init__(place, on_idle, on_lost)
+        super().__init__(place, _wait_for_finish, on_lost)
 
     def connection_made(self, transport: Any) -> None:
         """As it is; the handshake is over by now."""
@@ -63,6 +63,10 @@ class TimedConnection(Connection):
         """How much of the answer has come."""
         return self._wire
 
+    def is_fresh(self, idle_s: float) -> bool:
+        """Whether nothing says that it is about to be closed: it is open, and was not idle for so long."""
+        return not self._transport.is_closing() and perf_counter() - self.idle_since < idle_s
+
     def _reset(self) -> None:
         self.heads = {}
         super()._reset()
@@ -70,6 +74,7 @@ class TimedConnection(Connection):
     def ask(self, request: bytes, future: asyncio.Future[Heard], kept: int) -> None:
         """As it is, from a new first byte on."""
         self.first_byte_at = 0.0
+        self._bodyless = request.startswith(b"HEAD ")
         super().ask(request, future, kept)
 
     def data_received(self, data: bytes) -> None:
@@ -83,6 +88,16 @@ class TimedConnection(Connection):
         super().on_header(name, value)
         if not self._in_body:
             self.heads.setdefault(name.decode("latin-1").lower(), value[:1024].decode("latin-1"))
+
+    def on_headers_complete(self) -> None:
+        """As it is; the answer to HEAD is over now, whatever length its head tells (RFC 9110 section 9.3.2)."""
+        super().on_headers_complete()
+        if self._bodyless and self._in_body and self.heads.get("content-length") != "0":
+            self._stop("")  # the parser would wait for that body: the connection is not used again
+
+
+def _wait_for_finish(connection: Connection) -> None:
+    """It is kept once its answer was taken from it (``Timer._finish``)."""
 
 
 class _Stopped(Exception):
@@ -130,47 +145,61 @@ class Timer:
         *,
         connect_ms: int = 5000,
         total_ms: int = 10_000,
+        kept_bytes: int = KEPT_BYTES,
+        resends: bool = True,
         resolver: Resolver | None = None,
     ) -> None:
-        """``connect_ms`` bounds look-up, connection and TLS together."""
+        """``connect_ms`` bounds look-up, connection and TLS together; ``kept_bytes`` of a body are kept.
+
+        ``resends``: a request is sent once more, on a new connection, when a kept one ends before the first byte of an
+        answer; most likely the endpoint closed it at that moment.  Without, it is ``sent`` and not answered.
+        """
         self._tls = tls
         self._connect_ms = min(connect_ms, total_ms)
         self._total_ms = total_ms
+        self._kept_bytes = kept_bytes
+        self._resends = resends
         self._resolver = resolver or Resolver()
         self._idle: dict[Place, deque[TimedConnection]] = {}
         self._open: set[Connection] = set()
 
     async def exchange(
-        self, request: Outgoing, *, keep: bool = False, family: Family = "", encoding: str = "identity"
+        self,
+        request: Outgoing,
+        *,
+        keep: bool = False,
+        family: Family = "",
+        encoding: str = "identity",
+        total_ms: int | None = None,
     ) -> Exchange:
         """Send a request and hear the answer; raises nothing for whatever the outside does.
 
-        ``keep``: over a kept connection if there is one, and keep it.  A kept one that ends before the first byte of
-        an answer was closed by the endpoint at that moment: the request is sent again, once, on a new one.
+        ``keep``: over a kept connection if there is one, and keep it.  ``total_ms``: another limit for this one.
         """
-        clock = _Clock(self._total_ms)
+        clock = _Clock(total_ms or self._total_ms)
         try:
             place, written = write_request(request, encoding)
         except OddRequest as error:
             return Exchange(error=str(error), kind=ODD)
-        idle = self._idle.get(place) if keep else None
-        used = bool(idle)
-        if idle:
-            connection = idle.pop()
-            heard = await self._hear(connection, written, clock)
-            if not heard.nothing_came or clock.left_s() <= 0:
-                return self._finish(connection, heard, clock, reused=True)
+        kept = self._take_idle(place) if keep else None
+        if kept is not None:
+            heard = await self._hear(kept, written, clock)
+            if not (heard.nothing_came and self._resends) or clock.left_s() <= 0:
+                return self._finish(kept, heard, clock, reused=True, keep=True)
         try:
             connection = await self._reach(place, family, clock)
         except _Stopped as error:
             return clock.fill(
-                Exchange(address=clock.address, port=place.port, error=str(error), kind=error.kind, sent=used)
+                Exchange(
+                    address=clock.address,
+                    port=place.port,
+                    error=str(error),
+                    kind=error.kind,
+                    sent=kept is not None,
+                )
             )
         heard = await self._hear(connection, written, clock)
-        made = self._finish(connection, heard, clock, reused=False)
-        if not keep:
-            connection.give_up("")
-        return made
+        return self._finish(connection, heard, clock, reused=False, keep=keep)
 
     def close(self) -> None:
         """Close every connection."""
@@ -186,7 +215,7 @@ class Timer:
         timer = loop.call_later(clock.left_s(), connection.give_up, late)
         clock.start("first_byte")
         asked = perf_counter()
-        connection.ask(written, future, KEPT_BYTES)
+        connection.ask(written, future, self._kept_bytes)
         try:
             heard = await future
         except asyncio.CancelledError:
@@ -198,7 +227,9 @@ class Timer:
             clock.phases["first_byte_ms"] = (connection.first_byte_at - asked) * 1000
         return heard
 
-    def _finish(self, connection: TimedConnection, heard: Heard, clock: _Clock, *, reused: bool) -> Exchange:
+    def _finish(
+        self, connection: TimedConnection, heard: Heard, clock: _Clock, *, reused: bool, keep: bool
+    ) -> Exchange:
         made = Exchange(
             address=connection.peer,
             port=connection.place.port,
@@ -212,6 +243,12 @@ class Timer:
             error=heard.error,
             kind=_kind_of(heard) if heard.error else "",
         )
+        # Only now may it be asked again: before, the next request would have taken its headers.
+        if keep and not connection.closed:
+            connection.idle_since = perf_counter()
+            self._idle.setdefault(connection.place, deque()).append(connection)
+        else:
+            connection.give_up("")
         return clock.fill(made)
 
     # --- the connection --------------------------------------------------------------------------------------
@@ -266,7 +303,7 @@ class Timer:
             if place.tls:
                 clock.start("tls")
             _, made = await asyncio.get_running_loop().create_connection(
-                lambda: TimedConnection(place, self._keep, self._lost),
+                lambda: TimedConnection(place, self._lost),
                 sock=connected,
                 ssl=self._tls if place.tls else None,
                 server_hostname=place.host if place.tls else None,
@@ -279,9 +316,15 @@ class Timer:
         self._open.add(made)
         return made
 
-    def _keep(self, connection: Connection) -> None:
-        assert isinstance(connection, TimedConnection)
-        self._idle.setdefault(connection.place, deque()).append(connection)
+    def _take_idle(self, place: Place) -> TimedConnection | None:
+        """The connection that was used last, if it can be relied on."""
+        idle = self._idle.get(place)
+        while idle:
+            connection = idle.pop()
+            if connection.is_fresh(inf if self._resends else IDLE_S):
+                return connection
+            connection.give_up("")
+        return None
 
     def _lost(self, connection: Connection) -> None:
         self._open.discard(connection)

@@ -14,7 +14,9 @@ from typing import Any
 
 from msgspec import Struct
 
+from postbackd.core.exchange import Exchange
 from postbackd.core.model import Channel
+from postbackd.exchanges.timed import Timer
 from postbackd.market.cast import NETWORKS
 from postbackd.market.faults import Fault
 from postbackd.market.habits import HABITS, Habit, Heard, Urls, make_deaf, next_pause
@@ -23,7 +25,6 @@ from postbackd.market.records import Sale as SaleEvent
 from postbackd.market.records import Visit
 from postbackd.simulating.agenda import Agenda, Step, Try
 from postbackd.simulating.catalog import Book
-from postbackd.simulating.exchange import Answered, Connections, Unanswered
 from postbackd.simulating.plan import START_MS, Plan, events_of
 from postbackd.simulating.truth_file import (
     BadTruth,
@@ -42,7 +43,7 @@ MOST_RATE, MOST_SPEED = 10_000, 10_000_000
 MOST_AT_ONCE = 32
 """Requests under way at the same time."""
 
-_VISITOR_S = 10.0
+_VISITOR_MS = 10_000
 """How long a visitor, or a browser with a pixel, waits."""
 
 _ROLES = {role.name: role for role in NETWORKS}
@@ -95,15 +96,16 @@ class Player:
         self,
         plan: Plan,
         book: Book,
-        host: str,
-        connections: Connections,
+        server: str,
+        timer: Timer,
         truth: TruthWriter,
         now_ms: Callable[[], int],
     ) -> None:
+        """``server``: as in ``http://127.0.0.1:8080``.  ``timer``: one that sends nothing a second time by itself."""
         self._last_visit_ms = plan.last_visit_ms
         self._book = book
-        self._host = host
-        self._connections = connections
+        self._server = server
+        self._timer = timer
         self._truth = truth
         self._now_ms = now_ms
         self._agenda = Agenda(events_of(plan))
@@ -144,6 +146,11 @@ class Player:
         if self._failure is not None:
             raise self._failure
 
+    @property
+    def was_known(self) -> bool:
+        """Whether the server has known anything of this market, so that something may be stored there."""
+        return bool(self._known)
+
     def _begin(self, step: Step) -> None:
         if isinstance(step, Visit):
             visit, work = step.number, self._visit(step)
@@ -178,10 +185,11 @@ class Player:
                 kind=visit.kind.name.lower(),
             )
         )  # fmt: skip
-        heard = await self._connections.ask(word_visit(visit, link, self._host), _VISITOR_S)
+        request = word_visit(visit, link, self._server)
+        heard = await self._timer.exchange(request, keep=True, total_ms=_VISITOR_MS)
         if not visit.converts:
             self._tails.pop(visit.number, None)
-        if isinstance(heard, Unanswered):
+        if heard.error:
             self._truth.write(ClickEnd(visit=visit.number, sent=heard.sent, error=heard.error))
             return
         self._look_for_strangers(heard, f"the campaign {link.slug}", link.slug)
@@ -189,7 +197,7 @@ class Player:
         if click_id and visit.converts:
             self._click_ids[visit.number] = click_id
         self._truth.write(
-            ClickEnd(visit=visit.number, status=heard.status, click_id=click_id, took_us=heard.took_us)
+            ClickEnd(visit=visit.number, status=heard.status, click_id=click_id, took_us=_took_us(heard))
         )
 
     async def _sell(self, sale: SaleEvent) -> None:
@@ -252,10 +260,11 @@ class Player:
                 holds_repeats=role.dedup == "hold" and not role.names_transactions,
             )
         )  # fmt: skip
-        request = word_call(call, self._click_ids.get(call.visit, ""), self._book, self._host)
+        request = word_call(call, self._click_ids.get(call.visit, ""), self._book, self._server)
         pixel = call.channel is Channel.PIXEL
-        heard = await self._connections.ask(request, _VISITOR_S if pixel else self._habit(try_).timeout_s)
-        if isinstance(heard, Unanswered):
+        waits_ms = _VISITOR_MS if pixel else int(self._habit(try_).timeout_s * 1000)
+        heard = await self._timer.exchange(request, keep=True, total_ms=waits_ms)
+        if heard.error:
             self._truth.write(
                 PostbackEnd(
                     postback=try_.number, turn=try_.turn, twin=twin, sent=heard.sent, error=heard.error
@@ -270,23 +279,27 @@ class Player:
                 reason=heard.headers.get("postbackd-reason", ""),
                 conversion=_read_conversion(heard),
                 request=heard.headers.get("x-request-id", ""),
-                took_us=heard.took_us,
+                took_us=_took_us(heard),
             )
         )  # fmt: skip
         return Heard(heard.status, heard.body.startswith(b"OK"))
 
-    def _look_for_strangers(self, heard: Answered, what: str, key: str) -> None:
+    def _look_for_strangers(self, heard: Exchange, what: str, key: str) -> None:
         """Stop at a server that is not set up for this market, before everything is refused one by one."""
         if heard.status != 404:
             self._known.add(key)
         elif key not in self._known:
             raise NotOurs(
-                f"the server at {self._host} does not know {what}: give it the market's catalog with 'postbackd apply "
-                "market.toml --yes --data DIR', the directory that it serves, and this command the same file"
+                f"the server at {self._server} does not know {what}: give it the market's catalog with 'postbackd "
+                "apply market.toml --yes --data DIR', the directory that it serves, and this command the same file"
             )
 
 
-def _read_conversion(heard: Answered) -> str:
+def _took_us(heard: Exchange) -> int:
+    return int(heard.total_ms * 1000)
+
+
+def _read_conversion(heard: Exchange) -> str:
     if not heard.headers.get("content-type", "").startswith("application/json"):
         return ""
     try:

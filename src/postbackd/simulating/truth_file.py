@@ -159,6 +159,10 @@ class TruthWriter:
         if written < len(text):
             raise BadTruth(f"{self._path} cannot be written any more (the disk is full)")
 
+    def discard(self) -> None:
+        """Take the file away: nothing of what it tells has arrived anywhere."""
+        self._path.unlink()
+
     def close(self) -> None:
         os.close(self._file)
 

@@ -1,10 +1,11 @@
-"""The requests of a market, byte by byte: a visitor's click, a network's postback, a browser's pixel."""
+"""The requests of a market: a visitor's click, a network's postback, a browser's pixel."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from postbackd import __version__
+from postbackd.core.deliveries import Outgoing
 from postbackd.core.model import Channel, ClickKind
 from postbackd.core.money import write_micros
 from postbackd.market.cast import NETWORKS
@@ -30,17 +31,17 @@ _BROWSERS: Mapping[tuple[str, str], str] = {
     "Version/18.1 Mobile/15E148 Safari/604.1",
 }
 _BOT = "Mozilla/5.0 (compatible; SimulatedBot/1.0)"
-_NETWORK = f"postbackd-simulate/{__version__}"
+_NETWORK = ("User-Agent", f"postbackd-simulate/{__version__}")
 
 
-def word_visit(visit: Visit, link: Link, host: str) -> bytes:
-    """The request of one visit; the source has filled its macros."""
+def word_visit(visit: Visit, link: Link, server: str) -> Outgoing:
+    """The request of one visit; the source has filled its macros.  ``server``: as in ``http://127.0.0.1:8080``."""
     path = _fill(link, visit)
     device, browser = visit.subs[2:4]
     agent = _BOT if visit.kind is ClickKind.BOT else _BROWSERS[device, browser]
     method = "HEAD" if visit.kind is ClickKind.HEAD else "GET"
-    prefetch = "Sec-Purpose: prefetch\r\n" if visit.kind is ClickKind.PREFETCH else ""
-    return _write(method, path, host, agent, prefetch)
+    prefetch = (("Sec-Purpose", "prefetch"),) if visit.kind is ClickKind.PREFETCH else ()
+    return Outgoing(method, f"{server}{path}", (("User-Agent", agent), *prefetch))
 
 
 def _fill(link: Link, visit: Visit) -> str:
@@ -59,24 +60,20 @@ def _fill(link: Link, visit: Visit) -> str:
     return path
 
 
-def word_call(call: Call, click_id: str, book: Book, host: str) -> bytes:
+def word_call(call: Call, click_id: str, book: Book, server: str) -> Outgoing:
     """The request of one postback or pixel.  ``click_id``: as the visitor's landing page was given it."""
     # A macro that nobody filled goes out as HTTP clients send what a URL must not hold.
     query = write_query(call, click_id).replace("{", "%7B").replace("}", "%7D").replace("#", "%23")
-    path = f"/p/{book.keys[call.network]}"
+    url = f"{server}/p/{book.keys[call.network]}"
     if call.channel is Channel.PIXEL:
-        return _write("GET", f"{path}/pixel.gif?{query}", host, _BROWSERS["desktop", "chrome"], "")
+        return Outgoing("GET", f"{url}/pixel.gif?{query}", (("User-Agent", _BROWSERS["desktop", "chrome"]),))
     if call.network in _POSTING:
-        return _write("POST", path, host, _NETWORK, _FORM.format(len(query))) + query.encode("ascii")
-    return _write("GET", f"{path}?{query}", host, _NETWORK, "")
+        return Outgoing("POST", url, (_NETWORK, _FORM), query.encode("ascii"))
+    return Outgoing("GET", f"{url}?{query}", (_NETWORK,))
 
 
 _POSTING = frozenset(role.name for role in NETWORKS if role.posts)
-_FORM = "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n"
-
-
-def _write(method: str, path: str, host: str, agent: str, headers: str) -> bytes:
-    return f"{method} {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {agent}\r\n{headers}\r\n".encode("ascii")
+_FORM = ("Content-Type", "application/x-www-form-urlencoded")
 
 
 def read_landing(location: str, link: Link) -> str | None:

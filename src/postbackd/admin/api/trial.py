@@ -7,27 +7,26 @@ match rate.
 from __future__ import annotations
 
 import asyncio
-import http.client
-import json
-import ssl
+from contextlib import closing
+from http import HTTPStatus
 from secrets import token_hex
-from time import monotonic
-from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 from msgspec import Struct
 
 from postbackd.admin.api.entries import find
 from postbackd.admin.endpoints import Asked, Endpoint, Scope
 from postbackd.admin.problems import Problem
-from postbackd.core.diagnosis import TEST_CLICK_ID, Reason
+from postbackd.core.deliveries import Outgoing
+from postbackd.core.diagnosis import TEST_CLICK_ID
+from postbackd.core.exchange import ODD, Exchange, read_said
 from postbackd.core.model import Network
 from postbackd.core.params import POSTBACK_NAMES, FieldMap
 from postbackd.core.senders import is_guarded
+from postbackd.delivery.client import make_tls
+from postbackd.exchanges.timed import Timer
 
-TIMEOUT_S = 8.0
-
-_LARGEST_BODY = 4096
+_TIMEOUT_MS = 8000
 
 _MORE_TRIES, _PAUSE_S = 5, 0.4
 """The front door knows a network that was added just now within a second."""
@@ -50,13 +49,6 @@ class Trial(Struct, frozen=True, kw_only=True):
     milliseconds: float | None = None
 
 
-class _Reply(Struct, frozen=True):
-    status: int
-    headers: dict[str, str]
-    body: str
-    milliseconds: float
-
-
 async def send_test(asked: Asked[None, None]) -> Trial:
     """It takes the way of a real one: name, certificate, proxy, front door, log; and counts nothing."""
     catalog = await asked.desk.store.load_catalog()
@@ -65,67 +57,44 @@ async def send_test(asked: Asked[None, None]) -> Trial:
     sent = {names["click_id"][0]: TEST_CLICK_ID, names["transaction_id"][0]: f"test-{token_hex(4)}"}
     path = f"/p/{network.key}?{urlencode(sent)}"
     shown = f"{asked.desk.base_url}{path.replace(network.key, 'KEY')}"
-    try:
-        reply = await asyncio.to_thread(_ask, asked.desk.base_url, path)
+    request = Outgoing("GET", f"{asked.desk.base_url}{path}", (("User-Agent", "postbackd-test"),))
+    with closing(Timer(make_tls(), total_ms=_TIMEOUT_MS)) as timer:
+        made = await timer.exchange(request)
         for _ in range(_MORE_TRIES):
-            if reply.status != http.HTTPStatus.NOT_FOUND or is_guarded(network.senders):
+            if made.status != HTTPStatus.NOT_FOUND or is_guarded(network.senders):
                 break
             await asyncio.sleep(_PAUSE_S)
-            reply = await asyncio.to_thread(_ask, asked.desk.base_url, path)
-    except (OSError, http.client.HTTPException) as error:
-        return Trial(url=shown, arrived=False, says=_say_unreached(asked.desk.base_url, error))
-    return _judge(shown, reply, network)
-
-
-def _ask(base: str, path: str) -> _Reply:
-    """Raises ``OSError`` and ``http.client.HTTPException``.  The address is that of the settings, nobody else's."""
-    parts = urlsplit(base)
-    if parts.hostname is None or parts.scheme not in ("http", "https"):
-        raise Problem(409, f"the public address {base!r} is none; set --public-url")
-    connection: http.client.HTTPConnection
-    if parts.scheme == "https":
-        context = ssl.create_default_context()
-        connection = http.client.HTTPSConnection(
-            parts.hostname, parts.port, timeout=TIMEOUT_S, context=context
+            made = await timer.exchange(request)
+    if made.kind == ODD:
+        raise Problem(
+            409, f"the public address {asked.desk.base_url!r} is none: {made.error}; set --public-url"
         )
-    else:
-        connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=TIMEOUT_S)
-    began = monotonic()
-    try:
-        connection.request("GET", path, headers={"User-Agent": "postbackd-test"})
-        response = connection.getresponse()
-        body = response.read(_LARGEST_BODY).decode("utf-8", "replace")
-        headers = {name.lower(): text for name, text in response.getheaders()}
-        return _Reply(response.status, headers, body, round((monotonic() - began) * 1000, 1))
-    finally:
-        connection.close()
+    if made.error:
+        return Trial(url=shown, arrived=False, says=_say_unreached(asked.desk.base_url, made.error))
+    return _judge(shown, made, network)
 
 
-def _say_unreached(base: str, error: Exception) -> str:
-    why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+def _say_unreached(base: str, why: str) -> str:
     return f"Nothing of ours answered at {base}: {why}. Networks cannot reach it either, or only this machine cannot."
 
 
-def _judge(url: str, reply: _Reply, network: Network) -> Trial:
-    answer = _read_json(reply.body)
-    verdict = reply.headers.get("postbackd-verdict")
-    is_test = answer.get("reason", Reason.TEST_EVENT.word) == Reason.TEST_EVENT.word
-    arrived = verdict is not None and is_test
-    if arrived:
-        says = (
-            f"It arrived and was answered in {reply.milliseconds:g} ms. It is in the log and counts nothing."
-        )
-    elif reply.status == 404:
+def _judge(url: str, made: Exchange, network: Network) -> Trial:
+    said = read_said(made)
+    milliseconds = round(made.total_ms, 1)
+    if said.verdict and said.is_test:
+        says = f"It arrived and was answered in {milliseconds:g} ms. It is in the log and counts nothing."
+    elif made.status == HTTPStatus.NOT_FOUND:
         says = _say_unknown(network)
-    elif verdict is not None:
-        says = f"It arrived, and was judged {verdict}: {answer.get('reason')}."
+    elif said.verdict:
+        says = f"It arrived, and was judged {said.verdict}: {said.reason}."
     else:
         says = (
-            f"Something answered {reply.status} that is not our front door: look at the proxy in front of it."
+            f"Something answered {made.status} that is not our front door: look at the proxy in front of it."
         )
     return Trial(
-        url=url, arrived=arrived, says=says, status=reply.status, verdict=verdict, body=reply.body,
-        request=reply.headers.get("x-request-id"), milliseconds=reply.milliseconds,
+        url=url, arrived=bool(said.verdict) and said.is_test, says=says, status=made.status,
+        verdict=said.verdict or None, body=made.body.decode("utf-8", "replace"), request=said.request or None,
+        milliseconds=milliseconds,
     )  # fmt: skip
 
 
@@ -136,14 +105,6 @@ def _say_unknown(network: Network) -> str:
             "address), which a test from here cannot."
         )
     return "It was answered 404: the front door does not know this network. Does it use the same database?"
-
-
-def _read_json(text: str) -> dict[str, Any]:
-    try:
-        document = json.loads(text)
-    except ValueError:  # a network may ask for another answer than JSON
-        return {}
-    return document if isinstance(document, dict) else {}
 
 
 ENDPOINTS = (

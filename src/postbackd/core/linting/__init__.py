@@ -124,12 +124,12 @@ _ECHOES = frozenset({"macro_unknown", "parameter_unknown"})
 
 def _without_echoes(flaws: Iterable[Flaw]) -> list[Flaw]:
     listed = list(flaws)
-    personal = [flaw for flaw in listed if flaw.check == "personal_data"]
+    personal = [one for one in listed if one.check == "personal_data"]
     return [
-        flaw
-        for flaw in listed
-        if flaw.check not in _ECHOES
-        or not any(one.start < flaw.end and flaw.start < one.end for one in personal)
+        one
+        for one in listed
+        if one.check not in _ECHOES
+        or not any(other.start < one.end and one.start < other.end for other in personal)
     ]
 
 

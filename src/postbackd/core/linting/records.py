@@ -148,4 +148,4 @@ class Linted(Struct, frozen=True, kw_only=True):
     @property
     def has_errors(self) -> bool:
         """Whether conversions would be lost or counted wrongly."""
-        return self.more > 0 or any(flaw.severity is Severity.ERROR for flaw in self.flaws)
+        return self.more > 0 or any(one.severity is Severity.ERROR for one in self.flaws)

@@ -98,7 +98,7 @@ def _personal(
     return flaw(
         "personal_data",
         severity=severity,
-        place=(place[0], place[1]),
+        place=place,
         cause=cause,
         fix="Leave the parameter out." if value.name else "Leave it out.",
         edit=_take_out(parts, value) if value.name else None,
