@@ -199,11 +199,13 @@ class Trial:
             self._wait_for_all()
 
     def work_off(self, kills: int) -> None:
-        """Work off what is waiting while workers are killed."""
+        """Work off what is waiting while workers are killed, all of them in the middle of their work."""
         with self._working():
             for _ in range(kills):
-                self._never.wait(self._random.uniform(0.4, 0.7))
-                self._kill_worker()
+                enough = len(self._counted()) + self._random.randint(30, 150)
+                wait_until(lambda e=enough: len(self._counted()) >= e, _PATIENCE_S, "some work")  # type: ignore[misc]
+                for victim in range(_WORKERS):
+                    self._kill_worker(victim)
             self._wait_empty()
 
     @contextmanager
@@ -249,7 +251,7 @@ class Trial:
         broker_at = time.monotonic() + self._stage.kind.broker_every_s / 2
         outage_at = time.monotonic() + lasts_s / 3
         while not over.wait(self._random.uniform(0.3, 0.9)):
-            self._kill_worker()
+            self._kill_worker(self._random.randrange(_WORKERS))
             if time.monotonic() >= outage_at:
                 outage_at = time.monotonic() + max(lasts_s / 3, 60)
                 self._stage.tracker.kill()
@@ -261,8 +263,7 @@ class Trial:
                 self._kills["broker"] += 1
                 broker_at = time.monotonic() + self._stage.kind.broker_every_s
 
-    def _kill_worker(self) -> None:
-        victim = self._random.randrange(_WORKERS)
+    def _kill_worker(self, victim: int) -> None:
         self._workers[victim].kill()
         self._workers[victim].wait(20)
         self._workers[victim] = self._start()
