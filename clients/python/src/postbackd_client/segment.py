@@ -46,9 +46,12 @@ _SCHEMA = (
     "CREATE TABLE progress (settled INTEGER NOT NULL)",
     "INSERT INTO progress VALUES (0)",
 )
+_TABLES = 3
 _APPEND = "INSERT INTO waiting (made, payload) VALUES (?, ?)"
-_FRESH = "SELECT id, made, payload, 0 FROM waiting WHERE id > ? ORDER BY id LIMIT ?"
-_DUE = "SELECT later.id, made, payload, attempts FROM later JOIN waiting USING (id) WHERE due <= ? ORDER BY due LIMIT ?"
+_ROW = "CAST(coalesce(made, 0) AS INTEGER), CAST(coalesce(payload, '') AS TEXT)"
+"""Whatever a damaged page says: what is no conversion is found where it is read, and kept as dead."""
+_FRESH = f"SELECT id, {_ROW}, 0 FROM waiting WHERE id > ? ORDER BY id LIMIT ?"
+_DUE = f"SELECT later.id, {_ROW}, attempts FROM later JOIN waiting USING (id) WHERE due <= ? ORDER BY due LIMIT ?"
 _SETTLE = "UPDATE progress SET settled = ?"
 _POSTPONE = "INSERT OR REPLACE INTO later (id, attempts, due) VALUES (?, ?, ?)"
 _DONE_LATE = "DELETE FROM later WHERE id = ?"
@@ -71,7 +74,7 @@ class Segment:
         locks."""
         self.path = path
         self._file = file
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
         self.closed = False
         self._retired = False
         self._said_unnoted = False
@@ -81,6 +84,8 @@ class Segment:
         self._last = int(connection.execute("SELECT coalesce(max(id), 0) FROM waiting").fetchone()[0])
         self._late = int(connection.execute("SELECT count(*) FROM later").fetchone()[0])
         self._next_due = self._find_next_due()
+        if self._settled > self._last:
+            raise sqlite3.DatabaseError("more is settled than there is")
         self._log_file = os.open(log_path(path), os.O_RDONLY | os.O_CLOEXEC)
         self._is_new = True
         self._is_synced = False
@@ -137,7 +142,8 @@ class Segment:
                 return
             self.closed = True
             if self.is_finished:
-                remove(self.path)
+                with contextlib.suppress(OSError):  # the directory is read-only: whoever comes next does it
+                    remove(self.path)
                 with contextlib.suppress(sqlite3.Error):
                     self._connection.execute("PRAGMA synchronous=OFF")
             os.close(self._log_file)
@@ -171,9 +177,12 @@ class Segment:
         with self.lock:
             if self._retired or self.closed:
                 return 0
-            self._last = int(self._connection.execute(_APPEND, (made_s, payload)).lastrowid or 0)
+            if self._connection.in_transaction:  # a destructor has interrupted this very thread's settling
+                raise sqlite3.OperationalError("the file is just being written")
+            number = int(self._connection.execute(_APPEND, (made_s, payload)).lastrowid or 0)
+            self._last = max(self._last, number)  # a signal handler may have added another meanwhile
             self._is_synced = False
-            return self._last
+            return number
 
     def retire(self) -> None:
         """Nothing is added any more."""
@@ -222,7 +231,10 @@ class Segment:
         return 0.0 if self._last > self._settled else self._next_due
 
     def take(self, now_s: float, limit: int) -> List[Row]:
-        """Up to so many conversions that may be sent now: first those whose next attempt is due."""
+        """Up to so many conversions that may be sent now: first those whose next attempt is due.
+
+        Raises ``sqlite3.DatabaseError`` when the file is damaged.
+        """
         with self.lock:
             if self.closed:
                 return []
@@ -231,6 +243,8 @@ class Segment:
             )
             if not found:
                 found = self._connection.execute(_FRESH, (self._settled, limit)).fetchall()
+            if not found and self._last > self._settled:
+                raise sqlite3.DatabaseError("conversions that it should hold are not there")
         return [Row(*row) for row in found]
 
     def settle(self, rows: Sequence[Row], postponed: Sequence[Tuple[Row, float]] = ()) -> None:
@@ -283,8 +297,9 @@ class Segment:
         """What was to be tried again later may be tried now: the tracker is back."""
         with self.lock:
             if self._late and not self.closed:
-                self._connection.execute("UPDATE later SET due = 0")
-                self._next_due = 0.0
+                with contextlib.suppress(sqlite3.Error):  # a full disk: they wait for their time
+                    self._connection.execute("UPDATE later SET due = 0")
+                    self._next_due = 0.0
 
     def oldest_s(self) -> Optional[int]:
         """When the oldest conversion that waits was made; ``None`` when none waits."""
@@ -329,16 +344,14 @@ def _connect(path: Path) -> sqlite3.Connection:
     try:
         # Before the first look at the file: then SQLite keeps the index of its log to itself and makes no -shm.
         connection.execute("PRAGMA locking_mode=EXCLUSIVE")
+        connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")  # of a damaged page
         # A new file is brought to the disk by the first ``sync``, so that whoever reports the first conversion
         # waits not.
         connection.execute("PRAGMA synchronous=OFF")
         connection.execute(f"PRAGMA page_size={_PAGE_BYTES}")
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA wal_autocheckpoint=0")
-        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'progress'").fetchone():
-            with _transaction(connection):
-                for statement in _SCHEMA:
-                    connection.execute(statement)
+        _make_tables(connection)
         # Makes the log where there is none, as after a clean end.
         connection.execute("UPDATE progress SET settled = settled")
         connection.execute("PRAGMA synchronous=NORMAL")
@@ -346,6 +359,17 @@ def _connect(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _make_tables(connection: sqlite3.Connection) -> None:
+    (count,) = connection.execute("SELECT count(*) FROM sqlite_master WHERE type = 'table'").fetchone()
+    if count == _TABLES:
+        return
+    if count:
+        raise sqlite3.DatabaseError("it has not the tables of a spool")
+    with _transaction(connection):
+        for statement in _SCHEMA:
+            connection.execute(statement)
 
 
 def _keep_for_ever(connection: sqlite3.Connection) -> None:
