@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
+import struct
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -108,6 +110,23 @@ def test_a_file_whose_pages_are_damaged_is_noticed_while_it_is_read(tracker: Tra
         assert client.statistics().damaged == 1
     assert "txid=T-b" in sent(tracker)
     assert list(tmp_path.glob("*.spool.damaged"))
+
+
+def test_rows_that_are_out_of_order_are_not_sent_over_and_over(tracker: Tracker, tmp_path: Path) -> None:
+    """A leaf of zeros reads as rows of the number 0."""
+    path = left(tracker.url(), tmp_path, *(f"c{number}" for number in range(100)))
+    raw = bytearray(path.read_bytes())
+    page = next(at for at in range(2048, len(raw), 1024) if b'"c40"' in raw[at : at + 1024])
+    (cells,) = struct.unpack_from(">H", raw, page + 3)
+    for cell in range(cells):
+        struct.pack_into(">H", raw, page + 8 + 2 * cell, 8 + 2 * cells)
+    raw[page + 8 + 2 * cells : page + 1024] = b"\0" * (1024 - 8 - 2 * cells)
+    path.write_bytes(raw)
+    with client_of(tracker.url("/p/KEY"), tmp_path) as client:
+        assert client.drain(DEADLINE_S)
+        assert client.statistics().damaged == 1
+    assert "txid=T-c0" in sent(tracker)
+    assert max(Counter(sent(tracker)).values()) == 1
 
 
 def test_a_survey_counts_what_it_cannot_read(tracker: Tracker, tmp_path: Path) -> None:

@@ -242,10 +242,25 @@ class Segment:
                 self._connection.execute(_DUE, (now_s, limit)).fetchall() if self._next_due <= now_s else []
             )
             if not found:
-                found = self._connection.execute(_FRESH, (self._settled, limit)).fetchall()
-            if not found and self._last > self._settled:
-                raise sqlite3.DatabaseError("conversions that it should hold are not there")
+                found = self._read_fresh(limit)
         return [Row(*row) for row in found]
+
+    def _read_fresh(self, limit: int) -> List[Tuple[int, int, str, int]]:
+        """As far as the file is whole: what comes before a damaged page is sent."""
+        found: List[Tuple[int, int, str, int]] = []
+        last = self._settled
+        try:
+            for row in self._connection.execute(_FRESH, (last, limit)):
+                if not last < row[0] <= self._last:
+                    break
+                last = row[0]
+                found.append(row)
+        except sqlite3.DatabaseError:
+            if not found:
+                raise
+        if not found and self._last > self._settled:
+            raise sqlite3.DatabaseError("conversions that it should hold are not there, or out of order")
+        return found
 
     def settle(self, rows: Sequence[Row], postponed: Sequence[Tuple[Row, float]] = ()) -> None:
         """Note that these rows of one ``take`` are done, but for those that are to be tried again at a time.

@@ -287,6 +287,7 @@ class Spool:
             return []
 
     def _give_up(self, segment: Segment, error: sqlite3.Error) -> None:
+        self.leftovers.set_aside(segment.path, error)
         with self._opening:
             with self._lock:
                 if segment is self._active:
@@ -294,7 +295,6 @@ class Spool:
                 else:
                     self._older.remove(segment)
             segment.close()
-        self.leftovers.set_aside(segment.path, error)
 
     def next_due_s(self) -> float:
         """When the next conversion may be sent: 0 for at once, infinity for never."""
