@@ -202,3 +202,21 @@ def test_a_dead_conversion_that_fits_only_in_part_is_not_taken_for_kept(
     monkeypatch.setattr(os, "write", lambda number, raw: write(number, raw[:10]))
     with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
         dead.bury(tmp_path, NOW_S, "one", 404, encode(Conversion("a")))
+
+
+def test_a_full_disk_sends_what_was_postponed_once_and_holds_up_nobody(tmp_path: Path) -> None:
+    segment = Segment.create(tmp_path, "0123456789")
+    for payload in ("late", "later", "fresh"):
+        segment.append(NOW_S, payload)
+    rows = segment.take(NOW_S, 2)
+    segment.settle(rows, [(row, NOW_S + row.number) for row in rows])
+    segment._connection.execute("PRAGMA query_only=ON")
+    seen = []
+    while not segment.is_finished:
+        (row,) = segment.take(NOW_S + 60, 1)
+        segment.settle([row])
+        seen.append(row.payload)
+    assert seen == ["late", "later", "fresh"]
+    assert segment.next_due_s == float("inf")
+    segment._connection.execute("PRAGMA query_only=OFF")
+    segment.close()

@@ -22,7 +22,7 @@ import os
 import sqlite3
 import threading
 from pathlib import Path
-from typing import Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from postbackd_client.files import (
     LOCK_SUFFIX,
@@ -78,6 +78,8 @@ class Segment:
         self.closed = False
         self._retired = False
         self._said_unnoted = False
+        self._unnoted: Set[int] = set()
+        """Done, though ``later`` still holds them: the disk did not take that."""
         self._file_lock = lock
         self._connection = connection
         self._settled = int(connection.execute("SELECT settled FROM progress").fetchone()[0])
@@ -213,7 +215,10 @@ class Segment:
 
     @property
     def bytes_on_disk(self) -> int:
-        return 0 if self.closed else os.fstat(self._log_file).st_size + os.fstat(self._file).st_size
+        with self.lock:  # nobody closes it meanwhile
+            if self.closed:
+                return 0
+            return os.fstat(self._log_file).st_size + os.fstat(self._file).st_size
 
     # --- sending --------------------------------------------------------------------------------------------------
 
@@ -238,12 +243,14 @@ class Segment:
         with self.lock:
             if self.closed:
                 return []
-            found = (
-                self._connection.execute(_DUE, (now_s, limit)).fetchall() if self._next_due <= now_s else []
-            )
+            found = self._read_due(now_s, limit) if self._next_due <= now_s else []
             if not found:
                 found = self._read_fresh(limit)
         return [Row(*row) for row in found]
+
+    def _read_due(self, now_s: float, limit: int) -> List[Tuple[int, int, str, int]]:
+        rows = self._connection.execute(_DUE, (now_s, limit + len(self._unnoted))).fetchall()
+        return [row for row in rows if row[0] not in self._unnoted][:limit]
 
     def _read_fresh(self, limit: int) -> List[Tuple[int, int, str, int]]:
         """As far as the file is whole: what comes before a damaged page is sent."""
@@ -276,8 +283,10 @@ class Segment:
             try:
                 self._write_settled(rows, postponed, fresh)
             except sqlite3.Error as error:
-                if postponed or not fresh:
+                if postponed:
                     raise
+                if not fresh:
+                    self._unnoted.update(row.number for row in rows)
                 self._say_unnoted(error)
             self._is_synced = False
             if fresh:
@@ -303,10 +312,13 @@ class Segment:
             if fresh:
                 self._connection.execute(_SETTLE, (rows[-1].number,))
             else:
-                self._connection.executemany(_DONE_LATE, [(row.number,) for row in rows])
+                done = self._unnoted.union(row.number for row in rows)
+                self._connection.executemany(_DONE_LATE, [(number,) for number in done])
             if postponed:
                 values = [(row.number, row.attempts + 1, due_s) for row, due_s in postponed]
                 self._connection.executemany(_POSTPONE, values)
+        if not fresh:
+            self._unnoted.clear()
 
     def hasten(self) -> None:
         """What was to be tried again later may be tried now: the tracker is back."""
@@ -326,7 +338,10 @@ class Segment:
     def _find_next_due(self) -> float:
         if not self._late:
             return float("inf")
-        return float(self._connection.execute("SELECT min(due) FROM later").fetchone()[0])
+        for number, due_s in self._connection.execute("SELECT id, due FROM later ORDER BY due"):
+            if number not in self._unnoted:
+                return float(due_s)
+        return float("inf")
 
 
 def find_oldest(connection: sqlite3.Connection, settled: int) -> Optional[int]:
