@@ -99,16 +99,35 @@ class Spool:
             try:
                 return self._append(made_s, payload)
             except (sqlite3.Error, OSError) as error:
-                self._note_trouble(error)
-        if not self._closed and self.memory.append(made_s, payload):
+                if not self._closed:
+                    self._note_trouble(error)
+        if self._closed:
+            place = self._append_alone(made_s, payload)
+            if place is not None:
+                return place
+        elif self.memory.append(made_s, payload):
             return Place(None, 0)
         self.dropped += 1
         self._say("%d conversions found no place: %s", self.dropped, self._why_not())
         return None
 
+    def _append_alone(self, made_s: int, payload: str) -> Optional[Place]:
+        """Nothing is open any more, as at the end of the interpreter: into a file of its own, for the next process."""
+        try:
+            with self._opening:
+                self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+                segment = Segment.create(self.directory, self._tracker)
+                segment.append(made_s, payload)
+                segment.close()
+        except (sqlite3.Error, OSError) as error:
+            self.trouble = str(error)
+            return None
+        self._say(
+            "the client is closed: what is reported now is sent by the next process that uses the spool"
+        )
+        return Place(None, 0)
+
     def _why_not(self) -> str:
-        if self._closed:
-            return "the client is closed"
         return self.trouble or "the spool is full, and so is the memory beside it"
 
     def _append(self, made_s: int, payload: str) -> Place:
