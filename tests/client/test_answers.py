@@ -83,6 +83,9 @@ def test_a_redirect_says_what_to_do() -> None:
         ("9" * 4096, None),
         ("Sun, 99 Jun 2025 15:00:00 GMT", None),
         ("\xff", None),
+        ("Sun, 15 Jun " + "9" * 30 + " 15:00:00 GMT", None),
+        ("Sun, 15 Jun 2025 " + "9" * 30 + ":00:00 GMT", None),
+        ("Sun, 15 Jun 2025 15:00:00 +" + "9" * 30, None),
     ],
 )
 def test_retry_after_is_seconds_or_a_date_and_never_more_than_an_hour(

@@ -158,12 +158,29 @@ def test_a_client_without_a_spool_says_how_to_make_one(caplog: pytest.LogCapture
     assert client.flush(0)
 
 
-def test_a_closed_client_loses_nothing_in_silence(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with client_of("http://127.0.0.1:9/p/KEY", tmp_path) as client:
+def test_what_is_reported_to_a_closed_client_is_sent_by_the_next(
+    tracker: Tracker, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with client_of(tracker.url(), tmp_path) as client:
+        client.close(0)
+        client.conversion("abc")
+        client.conversion("abd")
+        assert client.statistics().dropped == 0
+    assert "the client is closed" in caplog.text
+    with client_of(tracker.url(), tmp_path) as following:
+        assert following.drain(DEADLINE_S)
+    assert len(tracker.asked) == 2
+
+
+def test_a_closed_client_without_a_disk_loses_nothing_in_silence(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    with client_of("http://127.0.0.1:9/p/KEY", tmp_path / "file" / "spool") as client:
         client.close(0)
         client.conversion("abc")
         assert client.statistics().dropped == 1
-    assert "the client is closed" in caplog.text
+    assert "found no place" in caplog.text
 
 
 def test_a_tracker_that_hangs_holds_nobody_up(tmp_path: Path) -> None:

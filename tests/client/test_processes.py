@@ -72,6 +72,24 @@ def test_the_end_of_the_interpreter_waits_for_what_is_left(tracker: Tracker, tmp
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_is_reported_at_the_very_end_of_the_interpreter_is_sent_by_the_next_process(
+    tracker: Tracker, tmp_path: Path
+) -> None:
+    """After the client was closed: by an earlier exit handler, and by a destructor while modules are taken down."""
+    program = """
+        class Basket:
+            def __del__(self, report=client.conversion):
+                report("abc", transaction_id="E-destructor")
+        client.conversion("abc", transaction_id="E-first")
+        sys.modules["basket"] = basket = Basket()
+    """
+    early = "import atexit\natexit.register(lambda: client.conversion('abc', transaction_id='E-handler'))\n"
+    shop(program, tracker.url(), str(tmp_path), client=early + CLIENT)
+    assert waiting(tmp_path) == 2
+    shop("assert client.drain(20)", tracker.url(), str(tmp_path))
+    assert sorted(ids(tracker)) == ["E-destructor", "E-first", "E-handler"]
+
+
 def test_the_end_waits_no_longer_than_it_may_and_the_rest_stays(tmp_path: Path) -> None:
     program = """
         client.conversion("abc", transaction_id="E-1")
@@ -155,6 +173,28 @@ FORKED = """
     kept.append(0, "{}")
     os.kill(os.getpid(), 9)
 """
+
+
+def test_what_a_killed_worker_has_left_is_sent_by_its_successor_before_anybody_reports(
+    tracker: Tracker, tmp_path: Path
+) -> None:
+    """Workers of a server that has loaded the shop before it forks, while nobody buys anything."""
+    program = """
+        first = os.fork()
+        if first == 0:
+            Client(url, spool=spool, connect_s=1e-9).conversion("abc", transaction_id="K-1")
+            os.kill(os.getpid(), 9)
+        os.waitpid(first, 0)
+        second = os.fork()
+        if second == 0:
+            progress = client._works._sender.progress
+            with progress:
+                progress.wait_for(lambda: client.statistics().sent, 20)
+            os._exit(client.statistics().reported)
+        assert os.waitpid(second, 0)[1] == 0
+    """
+    shop(program, tracker.url(), str(tmp_path))
+    assert ids(tracker) == ["K-1"]
 
 
 @pytest.mark.parametrize(("guard", "left"), [("guarded", 51), ("unguarded", 50)])

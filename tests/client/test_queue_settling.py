@@ -71,6 +71,8 @@ def test_a_pause_is_spread_and_never_shorter_than_the_tracker_asks() -> None:
         ('{"click_id":"c"}', "another sale"),
         ('{"click_id":"c","transaction_id":""}', "another sale"),
         ('{"click_id":"c","transaction_id":"A","type":"\\ud800"}', "UTF-8"),
+        ('{"click_id":"c","transaction_id":"A","\\ud800":"x"}', "UTF-8"),
+        (f'{{"transaction_id":{"9" * 5000},"click_id":"c","transaction_id":""}}', "another sale"),
         (b'{"click_id":"\xff","transaction_id":"A"}'.decode("utf-8", "surrogateescape"), "UTF-8"),
     ],
 )

@@ -131,8 +131,9 @@ def test_a_job_knows_how_often_it_was_tried_and_since_when(server: RedisServer, 
         (b'{"click_id":"c"}', "transaction_id"),
         (b'{"click_id":"\xff","transaction_id":"A"}', "UTF-8"),
         (b'{"click_id":"c","transaction_id":"refused-1"}', "404"),
+        (b'{"click_id":"c","transaction_id":"A","\\ud800":"x"}', "UTF-8"),
     ],
-    ids=["no-json", "no-transaction", "no-utf-8", "refused"],
+    ids=["no-json", "no-transaction", "no-utf-8", "refused", "no-utf-8-in-a-name"],
 )
 def test_what_can_never_be_counted_is_put_aside_whole_and_with_the_reason(
     server: RedisServer, stream: str, tracker: Answering, payload: bytes, reason: str
@@ -143,6 +144,20 @@ def test_what_can_never_be_counted_is_put_aside_whole_and_with_the_reason(
         ((_, fields),) = client.xrange(f"{{{stream}}}:dead")
     assert fields[b"payload"] == payload
     assert reason in fields[b"reason"].decode()
+
+
+def test_bytes_that_are_no_text_are_given_back_whole_by_a_worker_that_stops(
+    server: RedisServer, stream: str, tracker: Answering
+) -> None:
+    with redis.Redis(port=server.port, protocol=2) as client:
+        client.xadd(stream, {"payload": b"\xff\xfe"})
+        client.xadd(stream, {"payload": encode(Conversion("c", transaction_id="A-1")), "tries": "\u00b2"})
+        stopped = source(server, stream)
+        assert len(stopped.take(0.01)) == 2
+        stopped.close()
+        assert work(server, stream, tracker) == {"aside": 1, "accepted": 1}
+        ((_, fields),) = client.xrange(f"{{{stream}}}:dead")
+    assert fields[b"payload"] == b"\xff\xfe"
 
 
 def test_what_was_put_aside_is_taken_back_when_its_cause_is_mended(

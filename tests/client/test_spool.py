@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from postbackd_client.files import LOCK_SUFFIX, Held, log_path
+from postbackd_client import leftovers
+from postbackd_client.files import LOCK_SUFFIX, Held, list_files, log_path
 from postbackd_client.memory import Memory
 from postbackd_client.segment import Row, Segment
 from postbackd_client.spool import Limits, Spool, Taken
@@ -108,12 +109,33 @@ def test_what_was_reported_to_another_tracker_stays_until_somebody_says_that_the
     abandon(filled(tmp_path, 3))
     other = Spool(tmp_path, Limits(), "another")
     assert not other.adopt()
-    assert (other.foreign, other.waiting) == (1, 0)
+    assert (other.leftovers.foreign, other.waiting) == (1, 0)
     assert "drain --any-url" in caplog.text
-    other.any_tracker = True
-    assert other.adopt()
+    other.leftovers.ask(any_tracker=True)
+    assert not other.adopt()
     assert payloads(take(other).rows) == ["p0", "p1", "p2"]
     other.close()
+
+
+def test_of_many_files_a_few_are_taken_at_once_and_the_directory_is_listed_once_for_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(9):
+        filled(tmp_path, 1).close()
+    listed: list[Path] = []
+
+    def list_and_note(directory: Path) -> list[Path]:
+        listed.append(directory)
+        return list_files(directory)
+
+    monkeypatch.setattr(leftovers, "list_files", list_and_note)
+    spool, most = Spool(tmp_path, Limits(), TRACKER), 0
+    while spool.adopt():
+        most = max(most, spool.waiting)
+        while taken := spool.take(NOW_S, 100):
+            spool.settle(taken)
+    assert (most, spool.waiting, len(listed)) == (4, 1, 1)
+    spool.close()
 
 
 def test_a_name_that_was_locked_and_never_used_is_cleared_away(tmp_path: Path) -> None:
@@ -148,7 +170,7 @@ def test_a_file_that_cannot_be_read_is_set_aside_and_harms_no_other(tmp_path: Pa
     path.write_bytes(b"not a database" * 100)
     spool = filled(tmp_path, 2)
     assert not spool.adopt()
-    assert spool.damaged == 1
+    assert spool.leftovers.damaged == 1
     assert len(list(tmp_path.glob("*.spool.damaged"))) == 1
     assert spool.waiting == 2
     spool.close()
@@ -166,8 +188,8 @@ def test_a_file_that_cannot_be_opened_now_is_left_for_later(
     with monkeypatch.context() as failing:
         failing.setattr(Segment, "adopt", fail)
         assert not spool.adopt()
-    assert (spool.damaged, spool.waiting) == (0, 0)
-    assert spool.adopt()
+    assert (spool.leftovers.damaged, spool.waiting) == (0, 0)
+    assert not spool.adopt()
     assert spool.waiting == 3
     spool.close()
 

@@ -97,6 +97,25 @@ def test_a_kept_connection_that_was_closed_meanwhile_costs_no_attempt() -> None:
     assert [one.status for one in asyncio.run(ask()) if isinstance(one, Answer)] == [200, 200, 200]
 
 
+def test_what_is_said_before_an_answer_is_not_taken_for_it_nor_the_answer_for_that_of_the_next() -> None:
+    early = b"HTTP/1.1 103 Early Hints\r\nLink: </s.css>\r\n\r\n"
+    numbered = [b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n%d" % number for number in range(2)]
+
+    async def hint_first(talk: Talk) -> None:
+        for answer in numbered:
+            await talk.request()
+            await talk.say(early, b"HTTP/1.1 100 Continue\r\n\r\n", early, answer)
+
+    async def ask() -> list[Answer | str]:
+        async with target(hint_first) as running:
+            connection = connection_to(running.url())
+            with closing(connection):
+                return [await asyncio.to_thread(send, connection) for _ in range(2)]
+
+    answered = [one for one in asyncio.run(ask()) if isinstance(one, Answer)]
+    assert [(one.status, one.body) for one in answered] == [(200, b"0"), (200, b"1")]
+
+
 def test_a_redirect_is_not_followed(tracker: Tracker) -> None:
     tracker.otherwise = Reply(302, headers={"Location": tracker.url("/elsewhere")})
     with closing(Client(tracker.url())) as client:

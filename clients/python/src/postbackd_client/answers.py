@@ -151,11 +151,11 @@ def read_retry_after(text: str, now_s: float) -> Optional[float]:
         return float(min(int(text), LONGEST_WAIT_S))
     try:
         moment = parsedate_to_datetime(text)
-    except (TypeError, ValueError, IndexError):
+        if moment.tzinfo is None:
+            return None
+        return min(max(0.0, moment.timestamp() - now_s), float(LONGEST_WAIT_S))
+    except (TypeError, ValueError, IndexError, OverflowError):
         return None
-    if moment.tzinfo is None:
-        return None
-    return min(max(0.0, moment.timestamp() - now_s), float(LONGEST_WAIT_S))
 
 
 def _read_json(body: bytes) -> Mapping[str, Any]:

@@ -47,7 +47,10 @@ class Client:
         allow_http: bool = False,
         exit_s: float = _EXIT_S,
     ) -> None:
-        """Nothing is opened or started before the first report.  Raises ``EndpointError`` for a URL that cannot be.
+        """Raises ``EndpointError`` for a URL that cannot be.
+
+        Nothing is opened or started before the first report, unless an ended process has left something in the spool:
+        in a quiet shop that would wait for hours.
 
         ``tracker``: the URL of an endpoint of postbackd, a template (``endpoint``), or what ``preset`` returns.
         ``spool``: the directory in which conversions wait, one for each tracker; all processes of a shop share it.
@@ -69,7 +72,7 @@ class Client:
         atexit.register(_close_at_exit, weakref.ref(self), exit_s)
 
     def _begin(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._idle: List[Courier] = []
         self._tally = Tally()
         self._works: Optional[Works] = None
@@ -78,6 +81,7 @@ class Client:
             self._works = Works(
                 self._directory, self._limits, courier, self._schedule, self._tally, self._hooks
             )
+            self._works.take_up()
 
     # --- reporting ------------------------------------------------------------------------------------------------
 
@@ -102,12 +106,12 @@ class Client:
         lost is not counted again, but a second call is a second conversion.
         """
         try:
-            made = Conversion(click_id, type, value, currency, transaction_id, status, time, extra or {})
+            self.report(
+                Conversion(click_id, type, value, currency, transaction_id, status, time, extra or {})
+            )
         except Exception as error:  # noqa: BLE001 - whatever was given, a customer's request must not fail for it
             self._tally.count_unusable()
             log.error("a conversion was not reported: %s", error)  # noqa: TRY400 - the sentence says it all
-            return
-        self.report(made)
 
     def report(self, conversion: Conversion) -> bool:
         """The same for a ``Conversion``; ``False`` when it was lost because there was no place for it."""
@@ -174,7 +178,7 @@ class Client:
 
     # --- forking --------------------------------------------------------------------------------------------------
 
-    def lock_for_fork(self) -> List[threading.Lock]:
+    def lock_for_fork(self) -> List[threading.RLock]:
         """See ``forking``."""
         self._lock.acquire()
         held = [self._lock]

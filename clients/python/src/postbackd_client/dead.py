@@ -7,6 +7,7 @@ All processes of a spool append to one file.  When it is large it takes the plac
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -28,9 +29,15 @@ def bury(directory: Path, at_s: int, reason: str, status: int, payload: str) -> 
 
 
 def _append(directory: Path, line: str) -> None:
-    number = os.open(directory / NAME, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    number = os.open(directory / NAME, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        os.write(number, line.encode("utf-8"))
+        size = os.fstat(number).st_size
+        if size and os.pread(number, 1, size - 1) != b"\n":
+            line = "\n" + line  # a crash or a full disk has cut the one before: it must not spoil this one
+        # As an escape of JSON: a text of a damaged page need not be one that UTF-8 can write.
+        raw = line.encode("utf-8", "backslashreplace")
+        if os.write(number, raw) < len(raw):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.fsync(number)
         too_large = os.fstat(number).st_size > _LARGEST_BYTES
     finally:
@@ -42,7 +49,7 @@ def _append(directory: Path, line: str) -> None:
 def _read(payload: str) -> Any:
     try:
         return json.loads(payload)
-    except ValueError:
+    except (ValueError, RecursionError):
         return payload
 
 

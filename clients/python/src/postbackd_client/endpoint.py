@@ -94,7 +94,9 @@ class Endpoint:
 
     def batch(self, texts: Sequence[str]) -> Request:
         """The request that reports many, each as ``payload.encode`` has written it."""
-        return Request("POST", self.path, self.query, f"[{','.join(texts)}]".encode("utf-8"), _JSON)
+        return Request(
+            "POST", self.path, self.query, f"[{','.join(texts)}]".encode("utf-8", "surrogateescape"), _JSON
+        )
 
 
 def read_endpoint(tracker: Union[str, Tracker], *, allow_http: bool = False) -> Endpoint:

@@ -8,7 +8,7 @@ import os
 import secrets
 from pathlib import Path
 from time import time
-from typing import Tuple
+from typing import List, Tuple
 
 SUFFIX = ".spool"
 LOCK_SUFFIX = ".lock"
@@ -17,6 +17,12 @@ LOCK_SUFFIX = ".lock"
 def is_for(path: Path, tracker: str) -> bool:
     """Whether a file, or its lock, is one of this tracker's."""
     return path.stem.endswith(f"-{tracker}")
+
+
+def list_files(directory: Path) -> List[Path]:
+    """The files of a spool, the oldest first; also one of which only the lock is left, or that has lost its lock."""
+    found = {lock.with_suffix(SUFFIX) for lock in directory.glob(f"*{LOCK_SUFFIX}")}
+    return sorted(found.union(directory.glob(f"*{SUFFIX}")))
 
 
 class Held(Exception):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from postbackd_client.client import Client
 
 _clients: WeakSet[Client] = WeakSet()
-_held: List[threading.Lock] = []
+_held: List[threading.RLock] = []
 _registering = threading.Lock()
 _registered = False
 

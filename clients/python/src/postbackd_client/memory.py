@@ -17,7 +17,7 @@ class Memory:
         self._most = rows
         self._number = 0
         self._taken = 0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def append(self, made_s: int, payload: str) -> bool:
         """Whether there was place for it."""
@@ -62,7 +62,8 @@ class Memory:
         with self._lock:
             while len(self._rows) > self._taken:
                 row = self._rows[self._taken]
-                segment.append(row.made_s, row.payload)
+                if not segment.append(row.made_s, row.payload):
+                    return  # it was closed meanwhile
                 del self._rows[self._taken]
 
     def clear(self) -> int:

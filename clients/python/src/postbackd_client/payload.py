@@ -11,6 +11,7 @@ Nothing here knows a network, a file or a tracker other than postbackd.
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import time as clock
 from dataclasses import dataclass, field
@@ -42,7 +43,10 @@ DEFAULT_TYPE = "conversion"
 """What a conversion is that has no type; says no more than that there is one."""
 MOST_EXTRA = 20
 _LONGEST_EXTRA = 255
+_LARGEST_EXPONENT = 64
+"""A Decimal beyond it is no sum of money, and writing it out would take seconds: it has as many digits."""
 _MINTED_BYTES = 10
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class PayloadError(ValueError):
@@ -80,7 +84,7 @@ class Conversion:
         settle(self, "time", _moment_text(self.time))
         if not self.type:
             settle(self, "type", DEFAULT_TYPE)
-        if not self.transaction_id:
+        if self.transaction_id in (None, ""):
             settle(self, "transaction_id", secrets.token_hex(_MINTED_BYTES))
         for name, longest in LIMITS.items():
             _check_text(name, getattr(self, name), longest)
@@ -114,8 +118,8 @@ def _amount_text(value: Any) -> str:
     if isinstance(value, int):
         return str(value)
     if isinstance(value, Decimal):
-        if not value.is_finite():
-            raise PayloadError("the value is no number")
+        if not value.is_finite() or abs(value.adjusted()) > _LARGEST_EXPONENT:
+            raise PayloadError("the value is no number of a currency")
         return format(value, "f")
     raise PayloadError(f'the value is a {type(value).__name__}: give it as text ("12.50"), Decimal or int')
 
@@ -139,6 +143,8 @@ def _check_text(name: str, text: Any, longest: int) -> None:
         raise PayloadError(f"{name} is a {type(text).__name__}: give it as text")
     if len(text) > longest:
         raise PayloadError(f"{name} has {len(text)} characters; {longest} are possible")
+    if not text.isascii() and _LONE_SURROGATE.search(text):
+        raise PayloadError(f"{name} is no text that can be sent: it was decoded from bytes that are no UTF-8")
 
 
 def _checked_extra(extra: Mapping[str, str]) -> Dict[str, str]:
@@ -147,6 +153,7 @@ def _checked_extra(extra: Mapping[str, str]) -> Dict[str, str]:
     for name, text in extra.items():
         if name in FIELDS or not name:
             raise PayloadError(f"{name!r} cannot be an extra parameter: it is a field of every conversion")
+        _check_text("the name of an extra parameter", name, _LONGEST_EXTRA)
         _check_text(f"extra parameter {name}", text, _LONGEST_EXTRA)
     return dict(extra)
 

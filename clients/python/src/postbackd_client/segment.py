@@ -22,7 +22,7 @@ import os
 import sqlite3
 import threading
 from pathlib import Path
-from typing import Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from postbackd_client.files import (
     LOCK_SUFFIX,
@@ -46,9 +46,12 @@ _SCHEMA = (
     "CREATE TABLE progress (settled INTEGER NOT NULL)",
     "INSERT INTO progress VALUES (0)",
 )
+_TABLES = 3
 _APPEND = "INSERT INTO waiting (made, payload) VALUES (?, ?)"
-_FRESH = "SELECT id, made, payload, 0 FROM waiting WHERE id > ? ORDER BY id LIMIT ?"
-_DUE = "SELECT later.id, made, payload, attempts FROM later JOIN waiting USING (id) WHERE due <= ? ORDER BY due LIMIT ?"
+_ROW = "CAST(coalesce(made, 0) AS INTEGER), CAST(coalesce(payload, '') AS TEXT)"
+"""Whatever a damaged page says: what is no conversion is found where it is read, and kept as dead."""
+_FRESH = f"SELECT id, {_ROW}, 0 FROM waiting WHERE id > ? ORDER BY id LIMIT ?"
+_DUE = f"SELECT later.id, {_ROW}, attempts FROM later JOIN waiting USING (id) WHERE due <= ? ORDER BY due LIMIT ?"
 _SETTLE = "UPDATE progress SET settled = ?"
 _POSTPONE = "INSERT OR REPLACE INTO later (id, attempts, due) VALUES (?, ?, ?)"
 _DONE_LATE = "DELETE FROM later WHERE id = ?"
@@ -71,16 +74,20 @@ class Segment:
         locks."""
         self.path = path
         self._file = file
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
         self.closed = False
         self._retired = False
         self._said_unnoted = False
+        self._unnoted: Set[int] = set()
+        """Done, though ``later`` still holds them: the disk did not take that."""
         self._file_lock = lock
         self._connection = connection
         self._settled = int(connection.execute("SELECT settled FROM progress").fetchone()[0])
         self._last = int(connection.execute("SELECT coalesce(max(id), 0) FROM waiting").fetchone()[0])
         self._late = int(connection.execute("SELECT count(*) FROM later").fetchone()[0])
         self._next_due = self._find_next_due()
+        if self._settled > self._last:
+            raise sqlite3.DatabaseError("more is settled than there is")
         self._log_file = os.open(log_path(path), os.O_RDONLY | os.O_CLOEXEC)
         self._is_new = True
         self._is_synced = False
@@ -137,7 +144,8 @@ class Segment:
                 return
             self.closed = True
             if self.is_finished:
-                remove(self.path)
+                with contextlib.suppress(OSError):  # the directory is read-only: whoever comes next does it
+                    remove(self.path)
                 with contextlib.suppress(sqlite3.Error):
                     self._connection.execute("PRAGMA synchronous=OFF")
             os.close(self._log_file)
@@ -171,9 +179,12 @@ class Segment:
         with self.lock:
             if self._retired or self.closed:
                 return 0
-            self._last = int(self._connection.execute(_APPEND, (made_s, payload)).lastrowid or 0)
+            if self._connection.in_transaction:  # a destructor has interrupted this very thread's settling
+                raise sqlite3.OperationalError("the file is just being written")
+            number = int(self._connection.execute(_APPEND, (made_s, payload)).lastrowid or 0)
+            self._last = max(self._last, number)  # a signal handler may have added another meanwhile
             self._is_synced = False
-            return self._last
+            return number
 
     def retire(self) -> None:
         """Nothing is added any more."""
@@ -204,7 +215,10 @@ class Segment:
 
     @property
     def bytes_on_disk(self) -> int:
-        return 0 if self.closed else os.fstat(self._log_file).st_size + os.fstat(self._file).st_size
+        with self.lock:  # nobody closes it meanwhile
+            if self.closed:
+                return 0
+            return os.fstat(self._log_file).st_size + os.fstat(self._file).st_size
 
     # --- sending --------------------------------------------------------------------------------------------------
 
@@ -222,16 +236,38 @@ class Segment:
         return 0.0 if self._last > self._settled else self._next_due
 
     def take(self, now_s: float, limit: int) -> List[Row]:
-        """Up to so many conversions that may be sent now: first those whose next attempt is due."""
+        """Up to so many conversions that may be sent now: first those whose next attempt is due.
+
+        Raises ``sqlite3.DatabaseError`` when the file is damaged.
+        """
         with self.lock:
             if self.closed:
                 return []
-            found = (
-                self._connection.execute(_DUE, (now_s, limit)).fetchall() if self._next_due <= now_s else []
-            )
+            found = self._read_due(now_s, limit) if self._next_due <= now_s else []
             if not found:
-                found = self._connection.execute(_FRESH, (self._settled, limit)).fetchall()
+                found = self._read_fresh(limit)
         return [Row(*row) for row in found]
+
+    def _read_due(self, now_s: float, limit: int) -> List[Tuple[int, int, str, int]]:
+        rows = self._connection.execute(_DUE, (now_s, limit + len(self._unnoted))).fetchall()
+        return [row for row in rows if row[0] not in self._unnoted][:limit]
+
+    def _read_fresh(self, limit: int) -> List[Tuple[int, int, str, int]]:
+        """As far as the file is whole: what comes before a damaged page is sent."""
+        found: List[Tuple[int, int, str, int]] = []
+        last = self._settled
+        try:
+            for row in self._connection.execute(_FRESH, (last, limit)):
+                if not last < row[0] <= self._last:
+                    break
+                last = row[0]
+                found.append(row)
+        except sqlite3.DatabaseError:
+            if not found:
+                raise
+        if not found and self._last > self._settled:
+            raise sqlite3.DatabaseError("conversions that it should hold are not there, or out of order")
+        return found
 
     def settle(self, rows: Sequence[Row], postponed: Sequence[Tuple[Row, float]] = ()) -> None:
         """Note that these rows of one ``take`` are done, but for those that are to be tried again at a time.
@@ -247,8 +283,10 @@ class Segment:
             try:
                 self._write_settled(rows, postponed, fresh)
             except sqlite3.Error as error:
-                if postponed or not fresh:
+                if postponed:
                     raise
+                if not fresh:
+                    self._unnoted.update(row.number for row in rows)
                 self._say_unnoted(error)
             self._is_synced = False
             if fresh:
@@ -274,17 +312,21 @@ class Segment:
             if fresh:
                 self._connection.execute(_SETTLE, (rows[-1].number,))
             else:
-                self._connection.executemany(_DONE_LATE, [(row.number,) for row in rows])
+                done = self._unnoted.union(row.number for row in rows)
+                self._connection.executemany(_DONE_LATE, [(number,) for number in done])
             if postponed:
                 values = [(row.number, row.attempts + 1, due_s) for row, due_s in postponed]
                 self._connection.executemany(_POSTPONE, values)
+        if not fresh:
+            self._unnoted.clear()
 
     def hasten(self) -> None:
         """What was to be tried again later may be tried now: the tracker is back."""
         with self.lock:
             if self._late and not self.closed:
-                self._connection.execute("UPDATE later SET due = 0")
-                self._next_due = 0.0
+                with contextlib.suppress(sqlite3.Error):  # a full disk: they wait for their time
+                    self._connection.execute("UPDATE later SET due = 0")
+                    self._next_due = 0.0
 
     def oldest_s(self) -> Optional[int]:
         """When the oldest conversion that waits was made; ``None`` when none waits."""
@@ -296,7 +338,10 @@ class Segment:
     def _find_next_due(self) -> float:
         if not self._late:
             return float("inf")
-        return float(self._connection.execute("SELECT min(due) FROM later").fetchone()[0])
+        for number, due_s in self._connection.execute("SELECT id, due FROM later ORDER BY due"):
+            if number not in self._unnoted:
+                return float(due_s)
+        return float("inf")
 
 
 def find_oldest(connection: sqlite3.Connection, settled: int) -> Optional[int]:
@@ -329,16 +374,14 @@ def _connect(path: Path) -> sqlite3.Connection:
     try:
         # Before the first look at the file: then SQLite keeps the index of its log to itself and makes no -shm.
         connection.execute("PRAGMA locking_mode=EXCLUSIVE")
+        connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")  # of a damaged page
         # A new file is brought to the disk by the first ``sync``, so that whoever reports the first conversion
         # waits not.
         connection.execute("PRAGMA synchronous=OFF")
         connection.execute(f"PRAGMA page_size={_PAGE_BYTES}")
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA wal_autocheckpoint=0")
-        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'progress'").fetchone():
-            with _transaction(connection):
-                for statement in _SCHEMA:
-                    connection.execute(statement)
+        _make_tables(connection)
         # Makes the log where there is none, as after a clean end.
         connection.execute("UPDATE progress SET settled = settled")
         connection.execute("PRAGMA synchronous=NORMAL")
@@ -346,6 +389,17 @@ def _connect(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _make_tables(connection: sqlite3.Connection) -> None:
+    (count,) = connection.execute("SELECT count(*) FROM sqlite_master WHERE type = 'table'").fetchone()
+    if count == _TABLES:
+        return
+    if count:
+        raise sqlite3.DatabaseError("it has not the tables of a spool")
+    with _transaction(connection):
+        for statement in _SCHEMA:
+            connection.execute(statement)
 
 
 def _keep_for_ever(connection: sqlite3.Connection) -> None:

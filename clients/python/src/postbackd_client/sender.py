@@ -16,6 +16,7 @@ from typing import Callable, Optional, Sequence, Tuple
 
 from postbackd_client import dead
 from postbackd_client.answers import REFUSED, REJECTED, RETRY, UNMATCHED, Outcome
+from postbackd_client.bell import Bell
 from postbackd_client.courier import Courier
 from postbackd_client.payload import Conversion, PayloadError, decode
 from postbackd_client.schedule import Schedule
@@ -59,9 +60,9 @@ class Sender:
         self._schedule = schedule
         self._tally = tally
         self._hooks = hooks
-        self._woken = threading.Event()
+        self._woken = Bell()
         """Something may be sent."""
-        self._interrupted = threading.Event()
+        self._interrupted = Bell()
         """A pause is over, whatever is left of it."""
         self._stopping = False
         self._failures = 0
@@ -71,21 +72,18 @@ class Sender:
         self._said_at = 0.0
         self.progress = threading.Condition()
         """Told after each turn."""
-        self.searches = 0
-        """How often it has looked for files that others left, and found none."""
 
     # --- from other threads ---------------------------------------------------------------------------------------
 
     def wake(self) -> None:
-        if not self._woken.is_set():
-            self._woken.set()
+        self._woken.ring()
 
     def hurry(self) -> None:
         """Try at once, whatever was to be waited for."""
         self._paused_until = 0.0
         self._adopt_at = 0.0
-        self._interrupted.set()
-        self._woken.set()
+        self._interrupted.ring()
+        self._woken.ring()
 
     def stop(self) -> None:
         self._stopping = True
@@ -99,7 +97,7 @@ class Sender:
                 self._turn()
             except Exception:
                 log.exception("sending failed in a way that it should not; going on")
-                self._interrupted.clear()
+                self._interrupted.silence()
                 self._interrupted.wait(1.0)
             self._tell()
         self._courier.close()
@@ -108,10 +106,9 @@ class Sender:
         left_s = self._paused_until - monotonic()
         if left_s > 0:
             self._interrupted.wait(left_s)
-            self._interrupted.clear()
             return
         self._adopt()
-        self._woken.clear()
+        self._woken.silence()
         taken = self._spool.take(time(), self._limit())
         if taken is None:
             self._rest()
@@ -141,8 +138,6 @@ class Sender:
         self._adopt_at = monotonic() + _ADOPT_EVERY_S * (1 + random.random())  # noqa: S311 - guards nothing
         if self._spool.adopt():
             self._adopt_at = 0.0
-        else:
-            self.searches += 1
 
     # --- sending --------------------------------------------------------------------------------------------------
 
@@ -221,7 +216,7 @@ class Sender:
         self._tally.last_error = outcome.reason
         wait_s = self._schedule.pause_s(self._failures, random.random())  # noqa: S311 - guards nothing
         self._paused_until = monotonic() + max(wait_s, outcome.retry_after_s or 0.0)
-        self._interrupted.clear()
+        self._interrupted.silence()
         self._say(outcome)
         if len(taken.rows) > 1:
             self._spool.leave(taken)
@@ -273,5 +268,7 @@ class Sender:
             return
         try:
             hook(decode(row.payload), outcome)
-        except Exception:
+        except PayloadError as error:
+            log.error("a hook of the client was not called: %s", error)  # noqa: TRY400 - one line says it
+        except BaseException:
             log.exception("a hook of the client failed")

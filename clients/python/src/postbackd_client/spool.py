@@ -9,7 +9,6 @@ not take is kept in a bounded queue in memory, sent from there, and moved to the
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import sqlite3
 import threading
@@ -18,7 +17,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
-from postbackd_client.files import LOCK_SUFFIX, SUFFIX, Held, is_for, is_held, log_path
+from postbackd_client.leftovers import Leftovers
 from postbackd_client.memory import Memory
 from postbackd_client.segment import Row, Segment
 
@@ -32,6 +31,8 @@ _SAY_EVERY_S = 60.0
 _OLDER_AT_ONCE = 4
 """Other processes may want their share of a large backlog."""
 _SYNC_WAIT_S = 5.0
+_FURTHEST_S = 86_400.0
+"""Nothing is postponed for longer, whatever a clock said that was set right since."""
 
 
 @dataclass(frozen=True)
@@ -70,24 +71,19 @@ class Spool:
     def __init__(self, directory: Path, limits: Limits, tracker: str) -> None:
         """``tracker``: the fingerprint of the endpoint (``Endpoint.fingerprint``)."""
         self.directory = directory
-        self.any_tracker = False
-        """Take over what was reported to other trackers too: somebody has said that the URL has changed."""
-        self.foreign = 0
-        """Files of ended processes that were for another tracker, and stay."""
+        self.leftovers = Leftovers(directory, tracker)
         self._tracker = tracker
         self.limits = limits
         self.memory = Memory(limits.memory_rows)
         self.dropped = 0
         """Conversions that found no place, or gave way."""
-        self.damaged = 0
-        """Files that could not be read."""
         self.trouble = ""
         """Why the disk takes nothing; empty while it does."""
         self._segment_bytes = min(_LARGEST_SEGMENT, max(1, limits.spool_bytes // _SEGMENTS_A_SPOOL))
         self._active: Optional[Segment] = None
         self._older: List[Segment] = []
-        self._lock = threading.Lock()
-        self._opening = threading.Lock()
+        self._lock = threading.RLock()
+        self._opening = threading.RLock()
         """Held, and taken before any other, where files are opened and closed: a fork must not copy half of that."""
         self._is_full = False
         self._closed = False
@@ -103,16 +99,35 @@ class Spool:
             try:
                 return self._append(made_s, payload)
             except (sqlite3.Error, OSError) as error:
-                self._note_trouble(error)
-        if not self._closed and self.memory.append(made_s, payload):
+                if not self._closed:
+                    self._note_trouble(error)
+        if self._closed:
+            place = self._append_alone(made_s, payload)
+            if place is not None:
+                return place
+        elif self.memory.append(made_s, payload):
             return Place(None, 0)
         self.dropped += 1
         self._say("%d conversions found no place: %s", self.dropped, self._why_not())
         return None
 
+    def _append_alone(self, made_s: int, payload: str) -> Optional[Place]:
+        """Nothing is open any more, as at the end of the interpreter: into a file of its own, for the next process."""
+        try:
+            with self._opening:
+                self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+                segment = Segment.create(self.directory, self._tracker)
+                segment.append(made_s, payload)
+                segment.close()
+        except (sqlite3.Error, OSError) as error:
+            self.trouble = str(error)
+            return None
+        self._say(
+            "the client is closed: what is reported now is sent by the next process that uses the spool"
+        )
+        return Place(None, 0)
+
     def _why_not(self) -> str:
-        if self._closed:
-            return "the client is closed"
         return self.trouble or "the spool is full, and so is the memory beside it"
 
     def _append(self, made_s: int, payload: str) -> Place:
@@ -128,8 +143,15 @@ class Spool:
                 raise OSError("the client is closed")
             if self._active is None:
                 self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-                self._active = Segment.create(self.directory, self._tracker)
+                return self._put_active(Segment.create(self.directory, self._tracker))
             return self._active
+
+    def _put_active(self, made: Segment) -> Segment:
+        if self._active is None:
+            self._active = made
+        else:  # a signal handler that interrupted the making was quicker
+            made.close()
+        return self._active
 
     def wait_synced(self, place: Place) -> None:
         """Until ``tend`` has brought it to the disk; a disk that does not answer must not hold the caller for ever."""
@@ -265,11 +287,33 @@ class Spool:
     def take(self, now_s: float, limit: int) -> Optional[Taken]:
         """Conversions that may be sent now, the oldest first; ``None`` when there are none."""
         for source in self._sources():
+            if isinstance(source, Segment) and now_s + _FURTHEST_S < source.next_due_s < float("inf"):
+                source.hasten()  # the clock was wrong, or is
             if source.next_due_s <= now_s:
-                rows = source.take(now_s, limit)
+                rows = self._take_from(source, now_s, limit)
                 if rows:
                     return Taken(source, rows)
         return None
+
+    def _take_from(self, source: Source, now_s: float, limit: int) -> List[Row]:
+        try:
+            return source.take(now_s, limit)
+        except sqlite3.OperationalError:  # the disk, not the file
+            raise
+        except sqlite3.DatabaseError as error:
+            if isinstance(source, Segment):
+                self._give_up(source, error)
+            return []
+
+    def _give_up(self, segment: Segment, error: sqlite3.Error) -> None:
+        self.leftovers.set_aside(segment.path, error)
+        with self._opening:
+            with self._lock:
+                if segment is self._active:
+                    self._active = None
+                else:
+                    self._older.remove(segment)
+            segment.close()
 
     def next_due_s(self) -> float:
         """When the next conversion may be sent: 0 for at once, infinity for never."""
@@ -294,55 +338,22 @@ class Spool:
 
     def adopt(self) -> bool:
         """Take over files whose process has ended; whether there may be more of them."""
-        own = {segment.path for segment in self._segments()}
-        adopted, foreign = False, 0
-        for lock in sorted(self.directory.glob(f"*{LOCK_SUFFIX}")):
-            if len(self._older) >= _OLDER_AT_ONCE:
-                return True
-            path = lock.with_suffix(SUFFIX)
-            if path in own:
-                continue
-            if self.any_tracker or is_for(lock, self._tracker):
-                adopted |= self._take_over(path)
-            else:
-                foreign += not is_held(lock)
-        self._note_foreign(foreign)
-        return adopted
-
-    def _note_foreign(self, count: int) -> None:
-        if count > self.foreign:
-            log.warning(
-                "%d files in %s were left by clients of another URL; if it has only changed, send them with"
-                " postbackd-client drain --any-url; otherwise give each tracker a directory of its own",
-                count,
-                self.directory,
-            )
-        self.foreign = count
-
-    def _take_over(self, path: Path) -> bool:
-        with self._opening:
-            segment = self._adopt(path)
-            if segment is None:
+        while len(self._older) < _OLDER_AT_ONCE:
+            path = self.leftovers.find()
+            if path is None:
                 return False
+            self._take_over(path)
+        return True
+
+    def _take_over(self, path: Path) -> None:
+        with self._opening:
+            segment = self.leftovers.take_over(path)
+            if segment is None:
+                return
             with self._lock:
                 self._older = sorted([*self._older, segment], key=lambda one: one.path.name)
         if segment.is_finished:
             self._put_away(segment)
-        return True
-
-    def _adopt(self, path: Path) -> Optional[Segment]:
-        try:
-            return Segment.adopt(path)
-        except Held:
-            return None
-        except (sqlite3.OperationalError, OSError) as error:  # a full disk, too many open files: later
-            log.warning("a file of the spool cannot be taken over now: %s", error)
-            return None
-        except sqlite3.DatabaseError as error:
-            self.damaged += 1
-            log.error("%s cannot be read (%s); it is kept as .damaged", path.name, error)  # noqa: TRY400 - one line
-            _set_aside(path)
-            return None
 
     def _put_away(self, segment: Segment) -> None:
         with self._opening:
@@ -392,7 +403,7 @@ class Spool:
 
     # --- forking --------------------------------------------------------------------------------------------------
 
-    def lock_all(self) -> List[threading.Lock]:
+    def lock_all(self) -> List[threading.RLock]:
         """Before a fork: SQLite is at rest, whatever other threads do.  Returns what has to be released."""
         self._opening.acquire()
         self._lock.acquire()
@@ -406,11 +417,3 @@ class Spool:
         """In a forked child: the files are the parent's."""
         for segment in [*self._older, *([self._active] if self._active else [])]:
             segment.forget()
-
-
-def _set_aside(path: Path) -> None:
-    """Keep a file that cannot be read, with its log, for people to look at."""
-    for one in (path, log_path(path)):
-        with contextlib.suppress(FileNotFoundError):
-            one.replace(one.with_name(f"{one.name}.damaged"))
-    path.with_suffix(LOCK_SUFFIX).unlink(missing_ok=True)

@@ -84,7 +84,7 @@ class Tally:
     last_error: str = ""
     sent: Dict[str, int] = field(default_factory=Counter)
     latencies: Deque[float] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
-    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
     def count_report(self) -> None:
         with self.lock:

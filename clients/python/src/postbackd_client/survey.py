@@ -42,7 +42,7 @@ def _look(path: Path, place: Path) -> Optional[FileState]:
         return None
     try:
         return _read(copy, is_held(path.with_suffix(LOCK_SUFFIX)))
-    except sqlite3.Error:
+    except (sqlite3.Error, TypeError, ValueError):
         return FileState(is_held(path.with_suffix(LOCK_SUFFIX)), 0, None, unreadable=True)
     finally:
         copy.unlink(missing_ok=True)

@@ -24,6 +24,7 @@ log = logging.getLogger("postbackd_client")
 
 _USER_AGENT = f"postbackd-client/{VERSION}"
 _Address = Tuple[Any, ...]
+_SWITCHING = 101
 _TIME_OUTS = (TimeoutError, socket.timeout)
 """Two names until Python 3.10."""
 
@@ -78,14 +79,21 @@ class _TimedReader(io.RawIOBase):
         return count
 
 
+class _Unclosed(io.BufferedReader):
+    """Several answers are read from it, and the end of one must not take from the next what was read ahead."""
+
+    def close(self) -> None:
+        """There is nothing to close: the socket is the connection's."""
+
+
 class _Reading:
     """What ``HTTPResponse`` takes for a socket."""
 
     def __init__(self, reader: _TimedReader) -> None:
-        self._reader = reader
+        self._buffered = _Unclosed(reader)
 
-    def makefile(self, _mode: str) -> io.BufferedReader:
-        return io.BufferedReader(self._reader)
+    def makefile(self, _mode: str) -> io.BufferedIOBase:
+        return self._buffered
 
 
 class Connection:
@@ -153,8 +161,7 @@ class Connection:
         try:
             self._socket.settimeout(deadline.left())
             self._socket.sendall(message)
-            response = HTTPResponse(cast(Any, _Reading(reader)), method=method)
-            response.begin()
+            response = _begin(_Reading(reader), method)
             body = response.read(body_bytes)
             whole = _is_whole(response, len(body) < body_bytes)
             answer = Answer(response.status, _lower(response), body)
@@ -214,6 +221,20 @@ class Connection:
                 raw.close()
                 failure = error
         raise failure
+
+
+def _begin(reading: _Reading, method: str) -> HTTPResponse:
+    """The answer itself, after whatever is said before it (102, 103; ``http.client`` skips 100 alone).
+
+    Taken for the answer, it would leave the real one in the connection, as that of the next conversion.
+    """
+    while True:
+        response = HTTPResponse(cast(Any, reading), method=method)
+        response.begin()
+        if response.status >= 200:
+            return response
+        if response.status == _SWITCHING:
+            raise HTTPException("another protocol, which nobody asked for")
 
 
 def _is_quiet(kept: socket.socket) -> bool:

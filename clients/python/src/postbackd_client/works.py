@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
-from typing import Callable, List, Optional
+from typing import Callable, Dict, List
 
+from postbackd_client.bell import Bell
 from postbackd_client.courier import Courier
 from postbackd_client.schedule import Schedule
 from postbackd_client.sender import Hooks, Sender
@@ -39,11 +39,13 @@ class Works:
         self._courier = courier
         self._sender = Sender(self._spool, courier, schedule, tally, hooks)
         self._tally = tally
-        self._lock = threading.Lock()
-        self._threads: Optional[List[threading.Thread]] = None
-        self._stirred = threading.Event()
+        self._lock = threading.RLock()
+        self._threads: Dict[str, threading.Thread] = {}
+        self._running = False
+        self._starting = False
+        self._stirred = Bell()
         """Something was added that the disk does not have yet."""
-        self._urgent = threading.Event()
+        self._urgent = Bell()
         """Somebody waits for the disk."""
         self._stopping = False
 
@@ -55,31 +57,44 @@ class Works:
 
     def report(self, made_s: int, payload: str, *, durable: bool) -> bool:
         """Whether there was place for it."""
-        if self._threads is None:
+        if not self._running:
             self._start()
         place = self._spool.append(made_s, payload)
         if durable:
-            self._urgent.set()
-        if not self._stirred.is_set():
-            self._stirred.set()
+            self._urgent.ring()
+        self._stirred.ring()
         self._sender.wake()
         if durable and place is not None:
             self._spool.wait_synced(place)
         return place is not None
 
+    def take_up(self) -> None:
+        """Start at once where an ended process has left something."""
+        if self._spool.leftovers.wait():
+            self._start()
+
     def _start(self) -> None:
         with self._lock:
-            if self._threads is not None or self._stopping:
+            if self._running or self._starting or self._stopping:
                 return
-            threads = [
-                threading.Thread(target=self._sender.run, name="postbackd-client-sender", daemon=True),
-                threading.Thread(target=self._keep, name="postbackd-client-keeper", daemon=True),
-            ]
-            # An interpreter that is ending starts no threads; the spool keeps what is reported.
-            with contextlib.suppress(RuntimeError):
-                for thread in threads:
-                    thread.start()
-                self._threads = threads
+            self._starting = True  # a signal handler may report in the middle of this
+            try:
+                self._start_threads()
+                self._running = True
+            except RuntimeError as error:
+                # An interpreter that is ending starts none, nor does a machine that has too many: then the spool keeps
+                # what is reported, and the next report tries again.
+                log.debug("no thread could be started: %s", error)
+            finally:
+                self._starting = False
+
+    def _start_threads(self) -> None:
+        """Each once, also when an earlier try got as far as the first: two senders would send everything twice."""
+        for name, target in (("keeper", self._keep), ("sender", self._sender.run)):
+            if name not in self._threads:
+                thread = threading.Thread(target=target, name=f"postbackd-client-{name}", daemon=True)
+                thread.start()
+                self._threads[name] = thread
 
     # --- the keeper's thread --------------------------------------------------------------------------------------
 
@@ -87,9 +102,7 @@ class Works:
         """Files are brought to the disk, followed by others, and mended here, so that no caller has to wait for it."""
         while not self._stopping:
             self._stirred.wait(_LOOK_EVERY_S)
-            self._stirred.clear()
             self._urgent.wait(_SYNC_EVERY_S)
-            self._urgent.clear()
             try:
                 self._spool.tend()
             except Exception:
@@ -105,9 +118,9 @@ class Works:
 
     def drain(self, timeout_s: float, *, any_url: bool) -> bool:
         """The same for what ended processes have left."""
-        self._spool.any_tracker |= any_url
-        searches = self._sender.searches
-        return self._wait(lambda: self._sender.searches > searches and not self._spool.waiting, timeout_s)
+        leftovers = self._spool.leftovers
+        searches = leftovers.ask(any_tracker=any_url)
+        return self._wait(lambda: leftovers.searches > searches and not self._spool.waiting, timeout_s)
 
     def _wait(self, condition: Callable[[], bool], timeout_s: float) -> bool:
         self._start()
@@ -122,12 +135,12 @@ class Works:
         settled = self.flush(timeout_s)
         with self._lock:
             self._stopping = True
-            threads, self._threads = self._threads or [], []
         self._sender.stop()
-        self._stirred.set()
-        self._urgent.set()
-        for thread in threads:
-            thread.join(max(_STOP_S, ends - monotonic()))
+        self._stirred.ring()
+        self._urgent.ring()
+        for thread in self._threads.values():
+            if thread is not threading.current_thread():  # a hook may close the client
+                thread.join(max(_STOP_S, ends - monotonic()))
         self._spool.close()
         return settled
 
@@ -142,13 +155,13 @@ class Works:
             in_memory=self._spool.memory.waiting,
             oldest_age_s=0.0 if oldest_s is None else max(0.0, now_s - oldest_s),
             dropped=self._spool.dropped,
-            damaged=self._spool.damaged,
-            foreign=self._spool.foreign,
+            damaged=self._spool.leftovers.damaged,
+            foreign=self._spool.leftovers.foreign,
         )
 
     # --- forking --------------------------------------------------------------------------------------------------
 
-    def lock_for_fork(self) -> List[threading.Lock]:
+    def lock_for_fork(self) -> List[threading.RLock]:
         return self._spool.lock_all()
 
     def forget(self) -> None:

@@ -62,6 +62,11 @@ def _declare(connection: Any, pika: Any, queue: str) -> None:
     channel.close()
 
 
+def _number(header: Any) -> float:
+    """Of a header; 0 for what is none: other programs publish too, and theirs must not end the worker."""
+    return float(header) if isinstance(header, int) else 0.0
+
+
 class RabbitQueue:
     """A hand-over: publishes each text and waits for the broker's confirmation, at most ``wait_s``.
 
@@ -185,12 +190,12 @@ class RabbitSource:
             return []
         headers: Mapping[str, Any] = properties.headers or {}
         now = time.time()
-        since = headers.get(_SINCE) or properties.timestamp or now
+        since = _number(headers.get(_SINCE)) or properties.timestamp or now
         return [
             Job(
                 text=body.decode("utf-8", "surrogateescape"),
                 handle=method.delivery_tag,
-                tries=int(headers.get(_TRIES) or 0),
+                tries=int(_number(headers.get(_TRIES))),
                 age_s=max(0.0, now - float(since)),
             )
         ]
@@ -204,7 +209,7 @@ class RabbitSource:
             method, properties, body = self._channel.basic_get(queue)
             if method is None:
                 return
-            if float((properties.headers or {}).get(_DUE) or 0) > time.time():
+            if _number((properties.headers or {}).get(_DUE)) > time.time():
                 self._channel.basic_nack(method.delivery_tag, requeue=True)  # back to its place
                 return
             self._hand_on(body, properties, self._queue)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import socket
 import time
@@ -65,6 +66,10 @@ for _, entry in ipairs(aside) do
 end
 return #aside
 """
+
+
+_NUMBER = re.compile("[0-9]{1,15}")
+"""Other programs write into the stream too: what is no number of tries or milliseconds must not end the worker."""
 
 
 def key_beside(stream: str, name: str) -> str:
@@ -184,7 +189,9 @@ class RedisSource:
 
     def _move_later(self, job: Job, wait_s: float, tries: int) -> None:
         since_ms = int(time.time() * 1000 - job.age_s * 1000)
-        member = json.dumps([job.text, tries, str(since_ms), job.handle.decode("ascii")])
+        found = [job.text, tries, str(since_ms), job.handle.decode("ascii")]
+        # Bytes that are no UTF-8 as they came: escaped, Redis could not read the member, nor any behind it.
+        member = json.dumps(found, ensure_ascii=False).encode("utf-8", "surrogateescape")
         keys = (self._stream, self._later)
         self._ask(self._redis.eval, _PUT_OFF, 2, *keys, self._group, job.handle, int(wait_s * 1000), member)
         del self._taken[job.handle]
@@ -192,9 +199,8 @@ class RedisSource:
     def put_aside(self, job: Job, reason: str) -> None:
         keys = (self._stream, self._dead)
         text = job.text.encode("utf-8", "surrogateescape")
-        self._ask(
-            self._redis.eval, _PUT_ASIDE, 2, *keys, self._group, job.handle, text, reason, job.tries + 1
-        )
+        told = reason.encode("utf-8", "backslashreplace")
+        self._ask(self._redis.eval, _PUT_ASIDE, 2, *keys, self._group, job.handle, text, told, job.tries + 1)
         del self._taken[job.handle]
 
     def take_back(self) -> int:
@@ -228,12 +234,12 @@ def _read_entry(entry_id: bytes, fields: Mapping[bytes, bytes], now_ms: float) -
     texts = {_text(name): _text(value) for name, value in fields.items()}
     tries = texts.get("tries", "0") if "payload" in texts else "0"
     since_ms = texts.get("since", "") if "payload" in texts else ""
-    if not since_ms.isdigit():
+    if not _NUMBER.fullmatch(since_ms):
         since_ms = entry_id.split(b"-")[0].decode("ascii")
     return Job(
         text=texts["payload"] if "payload" in texts else json.dumps(texts),
         handle=entry_id,
-        tries=int(tries) if tries.isdigit() else 0,
+        tries=int(tries) if _NUMBER.fullmatch(tries) else 0,
         age_s=max(0.0, (now_ms - int(since_ms)) / 1000),
     )
 

@@ -18,7 +18,7 @@ from typing import Optional
 
 from postbackd_client.answers import REFUSED, REJECTED, UNMATCHED, Outcome
 from postbackd_client.client import Client
-from postbackd_client.payload import Conversion, PayloadError, decode, encode
+from postbackd_client.payload import Conversion, PayloadError, decode
 
 log = logging.getLogger("postbackd_client.queues")
 
@@ -66,14 +66,10 @@ def read(text: str) -> Conversion:
     counted twice.
     """
     conversion = decode(text)
-    if not json.loads(text).get("transaction_id"):
+    if not json.loads(text, parse_int=str, parse_float=str).get("transaction_id"):
         raise PayloadError(
             "there is no transaction_id in it: without one, a job that comes again is another sale"
         )
-    try:
-        encode(conversion).encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise PayloadError("it is no UTF-8") from error
     return conversion
 
 
