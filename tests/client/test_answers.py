@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from postbackd_client.answers import SILENT, Outcome, read_answer, read_batch, read_retry_after
+from postbackd_client.answers import POSTBACKD, SILENT, Outcome, read_answer, read_batch, read_retry_after
 from postbackd_client.presets import PRESETS
 from postbackd_client.schedule import Schedule
 from postbackd_client.statistics import Statistics, Tally, judge, write_prometheus
@@ -42,6 +42,14 @@ def test_a_strict_network_rejects_with_422() -> None:
 def test_a_success_of_another_tracker_is_delivered(status: int) -> None:
     assert read(status, b"whatever").kind == "delivered"
     assert read(status, b"{]").kind == "delivered"
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>We are back soon", b"{}", b'{"ok":true}'])
+def test_a_success_without_a_verdict_is_not_postbackds_and_is_tried_again(body: bytes) -> None:
+    outcome = read_answer(200, {}, body, NOW_S, POSTBACKD)
+    assert (outcome.kind, outcome.settled) == ("retry", False)
+    assert "in front of postbackd" in outcome.reason
+    assert read_answer(200, {"postbackd-verdict": "accepted"}, body, NOW_S, POSTBACKD).kind == "accepted"
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 408, 425, 429, 500, 502, 503, 504, 599, 100])

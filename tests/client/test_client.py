@@ -225,7 +225,7 @@ def test_what_may_pass_is_sent_again_under_the_same_key(
         client.conversion("abc", value=5)
         assert client.flush(DEADLINE_S)
         found = client.statistics()
-    assert (found.sent, found.failed) == ({"delivered": 1}, 2)
+    assert (found.sent, found.failed) == ({"accepted": 1}, 2)
     assert len(set(told(tracker))) == 1
     assert "txid=" in told(tracker)[0]
 
@@ -253,7 +253,7 @@ def test_what_will_not_pass_is_kept_as_dead_and_told(tracker: Tracker, tmp_path:
         assert client.flush(DEADLINE_S)
         found = client.statistics()
         assert "postbackd-client dead" in client.health().problems[0]
-    assert (found.sent, found.dead) == ({"refused": 1, "delivered": 1}, 1)
+    assert (found.sent, found.dead) == ({"refused": 1, "accepted": 1}, 1)
     entry = next(dead.entries(tmp_path))
     assert (entry["status"], entry["conversion"]["transaction_id"]) == (404, "X-1")
     assert [one.status for one in heard] == [404]
@@ -267,7 +267,7 @@ def test_one_that_spoils_a_batch_is_found_and_the_others_arrive(tracker: Tracker
     tracker.script += [Reply(413), Reply(200), Reply(400)]
     with client_of(tracker.url(), tmp_path) as client:
         assert client.drain(DEADLINE_S, any_url=True)
-        assert client.statistics().sent == {"delivered": 29, "refused": 1}
+        assert client.statistics().sent == {"accepted": 29, "refused": 1}
     assert next(dead.entries(tmp_path))["conversion"]["transaction_id"] == "P-1"
 
 
@@ -278,7 +278,7 @@ def test_one_that_always_fails_lets_the_others_pass(tmp_path: Path, tracker: Tra
         client.conversion("abc", transaction_id="poison")
         client.conversion("abc", transaction_id="honey")
         assert client.flush(DEADLINE_S)
-        assert client.statistics().sent == {"delivered": 2}
+        assert client.statistics().sent == {"accepted": 2}
     order = [text.partition("txid=")[2].partition("&")[0] for text in told(tracker)]
     assert order[:3] == ["poison"] * 3
     assert sorted(order[3:]) == ["honey", "poison"]
@@ -331,7 +331,7 @@ def test_any_tracker_is_told_by_its_template(tracker: Tracker, tmp_path: Path) -
         for number in range(40):
             client.conversion("abc", value="1.50", transaction_id=f"V-{number}", extra={"sub1": "x"})
         assert client.flush(DEADLINE_S)
-        assert client.statistics().sent == {"delivered": 40}
+        assert client.statistics().sent == {"accepted": 40}
     assert [one.target for one in tracker.asked] == [
         f"/postback?cid=abc&payout=1.50&txid=V-{number}&sub1=x" for number in range(40)
     ]

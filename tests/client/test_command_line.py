@@ -55,7 +55,7 @@ def test_drain_sends_what_was_left(
     told = capsys.readouterr()
     assert (told.out, "--any-url sends it" in told.err) == ("nothing to send\n", True)
     assert main(["drain", "--spool", str(tmp_path), "--any-url"]) == 0
-    assert capsys.readouterr().out == "3 delivered\n"
+    assert capsys.readouterr().out == "3 accepted\n"
     assert main(["drain", "--spool", str(tmp_path)]) == 0
     assert capsys.readouterr().out == "nothing to send\n"
 
@@ -81,12 +81,12 @@ def test_drain_says_why_it_cannot(tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_send_prints_what_became_of_it(tracker: Tracker, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["send", "--url", tracker.url(), "abc", "--value", "1.50", "--extra", "sub1=x"]
     assert main(words) == 0
-    assert capsys.readouterr().out == "delivered\n"
+    assert capsys.readouterr().out == "accepted\n"
     tracker.script.append(Reply(200, b'{"verdict":"unmatched","reason":"macro_literal","request":"0sa"}'))
     assert main(words) == 1
     assert capsys.readouterr().out == "unmatched: macro_literal: request 0sa\n"
     assert main([*words, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["kind"] == "delivered"
+    assert json.loads(capsys.readouterr().out)["kind"] == "accepted"
     assert b"sub1=x" in tracker.asked[0].body
 
 

@@ -64,15 +64,21 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Meaning:
-    """How a tracker says in a 2xx body that it took nothing."""
+    """What is to be read in a tracker's 2xx."""
+
+    names_verdict: bool = False
+    """Every answer of it does.  One that does not was given by something in front of it, which stores nothing."""
 
     failure: Optional[Pattern[str]] = None
+    """How its body says that it took nothing."""
     duplicate: Optional[Pattern[str]] = None
     """Looked for first: a repeat of what is counted already is no failure."""
 
 
 SILENT = Meaning()
 """A 2xx is a success, whatever its body says."""
+
+POSTBACKD = Meaning(names_verdict=True)
 
 
 def read_answer(
@@ -110,6 +116,10 @@ def _read_success(status: int, headers: Mapping[str, str], body: bytes, meaning:
         return Outcome(DUPLICATE, status)
     if meaning.failure and (found := meaning.failure.search(text)):
         return Outcome(REFUSED, status, reason=_printable(found.group(found.lastindex or 0)))
+    if meaning.names_verdict:
+        return Outcome(
+            RETRY, status, reason="the answer names no verdict: something in front of postbackd gave it"
+        )
     return Outcome(DELIVERED, status)
 
 

@@ -19,7 +19,7 @@ from ipaddress import ip_address
 from typing import Dict, List, NamedTuple, Sequence, Union
 from urllib.parse import quote, urlencode, urlsplit
 
-from postbackd_client.answers import SILENT, Meaning
+from postbackd_client.answers import POSTBACKD, SILENT, Meaning
 from postbackd_client.payload import DEFAULT_TYPE, FIELDS, Conversion
 
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -135,7 +135,7 @@ def read_endpoint(tracker: Union[str, Tracker], *, allow_http: bool = False) -> 
         path=_ascii(parts.path) or "/",
         query=_ascii(parts.query),
         is_template=is_template,
-        meaning=meaning,
+        meaning=meaning if is_template else POSTBACKD,
     )
 
 
