@@ -126,6 +126,24 @@ def test_a_wrong_entry_is_explained_at_its_field(place: Place) -> None:
     page.goto("about:blank")
 
 
+def test_a_dialog_that_closes_late_takes_nobody_back(place: Place) -> None:
+    page = place.page
+    page.goto(f"{place.server.base}/#/live")
+    page.get_by_role("heading", level=1).wait_for()
+    shown = page.evaluate(
+        """async () => {
+          const main = document.querySelector("script[type=module]").src;
+          const { ask } = await import(main.replace(/[^/]*$/, "router.js"));
+          location.hash = "#/networks?add=1";
+          ask({ why: null });
+          return location.hash;
+        }"""
+    )
+    assert shown == "#/networks?add=1"
+    page.get_by_label("Currency").wait_for()
+    page.goto("about:blank")
+
+
 def test_every_page_passes_axe_in_both_themes_and_says_nothing_to_the_console(place: Place) -> None:
     found: list[str] = []
     context = place.browser.new_context(

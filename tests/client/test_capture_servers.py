@@ -15,10 +15,10 @@ from tests.client.serving import Serving, Valve, serving
 from tests.ingest.shop import KEY, Shop
 from tests.trust.server import wait_until
 
-_DEADLINE_S = 30.0
+_DEADLINE_S = 60.0
 _GUNICORN = ["-m", "gunicorn", "--bind", "127.0.0.1:PORT", "--no-control-socket", "--workers"]
-# Its watch over workers would take one that stands still for dead.
-_UVICORN = ["-m", "uvicorn", "--port", "PORT", "--timeout-worker-healthcheck", "60"]
+# Its watch takes a worker that stands still so long for dead; and it waits as long for one that was killed meanwhile.
+_UVICORN = ["-m", "uvicorn", "--port", "PORT", "--timeout-worker-healthcheck", "10"]
 SERVERS = {
     "gunicorn with Flask": [*_GUNICORN, "2", "flask_shop:app"],
     "gunicorn with Django, loaded before the fork": [*_GUNICORN, "2", "--preload", "shop.wsgi"],

@@ -41,6 +41,7 @@ def celery_task(app: Any, client: Client, *, name: str = "postbackd.report", **o
         "reject_on_worker_lost": True,
         "max_retries": MAX_TRIES,
         "ignore_result": True,
+        "shared": False,  # another app of the same process, with a tracker of its own, gets a task of its own
         **options,
     }
     return app.task(bind=True, name=name, **settings)(report)

@@ -32,9 +32,10 @@ export function goInstead(...parts) {
   location.replace(link(...parts));
 }
 
-// Change the query parameters of the page that is shown, without a step in the history.
+// Change the query parameters of the page that is shown, without a step in the history.  The address is asked, which is ahead
+// of `route` by a moment: a dialog that closes late must not take back where somebody has gone meanwhile.
 export function ask(query) {
-  const { page, rest, query: old } = route.value;
+  const { page, rest, query: old } = read();
   history.replaceState(null, "", link(page, ...rest, { ...old, ...query }));
   route.value = read();
 }
