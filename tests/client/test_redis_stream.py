@@ -192,6 +192,8 @@ def test_a_worker_that_is_asked_to_stop_ends_its_request_and_gives_the_rest_back
     asked = start(server, stream, tracker, "--threads", "1")
     wait_until(lambda: tracker.asked["slow-1"] == 1, 20, "the first request")
     asked.send_signal(signal.SIGTERM)
+    assert asked.stderr is not None
+    assert asked.stderr.readline().startswith("stopping")
     tracker.go_on.set()
     _, said = asked.communicate(timeout=20)
     assert asked.returncode == 0

@@ -75,8 +75,15 @@ def run(arguments: argparse.Namespace) -> int:
     logging.getLogger("pika").setLevel(logging.CRITICAL)  # what it meets is said here in one line
     client = make_client(arguments)
     stop = threading.Event()
+
+    def end(*_: object) -> None:
+        stop.set()
+        os.write(
+            2, b"stopping: what is being sent is brought to its end\n"
+        )  # a print may be under way already
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, end)
     try:
         plan = _plan(arguments)
         source = open_source(arguments.queue or os.environ.get(QUEUE_VARIABLE, ""))
