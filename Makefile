@@ -12,7 +12,7 @@ ARGS ?=
 export PYTHONDONTWRITEBYTECODE =
 
 BIN := .venv/bin
-VENV_INPUTS := pyproject.toml clients/python/pyproject.toml scripts/venv.sh
+VENV_INPUTS := pyproject.toml scripts/venv.sh
 
 .PHONY: help
 help: ## list the targets
@@ -24,7 +24,7 @@ help: ## list the targets
 	@scripts/venv.sh .venv requirements.txt requirements-build.txt
 	@touch $@
 
-.venv/.installed-dev: requirements-dev.txt .venv/.installed-run
+.venv/.installed-dev: requirements-dev.txt clients/python/pyproject.toml .venv/.installed-run
 	@echo "installing the locked test dependencies into .venv"
 	@scripts/venv.sh .venv requirements-dev.txt
 	@touch $@

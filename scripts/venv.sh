@@ -1,5 +1,6 @@
 #!/bin/sh
-# Makes an environment when it is missing or broken and installs locked sets into it, into .venv the project too:
+# Makes an environment when it is missing or broken and installs locked sets into it, into .venv the project too, and with
+# the tests' set the client:
 #   scripts/venv.sh .venv|.venv-bench LOCKFILE...
 # Uses uv when it is there, else python3 -m venv and pip. Every file that is installed has to match its hash.
 set -eu
@@ -52,5 +53,9 @@ for lockfile in "$@"; do
 done
 # The build backend is in the locked sets: nothing that is not locked is fetched to build the project.
 if [ "$venv" = .venv ]; then
-    install --no-deps --no-build-isolation --editable . --editable clients/python
+    install --no-deps --no-build-isolation --editable .
 fi
+# The client is no part of the server: only the tests need it.
+case " $* " in
+    *" requirements-dev.txt "*) install --no-deps --no-build-isolation --editable clients/python ;;
+esac

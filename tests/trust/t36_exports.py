@@ -25,7 +25,7 @@ from urllib.parse import urlencode
 
 from tests.trust.corpus.stage import Stage, stage
 from tests.trust.registry import Control, Result, Size, trust_test
-from tests.trust.server import clean_environment, free_port, run_cli, wait_until
+from tests.trust.server import clean_environment, free_port, wait_until
 
 _COMMANDS = (
     "=1+1", "=cmd|' /C calc'!A0", "+cmd|' /C calc'!A0", "-2+3+cmd|' /C calc'!A0", "@SUM(1+1)*cmd|' /C calc'!A0",
@@ -276,21 +276,13 @@ def _reconciled(server: Stage, place: Path, hostile: Sequence[str]) -> Iterator[
 
 def _followed(server: Stage, also: Sequence[str], rows: int) -> bytes:
     """What ``log --follow --json`` writes of the last rows, up to a row that is known to be the youngest."""
-    command = [
-        sys.executable,
-        "-m",
-        "postbackd",
-        "log",
-        "--follow",
-        "--json",
-        "--limit",
-        str(rows + 10),
-        *also,
-    ]
-    command += ["--data", str(server.server.data_dir)]
+    options = ["log", "--follow", "--json", "--limit", str(rows + 10), *also]
+    command = [sys.executable, "-m", "postbackd", *options]
     out = server.server.data_dir / "followed"
     with out.open("wb") as file:
-        following = subprocess.Popen(command, env=clean_environment(), stdout=file, stderr=subprocess.DEVNULL)
+        following = subprocess.Popen(
+            command, env=_environment(server), stdout=file, stderr=subprocess.DEVNULL
+        )
         try:
             wanted = 1 if also else rows
             wait_until(lambda: out.read_bytes().count(b"\n") >= wanted, 60, f"{wanted} followed rows")
@@ -301,30 +293,16 @@ def _followed(server: Stage, also: Sequence[str], rows: int) -> bytes:
 
 
 def _cli(server: Stage, *words: str) -> str:
-    split = words.index("--") if "--" in words else len(words)
-    done = (
-        run_cli(server.server.data_dir, *words[:split], timeout_s=60)
-        if split == len(words)
-        else _named(server, words)
-    )
+    """``words`` may end with ``--`` and what begins like an option: where the data are is told beside them."""
+    command = [sys.executable, "-m", "postbackd", *words]
+    done = subprocess.run(command, env=_environment(server), capture_output=True, text=True, timeout=60)
     if done.returncode:
         raise AssertionError(f"postbackd {' '.join(words)}: {done.stderr.strip()}")
     return done.stdout
 
 
-def _named(server: Stage, words: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    """A command whose last argument begins like an option."""
-    split = words.index("--")
-    command = [
-        sys.executable,
-        "-m",
-        "postbackd",
-        *words[:split],
-        "--data",
-        str(server.server.data_dir),
-        *words[split:],
-    ]
-    return subprocess.run(command, env=clean_environment(), capture_output=True, text=True, timeout=30)
+def _environment(server: Stage) -> dict[str, str]:
+    return clean_environment({"POSTBACKD_DATA": str(server.server.data_dir)})
 
 
 def _control(hostile: Sequence[str]) -> Control:

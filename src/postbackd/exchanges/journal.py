@@ -18,6 +18,7 @@ import secrets
 from pathlib import Path
 
 from postbackd.core.became import Became
+from postbackd.store.sqlite_file import sync_names
 
 _VERSION = 1
 
@@ -64,7 +65,7 @@ class Journal:
                 header = {"journal": _VERSION, "endpoint": print_of, "token": secrets.token_hex(4)}
                 os.write(self._file, f"{json.dumps(header)}\n".encode())
                 os.fsync(self._file)
-                _sync_directory(path.parent)
+                sync_names(path.parent)
             self._check(header, print_of)
         except BaseException:
             os.close(self._file)
@@ -188,11 +189,3 @@ class Journal:
             self._broken = error
             os.ftruncate(self._file, size)  # half a line would spoil the next one
             raise
-
-
-def _sync_directory(directory: Path) -> None:
-    opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from typing import Any
 
 from msgspec import Struct
@@ -80,11 +81,9 @@ class _Clock:
         if self._pace.speed is not None and at_ms < self._last_visit_ms:
             due_s = max(due_s, self._began_s + (at_ms - START_MS) / 1000 / self._pace.speed)
         if due_s - loop.time() > 0.001:
-            try:
+            with suppress(TimeoutError):  # that nobody has stopped it is the usual case
                 async with asyncio.timeout_at(due_s):
                     await stop.wait()
-            except TimeoutError:
-                pass
         self._free_s = max(self._free_s, loop.time() - 0.1) + 1 / self._pace.rate
         self.market_ms = max(self.market_ms, at_ms)
 

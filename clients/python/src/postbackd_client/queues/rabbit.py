@@ -12,6 +12,7 @@ good after it was.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import threading
@@ -134,11 +135,10 @@ class RabbitQueue:
 
     def _close(self) -> None:
         channel, self._channel = self._channel, None
-        try:
+        # Where it is away, there is nothing to close.
+        with contextlib.suppress(self._pika.exceptions.AMQPError, OSError):
             if channel is not None and channel.connection.is_open:
                 channel.connection.close()
-        except (self._pika.exceptions.AMQPError, OSError):
-            pass  # it is away: then there is nothing to close
 
 
 class RabbitSource:
@@ -268,8 +268,7 @@ class RabbitSource:
         return int(self._channel.queue_declare(queue, passive=True).method.message_count)
 
     def close(self) -> None:
-        try:
+        # Where it is away, what was not acknowledged is the broker's.
+        with contextlib.suppress(self._pika.exceptions.AMQPError, OSError):
             if self._connection is not None and self._connection.is_open:
                 self._connection.close()
-        except (self._pika.exceptions.AMQPError, OSError):
-            pass  # it is away: what was not acknowledged is the broker's

@@ -11,6 +11,7 @@ is always in exactly one place.  What a killed worker had taken is claimed by an
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import secrets
@@ -20,6 +21,8 @@ from typing import Any, Dict, List, Mapping, Tuple, Union
 
 from postbackd_client.queues.loading import QueueError, load
 from postbackd_client.queues.sources import Job, SourceAway, read_seconds, split_options
+
+log = logging.getLogger("postbackd_client")
 
 OPTIONS = {"stream": "postbacks", "group": "postbackd", "claim_after": "60"}
 
@@ -225,8 +228,8 @@ class RedisSource:
             owed = self._redis.xpending_range(self._stream, self._group, "-", "+", 1, self._consumer)
             if not owed:
                 self._redis.xgroup_delconsumer(self._stream, self._group, self._consumer)
-        except (SourceAway, QueueError, self._errors.RedisError):
-            pass  # it is away: then the name stays on the list, and harms nobody
+        except (SourceAway, QueueError, self._errors.RedisError) as error:
+            log.debug("the worker's name stays on the list of consumers, and harms nobody: %s", error)
         self._redis.close()
 
 
