@@ -250,6 +250,19 @@ def syncs_per_second(directory: Path, seconds: float = 1.0) -> float:
         path.unlink()
 
 
+def freeing_ms(directory: Path, mebibytes: int = 256) -> float:
+    """Milliseconds until the blocks of a file of that size are given back: what dropping a table waits for."""
+    path = directory / "free.probe"
+    with path.open("wb") as file:
+        for _ in range(mebibytes):
+            file.write(os.urandom(1 << 20))
+        file.flush()
+        os.fsync(file.fileno())
+    began = time.monotonic()
+    path.unlink()
+    return (time.monotonic() - began) * 1e3
+
+
 def describe(directory: Path) -> dict[str, str | int | float]:
     """What was measured on: processor, cores, kernel, Python, disk, and how busy it was before."""
     return {
@@ -260,6 +273,7 @@ def describe(directory: Path) -> dict[str, str | int | float]:
         "python": platform.python_version(),
         "file_system": _file_system(directory),
         "syncs_per_second": round(syncs_per_second(directory)),
+        "freeing_256_mb_ms": round(freeing_ms(directory)),
         "load_average_before": os.getloadavg()[0],
     }
 
@@ -272,11 +286,14 @@ def _processor() -> str:
 
 
 def _file_system(directory: Path) -> str:
-    """The type of the file system that holds a directory."""
-    best, kind = "", "unknown"
+    """The type of the file system that holds a directory, and what makes deleting large files slow there."""
+    best, device, kind, options = "", "", "unknown", ""
     for line in Path("/proc/mounts").read_text().splitlines():
-        _device, mount, type_, *_rest = line.split()
+        device_, mount, type_, options_, *_rest = line.split()
         inside = directory.resolve().is_relative_to(mount)
         if inside and len(mount) >= len(best):
-            best, kind = mount, type_
-    return kind
+            best, device, kind, options = mount, device_, type_, options_
+    notes = ["discard"] if "discard" in options.split(",") else []
+    if kind == "ext4" and not list(Path("/proc/fs/jbd2").glob(f"{Path(device).name}-*")):
+        notes.append("no journal")
+    return f"{kind} ({', '.join(notes)})" if notes else kind
