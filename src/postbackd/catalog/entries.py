@@ -262,7 +262,7 @@ def _check_rule(rule: Rule) -> None:
 def can_be_told(how: How, message: Message) -> bool:
     """Whether a target takes messages of this kind."""
     if how.kind in PLATFORMS:
-        return message not in PLATFORMS[how.kind].cannot
+        return message not in PLATFORMS[how.kind].cannot(how.options)
     return how.kind == WEBHOOK or message.word in how.requests
 
 
@@ -287,7 +287,7 @@ def check_reactions(rule: Rule, target: Target) -> None:
 
 def _say_cannot(target: Target, message: Message, verb: str) -> str:
     if target.how.kind in PLATFORMS:
-        return f"target {target.name!r}: {PLATFORMS[target.how.kind].cannot[message]}"
+        return f"target {target.name!r}: {PLATFORMS[target.how.kind].cannot(target.how.options)[message]}"
     step = f"postbackd target set {shlex.quote(target.name)} --{verb}-url URL"
     return f"target {target.name!r} has no request for {message.word}s; give it one with: {step}"
 
