@@ -144,7 +144,9 @@ def test_a_rule_whose_campaigns_can_never_pass_it_is_saved_with_a_warning(told: 
     ran = told(*RULE, "Ads", "--when", "campaign = Far")
     assert "warning: the rule can never fire: no conversion passes its tests of campaign at once" in ran.err
     assert told("rule", "set", "R", "--when", 'campaign = "Summer Sale"').err == ""
-    own = told("rule", "add", "Own", "--campaign", "Summer Sale", "--target", "Ads", "--when", "campaign = Far")
+    own = told(
+        "rule", "add", "Own", "--campaign", "Summer Sale", "--target", "Ads", "--when", "campaign = Far"
+    )
     assert "can never fire" in own.err
     assert told("rule", "set", "Own", "--when", "type = sale").err == ""
     ran = told("rule", "set", "R", "--when", "type = lead")
