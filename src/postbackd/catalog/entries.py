@@ -296,16 +296,19 @@ def doubts(catalog: Catalog, rule: Rule) -> list[str]:
     """What is doubtful about a rule that can be stored, in sentences without a stop."""
     reached = _reached(catalog, rule)
     if reached is not None and not reached:
-        return [
-            "the rule can never fire: every campaign of its source has rules of its own, which are followed "
-            "instead; remove these, or add this one to a campaign"
-        ]
+        return [_OUTRULED]
     return compile_condition(rule.condition).warnings(
         offers={offer.name for offer in (*catalog.removed_offers, *catalog.offers)},
         networks={network.name for network in catalog.networks},
         campaigns={campaign.name for campaign in (*catalog.removed_campaigns, *catalog.campaigns)},
         reached=reached,
     )
+
+
+_OUTRULED = (
+    "the rule can never fire: every campaign of its source has rules of its own, which are followed instead; "
+    "remove these, or add this one to a campaign"
+)
 
 
 def _reached(catalog: Catalog, rule: Rule) -> set[str] | None:
