@@ -137,6 +137,7 @@ def test_no_platform_asks_for_a_hash_that_would_have_to_be_stored() -> None:
         "country",
         "subs",
         "refused",
+        "consented",
         "trace",
     }
     assert PLATFORMS

@@ -78,6 +78,10 @@ def answered(status: int, body: Any, **headers: str) -> Answer:
     return Answer(status=status, body=json.dumps(body).encode(), headers=headers)
 
 
+def some(count: int) -> list[Delivery]:
+    return [delivery(number) for number in range(1, count + 1)]
+
+
 def outcomes(rows: list[Judged]) -> list[Outcome]:
     return [row.outcome for row in rows]
 
@@ -88,17 +92,18 @@ def outcomes(rows: list[Judged]) -> list[Outcome]:
 @pytest.mark.parametrize("kind", PLATFORMS)
 def test_a_click_without_an_identifier_is_never_sent(kind: str) -> None:
     platform = PLATFORMS[kind]
-    assert platform.check_delivery(delivery(), NOW_MS) == ""
-    assert "was stored with the click" in platform.check_delivery(delivery(source_id=None), NOW_MS)
-    assert "was stored with the click" in platform.check_delivery(delivery(source_id=""), NOW_MS)
+    assert platform.check_delivery(delivery(), {}, NOW_MS) == ""
+    assert "was stored with the click" in platform.check_delivery(delivery(source_id=None), {}, NOW_MS)
+    assert "was stored with the click" in platform.check_delivery(delivery(source_id=""), {}, NOW_MS)
 
 
 @pytest.mark.parametrize("kind", PLATFORMS)
 @pytest.mark.parametrize("message", [Message.ADJUSTMENT, Message.RETRACTION])
 def test_what_a_platform_cannot_take_has_a_reason(kind: str, message: Message) -> None:
     platform = PLATFORMS[kind]
-    assert platform.check_delivery(delivery(message=message), NOW_MS) == platform.cannot[message]
-    assert Message.CONVERSION not in platform.cannot
+    said = platform.check_delivery(delivery(message=message), OPTIONS[kind], NOW_MS)
+    assert said == platform.cannot(OPTIONS[kind]).get(message, "")
+    assert Message.CONVERSION not in platform.cannot(OPTIONS[kind])
 
 
 @pytest.mark.parametrize("kind", PLATFORMS)
@@ -111,7 +116,7 @@ def test_the_usual_options_are_enough(kind: str) -> None:
     ("status", "slow_down"), [(0, False), (302, False), (401, False), (429, True), (500, False), (502, True)]
 )
 def test_a_request_that_fails_fails_for_every_row(kind: str, status: int, slow_down: bool) -> None:
-    rows = PLATFORMS[kind].read(Answer(status=status, body=b"<html>"), 3, NOW_MS)
+    rows = PLATFORMS[kind].read(Answer(status=status, body=b"<html>"), some(3), NOW_MS)
     assert outcomes(rows) == [Outcome.FAILED] * 3
     assert rows[0].slow_down is slow_down
     assert rows[0].reason
@@ -120,7 +125,7 @@ def test_a_request_that_fails_fails_for_every_row(kind: str, status: int, slow_d
 @pytest.mark.parametrize("kind", PLATFORMS)
 def test_retry_after_is_read(kind: str) -> None:
     answer = answered(503, {"error": {"message": "later"}, "code": 1}, **{"retry-after": "7"})
-    assert {row.retry_after_ms for row in PLATFORMS[kind].read(answer, 2, NOW_MS)} == {7000}
+    assert {row.retry_after_ms for row in PLATFORMS[kind].read(answer, some(2), NOW_MS)} == {7000}
 
 
 MEMBERS = (
@@ -155,7 +160,7 @@ JSON = st.recursive(
 @pytest.mark.parametrize("kind", PLATFORMS)
 @given(status=st.sampled_from([200, 400, 500]), body=JSON | st.binary().map(str))
 def test_any_answer_has_one_row_a_delivery(kind: str, status: int, body: Any) -> None:
-    rows = PLATFORMS[kind].read(answered(status, body), 2, NOW_MS)
+    rows = PLATFORMS[kind].read(answered(status, body), some(2), NOW_MS)
     assert len(rows) == 2
     assert all(bool(row.reason) is (row.outcome is not Outcome.DELIVERED) for row in rows)
 
@@ -223,33 +228,35 @@ def test_meta_gets_what_the_options_say() -> None:
 
 
 def test_meta_never_gets_an_event_that_is_nearly_seven_days_old() -> None:
-    assert "older than 7 days" in META.check_delivery(delivery(at_ms=NOW_MS - 7 * DAY_MS + 1000), NOW_MS)
+    assert "older than 7 days" in META.check_delivery(delivery(at_ms=NOW_MS - 7 * DAY_MS + 1000), {}, NOW_MS)
     fresh = delivery(at_ms=NOW_MS - 7 * DAY_MS + 60_000)
-    assert META.check_delivery(fresh, NOW_MS) == ""
-    assert outcomes(META.read(meta_stand_in(make("meta", fresh), NOW_MS), 1, NOW_MS)) == [Outcome.DELIVERED]
+    assert META.check_delivery(fresh, {}, NOW_MS) == ""
+    assert outcomes(META.read(meta_stand_in(make("meta", fresh), NOW_MS), some(1), NOW_MS)) == [
+        Outcome.DELIVERED
+    ]
 
 
 def test_meta_refuses_all_for_one_old_event() -> None:
     sent = make("meta", delivery(1), delivery(2, at_ms=NOW_MS - 8 * DAY_MS))
-    rows = META.read(meta_stand_in(sent, NOW_MS), 2, NOW_MS)
+    rows = META.read(meta_stand_in(sent, NOW_MS), some(2), NOW_MS)
     assert rows == [Judged(Outcome.FAILED, "HTTP 400, error 100: event_time is over 7 days old")] * 2
 
 
 def test_meta_says_when_the_token_is_no_longer_good() -> None:
     sent = META.make([delivery()], [{}], OPTIONS["meta"], {"ACCESS_TOKEN": "old"}, NOW_MS)
-    (row,) = META.read(meta_stand_in(sent, NOW_MS), 1, NOW_MS)
+    (row,) = META.read(meta_stand_in(sent, NOW_MS), some(1), NOW_MS)
     assert row.reason.endswith("Invalid OAuth access token. (give the target a new ACCESS_TOKEN)")
 
 
 @pytest.mark.parametrize(("code", "slow_down"), [(17, True), (613, True), (100, False), (None, False)])
 def test_meta_is_served_slower_when_it_counts_too_many_calls(code: int | None, slow_down: bool) -> None:
-    (row,) = META.read(answered(400, {"error": {"code": code, "message": "m"}}), 1, NOW_MS)
+    (row,) = META.read(answered(400, {"error": {"code": code, "message": "m"}}), some(1), NOW_MS)
     assert row.slow_down is slow_down
 
 
 @pytest.mark.parametrize("body", [{}, {"events_received": 1}, [], {"events_received": "2"}])
 def test_meta_took_less_than_was_sent(body: Any) -> None:
-    rows = META.read(answered(200, body), 2, NOW_MS)
+    rows = META.read(answered(200, body), some(2), NOW_MS)
     assert outcomes(rows) == [Outcome.FAILED] * 2
     assert "of 2 events received" in rows[0].reason
 
@@ -286,7 +293,7 @@ def test_tiktok_gets_the_event_with_its_id_and_its_click() -> None:
             }
         ],
     }
-    assert outcomes(TIKTOK.read(tiktok_stand_in(sent), 1, NOW_MS)) == [Outcome.DELIVERED]
+    assert outcomes(TIKTOK.read(tiktok_stand_in(sent), some(1), NOW_MS)) == [Outcome.DELIVERED]
 
 
 def test_tiktok_gets_what_the_options_say() -> None:
@@ -296,20 +303,22 @@ def test_tiktok_gets_what_the_options_say() -> None:
 
 
 def test_tiktok_errors_inside_of_200_are_failures() -> None:
-    rows = TIKTOK.read(tiktok_stand_in(make("tiktok", delivery(1), delivery(2, source_id=None))), 2, NOW_MS)
+    rows = TIKTOK.read(
+        tiktok_stand_in(make("tiktok", delivery(1), delivery(2, source_id=None))), some(2), NOW_MS
+    )
     assert rows == [Judged(Outcome.FAILED, "HTTP 200, code 40002: user: missing")] * 2
     sent = TIKTOK.make([delivery()], [{}], OPTIONS["tiktok"], {"ACCESS_TOKEN": "old"}, NOW_MS)
-    (row,) = TIKTOK.read(tiktok_stand_in(sent), 1, NOW_MS)
+    (row,) = TIKTOK.read(tiktok_stand_in(sent), some(1), NOW_MS)
     assert row.reason.endswith("(give the target a new ACCESS_TOKEN)")
 
 
 def test_tiktok_is_served_slower_when_it_counts_too_many_calls() -> None:
-    (row,) = TIKTOK.read(answered(200, {"code": 40100, "message": "Too many requests"}), 1, NOW_MS)
+    (row,) = TIKTOK.read(answered(200, {"code": 40100, "message": "Too many requests"}), some(1), NOW_MS)
     assert row == Judged(Outcome.FAILED, "HTTP 200, code 40100: Too many requests", slow_down=True)
 
 
 def test_tiktok_without_a_code_is_a_failure() -> None:
-    assert TIKTOK.read(answered(200, []), 1, NOW_MS)[0].reason == "HTTP 200, but no code in the answer"
+    assert TIKTOK.read(answered(200, []), some(1), NOW_MS)[0].reason == "HTTP 200, but no code in the answer"
 
 
 # --- Google: Data Manager -------------------------------------------------------------------------------------
@@ -355,7 +364,7 @@ def test_data_manager_gets_the_event_for_its_conversion_action() -> None:
             }
         ],
     }
-    assert outcomes(DATA_MANAGER.read(data_manager_stand_in(sent), 1, NOW_MS)) == [Outcome.DELIVERED]
+    assert outcomes(DATA_MANAGER.read(data_manager_stand_in(sent), some(1), NOW_MS)) == [Outcome.DELIVERED]
 
 
 def test_data_manager_gets_what_the_options_say() -> None:
@@ -374,7 +383,7 @@ def test_data_manager_gets_what_the_options_say() -> None:
 
 def test_data_manager_names_the_event_at_fault() -> None:
     sent = make("google_data_manager", delivery(1), delivery(2, source_id="a b"), delivery(3))
-    rows = DATA_MANAGER.read(data_manager_stand_in(sent), 3, NOW_MS)
+    rows = DATA_MANAGER.read(data_manager_stand_in(sent), some(3), NOW_MS)
     assert outcomes(rows) == [Outcome.FAILED] * 3
     assert rows[1].reason == "HTTP 400, events[1].ad_identifiers.gclid: malformed"
     assert rows[0].reason == rows[2].reason == "HTTP 400, INVALID_ARGUMENT: There was a problem."
@@ -382,15 +391,15 @@ def test_data_manager_names_the_event_at_fault() -> None:
 
 def test_data_manager_may_name_events_that_were_not_sent() -> None:
     details = [{"fieldViolations": [{"field": "events[7].x"}, {"field": "destinations[0]"}, "odd"]}, "odd"]
-    rows = DATA_MANAGER.read(answered(400, {"error": {"details": details}}), 2, NOW_MS)
+    rows = DATA_MANAGER.read(answered(400, {"error": {"details": details}}), some(2), NOW_MS)
     assert outcomes(rows) == [Outcome.FAILED] * 2
 
 
 @pytest.mark.parametrize("platform", [DATA_MANAGER, ADS])
 def test_google_never_gets_a_click_that_is_nearly_90_days_old(platform: Any) -> None:
     old = delivery(clicked_ms=NOW_MS - 90 * DAY_MS + 1000)
-    assert "older than 90 days" in platform.check_delivery(old, NOW_MS)
-    assert platform.check_delivery(delivery(clicked_ms=NOW_MS - 89 * DAY_MS), NOW_MS) == ""
+    assert "older than 90 days" in platform.check_delivery(old, {}, NOW_MS)
+    assert platform.check_delivery(delivery(clicked_ms=NOW_MS - 89 * DAY_MS), {}, NOW_MS) == ""
 
 
 # --- Google: tokens -------------------------------------------------------------------------------------------
@@ -500,16 +509,18 @@ def test_rows_of_an_upload_are_judged_one_by_one() -> None:
         row_error(3, "ORDER_ID_ALREADY_IN_USE"),
         row_error(9, "EXPIRED_EVENT"),
     )
-    assert ADS.read(answer, 4, NOW_MS) == [
+    assert ADS.read(answer, some(4), NOW_MS) == [
         Judged(Outcome.DELIVERED),
         Judged(Outcome.DEAD, "HTTP 200, but EXPIRED_EVENT: too old"),
         Judged(Outcome.FAILED, "HTTP 200, but TOO_RECENT_EVENT: wait"),
-        Judged(Outcome.DELIVERED),
+        Judged(Outcome.DELIVERED, "HTTP 200, but ORDER_ID_ALREADY_IN_USE: m"),
     ]
 
 
 def test_of_two_errors_in_a_row_the_worse_counts() -> None:
-    rows = ADS.read(ads_answer(row_error(0, "EXPIRED_EVENT"), row_error(0, "EVENT_NOT_FOUND")), 1, NOW_MS)
+    rows = ADS.read(
+        ads_answer(row_error(0, "EXPIRED_EVENT"), row_error(0, "EVENT_NOT_FOUND")), some(1), NOW_MS
+    )
     assert outcomes(rows) == [Outcome.DEAD]
 
 
@@ -518,7 +529,7 @@ def test_of_two_errors_in_a_row_the_worse_counts() -> None:
     [row_error("x", "W"), {"message": "m"}, {"errorCode": {}, "location": {"fieldPathElements": ["odd"]}}],
 )
 def test_an_error_that_names_no_row_is_everybodys(error: dict[str, Any]) -> None:
-    assert outcomes(ADS.read(ads_answer(error), 2, NOW_MS)) == [Outcome.FAILED] * 2
+    assert outcomes(ADS.read(ads_answer(error), some(2), NOW_MS)) == [Outcome.FAILED] * 2
 
 
 @pytest.mark.parametrize(
@@ -533,12 +544,12 @@ def test_an_error_that_names_no_row_is_everybodys(error: dict[str, Any]) -> None
     ],
 )
 def test_an_upload_that_fails_as_a_whole_says_why(answer: Answer, reason: str) -> None:
-    assert ADS.read(answer, 2, NOW_MS) == [Judged(Outcome.FAILED, reason)] * 2
+    assert ADS.read(answer, some(2), NOW_MS) == [Judged(Outcome.FAILED, reason)] * 2
 
 
 def test_an_upload_without_errors_is_delivered() -> None:
     assert (
-        outcomes(ADS.read(answered(200, {"results": [{"gclid": "x"}], "jobId": "1"}), 2, NOW_MS))
+        outcomes(ADS.read(answered(200, {"results": [{"gclid": "x"}], "jobId": "1"}), some(2), NOW_MS))
         == [Outcome.DELIVERED] * 2
     )
 

@@ -125,7 +125,7 @@ def test_a_target_that_cannot_be_served_says_why(how: How, says: str) -> None:
 
 def test_an_answer_is_judged_for_each_delivery() -> None:
     made = postback()
-    (judged,) = made.read(Answer(status=200), 1, NOW_MS)
+    (judged,) = made.read(Answer(status=200), [message(Message.CONVERSION)], NOW_MS)
     assert judged.outcome is Outcome.DELIVERED
     with pytest.raises(NotImplementedError):
         made.read_token(Answer(), NOW_MS)
@@ -156,7 +156,7 @@ def test_a_platform_takes_many_in_one_request_and_refuses_what_it_cannot_be_told
     assert len(json.loads(request.body)["data"]) == 2
     assert "hush-token" in repr(request)
     assert "hush-token" not in repr(made.show([recent], NOW_MS))
-    judged = made.read(Answer(status=200, body=b'{"events_received":2}'), 2, NOW_MS)
+    judged = made.read(Answer(status=200, body=b'{"events_received":2}'), [recent, recent], NOW_MS)
     assert [one.outcome for one in judged] == [Outcome.DELIVERED] * 2
 
 

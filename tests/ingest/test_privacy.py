@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from postbackd.core.consent import Consent
-from postbackd.core.model import NO_CONSENT_BIT
+from postbackd.core.model import CONSENT_BIT, NO_CONSENT_BIT
 from tests.ingest.shop import KEY, Shop, wait_until
 
 QUERY = "source_click_id=src-1&sub1=placement&sub2=keyword&country=DE&cost=0.5"
@@ -75,6 +75,16 @@ def test_a_click_that_a_server_registers_is_kept_short_too(honouring: Shop) -> N
     assert honouring.post("/c/c1", body).status == 201
     row = last_click(honouring)
     assert (row["own_id"], row["sub1"], row["kind"]) == ("own-1", None, NO_CONSENT_BIT)
+
+
+def test_a_clear_yes_is_kept_with_the_click_and_silence_is_not_one(honouring: Shop) -> None:
+    honouring.get(f"/c/c1?{QUERY}&consent=granted")
+    row = last_click(honouring)
+    assert (row["sub1"], row["kind"]) == ("placement", CONSENT_BIT)
+    honouring.get(f"/c/c1?{QUERY.replace('DE', 'US')}")  # not asked there
+    assert last_click(honouring)["kind"] == 0
+    counted = honouring.rows("SELECT count(*) AS n FROM clicks WHERE kind & 15 = 0")
+    assert counted == [{"n": 2}]
 
 
 def test_nothing_is_honoured_where_it_is_not_switched_on(shop: Shop) -> None:

@@ -262,7 +262,7 @@ def _check_rule(rule: Rule) -> None:
 def can_be_told(how: How, message: Message) -> bool:
     """Whether a target takes messages of this kind."""
     if how.kind in PLATFORMS:
-        return message not in PLATFORMS[how.kind].cannot
+        return message not in PLATFORMS[how.kind].cannot(how.options)
     return how.kind == WEBHOOK or message.word in how.requests
 
 
@@ -285,20 +285,56 @@ def check_reactions(rule: Rule, target: Target) -> None:
             raise EntryError(field, f"{_say_cannot(target, message, verb)}; or write ignore")
 
 
+def what_cannot_be_told(how: How) -> dict[str, str]:
+    """What the API of a platform never takes, ``change`` or ``reversal``, and why; nothing where a URL is all it needs.
+
+    A reversal that can be told as a value of 0 can be told.
+    """
+    if how.kind not in PLATFORMS:
+        return {}
+    cannot = PLATFORMS[how.kind].cannot(how.options)
+    change, reversal = cannot.get(Message.ADJUSTMENT, ""), cannot.get(Message.RETRACTION, "")
+    said = {"change": change, "reversal": reversal if change else ""}
+    return {what: why for what, why in said.items() if why}
+
+
 def _say_cannot(target: Target, message: Message, verb: str) -> str:
     if target.how.kind in PLATFORMS:
-        return f"target {target.name!r}: {PLATFORMS[target.how.kind].cannot[message]}"
+        return f"target {target.name!r}: {PLATFORMS[target.how.kind].cannot(target.how.options)[message]}"
     step = f"postbackd target set {shlex.quote(target.name)} --{verb}-url URL"
     return f"target {target.name!r} has no request for {message.word}s; give it one with: {step}"
 
 
 def doubts(catalog: Catalog, rule: Rule) -> list[str]:
     """What is doubtful about a rule that can be stored, in sentences without a stop."""
+    reached = _reached(catalog, rule)
+    if reached is not None and not reached:
+        return [_OUTRULED]
     return compile_condition(rule.condition).warnings(
         offers={offer.name for offer in (*catalog.removed_offers, *catalog.offers)},
         networks={network.name for network in catalog.networks},
         campaigns={campaign.name for campaign in (*catalog.removed_campaigns, *catalog.campaigns)},
+        reached=reached,
     )
+
+
+_OUTRULED = (
+    "the rule can never fire: every campaign of its source has rules of its own, which are followed instead; "
+    "remove these, or add this one to a campaign"
+)
+
+
+def _reached(catalog: Catalog, rule: Rule) -> set[str] | None:
+    """The campaigns that follow the rule: its own, or those of its source without rules of their own.
+
+    ``None``: the source has no campaign yet.
+    """
+    campaigns = (*catalog.removed_campaigns, *catalog.campaigns)
+    if rule.campaign is not None:
+        return {campaign.name for campaign in campaigns if campaign.id == rule.campaign}
+    of_source = [campaign for campaign in campaigns if campaign.source == rule.source]
+    with_own = {other.campaign for other in catalog.rules}
+    return {campaign.name for campaign in of_source if campaign.id not in with_own} if of_source else None
 
 
 def make_key() -> str:

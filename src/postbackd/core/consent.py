@@ -5,7 +5,8 @@ parameter that is named and holds anything but a clear yes, or is missing.  Eith
 the countries that are listed, and for clicks whose country is not known; without a list they are asked everywhere.
 
 A refused click is sent on and converts by its click id.  It keeps the source's click id, cost and country; no sub ids
-and no network address, and no platform that needs consent is told of it.
+and no network address, and no platform that needs consent is told of it.  That a visitor said yes is kept with the
+click, for platforms that ask.
 """
 
 from __future__ import annotations
@@ -32,11 +33,15 @@ class Consent(Struct, frozen=True):
             return False
         if self.gpc and gpc:
             return True
+        return bool(self.parameter) and not self.given(pairs)
+
+    def given(self, pairs: Iterable[tuple[str, str]]) -> bool:
+        """Whether the visitor said a clear yes.  Of one who was not asked nothing is known."""
         if not self.parameter:
             return False
         name = self.parameter.casefold()
         said = next((text for key, text in pairs if key.casefold() == name), "")
-        return said.strip().casefold() not in _YES
+        return said.strip().casefold() in _YES
 
 
 def make_consent(gpc: bool, parameter: str, countries: str) -> Consent | None:

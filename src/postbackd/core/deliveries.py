@@ -55,6 +55,8 @@ class Facts(Struct, frozen=True, gc=False, omit_defaults=True):
     """Whether the visitor did not consent: ad platforms are not told."""
     trace: str | None = None
     """Not of the click, but of the postback that a delivery follows from: the trace that it named."""
+    consented: bool = False
+    """Whether the visitor said a clear yes; some platforms ask."""
 
 
 class Happened(Struct, frozen=True, gc=False):

@@ -61,7 +61,7 @@ KEPT: Sequence[Kept] = (
         "clicks", Class.CLICKS,
         ("click_id bucket", "names the click; its time", _OURS, _STAYS),
         ("campaign offer", "where the visit came from and led to", _OURS, _STAYS),
-        ("kind", "whether it counts, was erased, or came without consent", _NUMBER, _STAYS),
+        ("kind", "whether it counts, was erased, and what was said of consent", _NUMBER, _STAYS),
         ("source_click_id", "the traffic source's own id, to tell it which visit converted", Form.OPAQUE, _GONE),
         ("cost_micros", "what the visit cost", _NUMBER, _STAYS),
         ("country", "the country that the source names", _NUMBER, _GONE),

@@ -46,6 +46,9 @@ ERASED_BIT = 0x10
 NO_CONSENT_BIT = 0x20
 """In a click's ``kind``: its visitor did not consent to be tracked, so little of it is kept and some are not told."""
 
+CONSENT_BIT = 0x40
+"""In a click's ``kind``: its visitor said a clear yes (``core.consent``).  Without either bit nothing is known."""
+
 
 class Dedup(IntEnum):
     """What a network wants done with a repeat that carries no transaction id (see ``core.rules``)."""

@@ -64,6 +64,7 @@ class _Keeping(Struct, frozen=True):
     click_id: bool
     country: bool
     subs: tuple[bool, ...]
+    consent: bool
 
     def trim(self, facts: Facts) -> Facts:
         subs = [sub if kept else None for sub, kept in zip(facts.subs, self.subs, strict=False)]
@@ -75,6 +76,7 @@ class _Keeping(Struct, frozen=True):
             facts.country if self.country else None,
             tuple(subs),
             facts.refused,
+            consented=facts.consented and self.consent,
         )
 
 
@@ -215,12 +217,13 @@ def _make_line(rule: Rule, targets: Mapping[int, Target], macros: frozenset[str]
     if target is None:
         raise LookupError("its target is not in the catalog")
     condition = compile_condition(rule.condition)
+    needs_consent = target.how.kind not in TRACKING_ONLY
     keeping = _Keeping(
         click_id="click_id" in macros,
         country="country" in macros or "country" in condition.fields,
         subs=tuple(f"sub{n}" in macros for n in range(1, 11)),
+        consent=needs_consent,
     )
-    needs_consent = target.how.kind not in TRACKING_ONLY
     return _Line(rule, condition, compile_payout(rule.payout), target, keeping, needs_consent)
 
 
@@ -301,6 +304,7 @@ def _join(old: Facts, new: Facts) -> Facts:
         new.country or old.country,
         tuple(subs),
         new.refused or old.refused,
+        consented=new.consented or old.consented,
     )
 
 

@@ -62,7 +62,7 @@ class Shipper(Protocol):
     host: str
     """What the target shares with others at the same place: host and port, or the name of the platform."""
     most: int
-    """How many deliveries one request may hold."""
+    """How many deliveries one request may hold, all of one kind of message."""
     answer_bytes: int
     """How much of an answer ``read`` wants to see."""
     macros: frozenset[str] | None
@@ -80,8 +80,8 @@ class Shipper(Protocol):
         """The same for people: ``(NAME)`` stands for a secret."""
         ...
 
-    def read(self, answer: Answer, count: int, now_ms: int) -> Sequence[Judged]:
-        """What became of each of ``count`` deliveries."""
+    def read(self, answer: Answer, deliveries: Sequence[Delivery], now_ms: int) -> Sequence[Judged]:
+        """What became of each of the deliveries."""
         ...
 
     def ask_token(self) -> Outgoing | None:
@@ -118,8 +118,8 @@ class _PlainAnswers:
         self._accounts = accounts
         self._names = names
 
-    def read(self, answer: Answer, count: int, now_ms: int) -> Sequence[Judged]:
-        return [judge_answer(answer, self._how, now_ms)] * count
+    def read(self, answer: Answer, deliveries: Sequence[Delivery], now_ms: int) -> Sequence[Judged]:
+        return [judge_answer(answer, self._how, now_ms)] * len(deliveries)
 
     def ask_token(self) -> Outgoing | None:
         return None
@@ -219,7 +219,7 @@ class _PlatformShipper(_PlainAnswers):
         self.answer_bytes = self._platform.answer_bytes
 
     def refusal(self, delivery: Delivery, now_ms: int) -> str:
-        return self._platform.check_delivery(delivery, now_ms)
+        return self._platform.check_delivery(delivery, self._how.options, now_ms)
 
     def make(self, deliveries: Sequence[Delivery], now_ms: int, token: str = "") -> Outgoing:
         accounts = {**self._accounts, ACCESS_TOKEN: token} if token else self._accounts
@@ -232,8 +232,8 @@ class _PlatformShipper(_PlainAnswers):
         values = [self._values(delivery) for delivery in deliveries]
         return self._platform.make(deliveries, values, self._how.options, accounts, now_ms)
 
-    def read(self, answer: Answer, count: int, now_ms: int) -> Sequence[Judged]:
-        return self._platform.read(answer, count, now_ms)
+    def read(self, answer: Answer, deliveries: Sequence[Delivery], now_ms: int) -> Sequence[Judged]:
+        return self._platform.read(answer, deliveries, now_ms)
 
     def ask_token(self) -> Outgoing | None:
         return self._platform.ask_token(self._accounts)

@@ -380,7 +380,7 @@ class Deliverer:
             except TokenRefused as error:
                 return answer, [Judged(Outcome.FAILED, str(error))] * len(batch)
         answer = await self._send_for(lane, lane.make(batch, now_ms))
-        return answer, shipper.read(answer, len(batch), now_ms)
+        return answer, shipper.read(answer, batch, now_ms)
 
     async def _send_for(self, lane: Lane, request: Outgoing) -> Answer:
         """Send a request within the limits of a lane's target."""

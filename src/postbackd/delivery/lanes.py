@@ -96,13 +96,16 @@ class Lane:
         """Deliveries for the next request; empty when none may go now.
 
         One that failed before goes alone, so that it cannot take its neighbours with it; so does one that was delayed,
-        because it has to be looked at once more.
+        because it has to be looked at once more.  A request holds messages of one kind: a platform may take corrections
+        at another address than conversions.
         """
         if not self.waiting or not self.open(now_ms) or not self.host.may_send(now_ms):
             return ()
         batch = [self.waiting.popleft()]
         while self.waiting and len(batch) < self.shipper.most:
             if _goes_alone(batch[0]) or _goes_alone(self.waiting[0]):
+                break
+            if self.waiting[0].owed.message != batch[0].owed.message:
                 break
             batch.append(self.waiting.popleft())
         return batch

@@ -14,7 +14,7 @@ from postbackd.core.click_id import KeyRing
 from postbackd.core.click_ref import MAX_OWN_ID, NEVER_AN_OWN_ID
 from postbackd.core.consent import Consent
 from postbackd.core.diagnosis import diagnose_click_id
-from postbackd.core.model import NO_CONSENT_BIT, Click, ClickKind
+from postbackd.core.model import CONSENT_BIT, NO_CONSENT_BIT, Click, ClickKind
 from postbackd.core.money import read_micros
 from postbackd.core.params import BYTE_ORDER_MARK, CLICK_NAMES, MAX_CLICK_TEXT, Received, decode_form
 from postbackd.core.privacy import MASK_PREFIX, Masker, truncate_ip
@@ -237,7 +237,8 @@ def _shortened(click: Click, consent: Consent, exchange: Exchange, received: Rec
     """The click as it may be kept."""
     says_no = any(exchange.headers.get(name, b"").strip() == b"1" for name in (b"sec-gpc", b"dnt"))
     if not consent.refused(says_no, received.pairs(), click.country):
-        return click
+        given = consent.given(received.pairs())
+        return msgspec.structs.replace(click, kind=click.kind | CONSENT_BIT) if given else click
     return msgspec.structs.replace(click, kind=click.kind | NO_CONSENT_BIT, ip_prefix=None, subs=())
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from postbackd.core.deliveries import Delivery, Facts, Happened, Owed, Told
-from postbackd.core.model import NO_CONSENT_BIT
+from postbackd.core.model import CONSENT_BIT, NO_CONSENT_BIT
 from postbackd.store.transaction import Row
 
 BLOCKED = (1 << 62) - 1
@@ -77,7 +77,8 @@ def make_facts(row: Row) -> Facts:
     subs = tuple(row[5:])
     while subs and subs[-1] is None:
         subs = subs[:-1]
-    return Facts(row[1], row[2], row[3], subs, bool(row[4] & NO_CONSENT_BIT))
+    refused, consented = bool(row[4] & NO_CONSENT_BIT), bool(row[4] & CONSENT_BIT)
+    return Facts(row[1], row[2], row[3], subs, refused, consented=consented)
 
 
 _FACTS = msgspec.json.Decoder(Facts)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from postbackd.core.platforms.base import Platform
-from postbackd.core.platforms.google import GoogleAds, GoogleDataManager
+from postbackd.core.platforms.google_ads import GoogleAds
+from postbackd.core.platforms.google_data_manager import GoogleDataManager
 from postbackd.core.platforms.meta import Meta
 from postbackd.core.platforms.tiktok import TikTok
 

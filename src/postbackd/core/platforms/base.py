@@ -56,14 +56,13 @@ class Platform(Protocol):
     def answer_bytes(self) -> int:
         """How much of an answer ``read`` needs; row errors of a full request are longer than a usual answer."""
 
-    @property
-    def cannot(self) -> Mapping[Message, str]:
-        """What cannot be told, and why."""
+    def cannot(self, options: Mapping[str, str]) -> Mapping[Message, str]:
+        """What cannot be told to a target with these options, and why."""
 
     def check_options(self, options: Mapping[str, str], secrets: Collection[str]) -> None:
         """Raise ``ValueError`` that names what is missing, wrong or unknown.  ``secrets``: names of account values."""
 
-    def check_delivery(self, delivery: Delivery, now_ms: int) -> str:
+    def check_delivery(self, delivery: Delivery, options: Mapping[str, str], now_ms: int) -> str:
         """Why it can never be sent, empty when it can."""
 
     def ask_token(self, accounts: Mapping[str, str]) -> Outgoing | None:
@@ -83,14 +82,14 @@ class Platform(Protocol):
         accounts: Mapping[str, str],
         now_ms: int,
     ) -> Outgoing:
-        """One request for up to ``most`` deliveries that pass ``check_delivery``.
+        """One request for up to ``most`` deliveries of one kind of message that pass ``check_delivery``.
 
         ``values``: macro values of each (``core.outgoing.delivery_values``).  For people, call it with account
         values like ``(ACCESS_TOKEN)``.
         """
 
-    def read(self, answer: Answer, count: int, now_ms: int) -> list[Judged]:
-        """What became of each of the ``count`` deliveries, in order."""
+    def read(self, answer: Answer, deliveries: Sequence[Delivery], now_ms: int) -> list[Judged]:
+        """What became of each of the deliveries, in order."""
 
 
 def check_names(

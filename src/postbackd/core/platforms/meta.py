@@ -70,10 +70,12 @@ class Meta(FixedToken):
     most = 100
     """Meta takes 1,000; fewer share the fate of one bad event."""
     answer_bytes = 4096
-    cannot: Mapping[Message, str] = {
-        Message.ADJUSTMENT: "the Conversions API cannot change an event that was sent",
-        Message.RETRACTION: "the Conversions API cannot take an event back",
-    }
+
+    def cannot(self, options: Mapping[str, str]) -> Mapping[Message, str]:
+        return {
+            Message.ADJUSTMENT: "the Conversions API cannot change an event that was sent",
+            Message.RETRACTION: "the Conversions API cannot take an event back",
+        }
 
     def check_options(self, options: Mapping[str, str], secrets: Collection[str]) -> None:
         allowed = ("action_source", "event_source_url", "test_event_code", "api_version")
@@ -85,8 +87,8 @@ class Meta(FixedToken):
         if not _VERSION.fullmatch(options.get("api_version", API_VERSION)):
             raise ValueError(f"option api_version is written like {API_VERSION}")
 
-    def check_delivery(self, delivery: Delivery, now_ms: int) -> str:
-        reason = untellable(self.cannot, delivery, "no fbclid was stored with the click")
+    def check_delivery(self, delivery: Delivery, options: Mapping[str, str], now_ms: int) -> str:
+        reason = untellable(self.cannot(options), delivery, "no fbclid was stored with the click")
         if not reason and now_ms - converted_ms(delivery) > OLDEST_MS - SENDING_MS:
             reason = "the conversion is older than 7 days, which the Conversions API refuses"
         return reason
@@ -109,9 +111,9 @@ class Meta(FixedToken):
         version = options.get("api_version", API_VERSION)
         return post_json(f"https://graph.facebook.com/{version}/{options['pixel_id']}/events", document)
 
-    def read(self, answer: Answer, count: int, now_ms: int) -> list[Judged]:
+    def read(self, answer: Answer, deliveries: Sequence[Delivery], now_ms: int) -> list[Judged]:
         """All or nothing: Meta takes every event of a request, or refuses it as a whole."""
-        return [_judge(answer, count, now_ms)] * count
+        return [_judge(answer, len(deliveries), now_ms)] * len(deliveries)
 
 
 def _event(delivery: Delivery, values: Values, options: Mapping[str, str]) -> dict[str, Any]:

@@ -48,16 +48,18 @@ class TikTok(FixedToken):
 
     most = 50
     answer_bytes = 4096
-    cannot: Mapping[Message, str] = {
-        Message.ADJUSTMENT: "the Events API cannot change an event that was sent",
-        Message.RETRACTION: "the Events API cannot take an event back",
-    }
+
+    def cannot(self, options: Mapping[str, str]) -> Mapping[Message, str]:
+        return {
+            Message.ADJUSTMENT: "the Events API cannot change an event that was sent",
+            Message.RETRACTION: "the Events API cannot take an event back",
+        }
 
     def check_options(self, options: Mapping[str, str], secrets: Collection[str]) -> None:
         check_names(options, ("pixel_code",), ("page_url", "test_event_code"), secrets, ACCESS_TOKEN)
 
-    def check_delivery(self, delivery: Delivery, now_ms: int) -> str:
-        return untellable(self.cannot, delivery, "no ttclid was stored with the click")
+    def check_delivery(self, delivery: Delivery, options: Mapping[str, str], now_ms: int) -> str:
+        return untellable(self.cannot(options), delivery, "no ttclid was stored with the click")
 
     def make(
         self,
@@ -76,9 +78,9 @@ class TikTok(FixedToken):
             document["test_event_code"] = options["test_event_code"]
         return post_json(URL, document, (("Access-Token", accounts[ACCESS_TOKEN]),))
 
-    def read(self, answer: Answer, count: int, now_ms: int) -> list[Judged]:
+    def read(self, answer: Answer, deliveries: Sequence[Delivery], now_ms: int) -> list[Judged]:
         """One judgement for all: the code is that of the request."""
-        return [_judge(answer, now_ms)] * count
+        return [_judge(answer, now_ms)] * len(deliveries)
 
 
 def _event(delivery: Delivery, values: Values, options: Mapping[str, str]) -> dict[str, Any]:
