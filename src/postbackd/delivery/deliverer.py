@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from secrets import token_hex
 from time import monotonic, time
@@ -188,7 +188,7 @@ class Deliverer:
         if not (look.events or rooms or self._settled or self._states.unwritten):
             return False
         began_s, end_ms = monotonic(), _now_ms() + LEASE_MS
-        for delivery in await self._commit(look.events, owed, rooms):
+        for delivery in await self._commit(look.events, owed, rooms, look.due):
             self._until[delivery.number] = end_ms
             self._lanes[delivery.owed.target].waiting.append(delivery)
         self._pace.worked(
@@ -205,7 +205,11 @@ class Deliverer:
         return self._planner.plan(look.events, look.told, now_ms) if look.events else ()
 
     async def _commit(
-        self, events: Sequence[Happened], owed: Sequence[Owed], rooms: Mapping[int, int] | None = None
+        self,
+        events: Sequence[Happened],
+        owed: Sequence[Owed],
+        rooms: Mapping[int, int] | None = None,
+        due: Collection[int] = (),
     ) -> Sequence[Delivery]:
         """One turn of the database.  What was to be settled stays so until it has been committed."""
         settled, states = list(self._settled), self._states.unwritten
@@ -218,6 +222,7 @@ class Deliverer:
                 owed=owed,
                 states=states,
                 rooms=rooms or {},
+                due=due,
                 lease_ms=LEASE_MS
                 + 2 * max((one.target.how.total_ms for one in self._lanes.values()), default=0),
             )

@@ -148,6 +148,8 @@ class Turn(Struct, frozen=True, kw_only=True):
     states: Sequence[TargetState] = ()
     rooms: Mapping[int, int] = {}
     """Target -> how many due deliveries to claim."""
+    due: Collection[int] | None = None
+    """Those targets of which something is due already (``Look.due``); ``None``: it is not known."""
     lease_ms: int = 0
     """How long what is claimed is ours alone."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import msgspec
 
 from postbackd.core.deliveries import Delivery, Facts, Happened, Owed, Told
 from postbackd.core.model import NO_CONSENT_BIT
+from postbackd.store.base import Turn
 from postbackd.store.transaction import Row
 
 BLOCKED = (1 << 62) - 1
@@ -164,3 +166,20 @@ def due_times(owed: Sequence[Owed], waiting: Iterable[tuple[int, int]]) -> Seque
         times.append(BLOCKED if key in ahead else one.due_ms)
         ahead.add(key)
     return times
+
+
+def choose_fresh(turn: Turn) -> tuple[set[int], dict[int, int]]:
+    """What of a turn is claimed as soon as it is owed, as places in ``turn.owed``, and the room that is left for what
+    is due already.
+
+    Nothing else is owed about such a conversion to its target, and never was: there is nothing to wait for.
+    """
+    messages = Counter((one.conversion_id, one.target) for one in turn.owed)
+    rooms, taken = dict(turn.rooms), set()
+    for place, one in enumerate(turn.owed):
+        fresh = one.request_id == one.conversion_id and messages[one.conversion_id, one.target] == 1
+        if fresh and one.due_ms <= turn.now_ms and rooms.get(one.target, 0) > 0:
+            rooms[one.target] -= 1
+            taken.add(place)
+    due = rooms.keys() if turn.due is None else turn.due
+    return taken, {target: room for target, room in rooms.items() if room > 0 and target in due}

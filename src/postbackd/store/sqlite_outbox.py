@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from array import array
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import apsw
 
-from postbackd.core.deliveries import Delivery, DeliveryState, Owed, Settled, TargetState
+from postbackd.core.deliveries import Delivery, DeliveryState, Settled, TargetState
 from postbackd.store.base import Look, Turn
 from postbackd.store.outbox import (
     BLOCKED,
@@ -19,6 +18,7 @@ from postbackd.store.outbox import (
     TOLD_COLUMNS,
     assemble,
     changed_conversions,
+    choose_fresh,
     due_times,
     owed_row,
     read_delivery,
@@ -143,23 +143,11 @@ def choose(db: apsw.Connection, turn: Turn) -> list[Delivery]:
 
     What will be claimed as soon as it is owed takes its room first.
     """
-    fresh = Counter(one.target for one in _fresh(turn.owed, turn.now_ms))
+    _, rooms = choose_fresh(turn)
     chosen: list[Delivery] = []
-    for target, room in turn.rooms.items():
-        if room > fresh[target]:
-            rows = db.execute(FIND_CLAIMABLE, (target, turn.now_ms, room - fresh[target]))
-            chosen += map(read_delivery, rows)
+    for target, room in rooms.items():
+        chosen += map(read_delivery, db.execute(FIND_CLAIMABLE, (target, turn.now_ms, room)))
     return chosen
-
-
-def _fresh(owed: Sequence[Owed], now_ms: int) -> list[Owed]:
-    """What can be sent at once, because nothing else is owed about its conversion, and never was."""
-    messages = Counter(one.conversion_id for one in owed)
-    return [
-        one
-        for one in owed
-        if one.request_id == one.conversion_id and one.due_ms <= now_ms and messages[one.conversion_id] == 1
-    ]
 
 
 def take_turn(db: apsw.Connection, turn: Turn, chosen: Sequence[Delivery]) -> list[Delivery]:
@@ -171,7 +159,7 @@ def take_turn(db: apsw.Connection, turn: Turn, chosen: Sequence[Delivery]) -> li
         done = {
             event for (event,) in db.execute(FINISH_EVENTS, (_array([one.event for one in turn.planned]),))
         }
-        claimed = _add(db, [owed for owed in turn.owed if owed.event in done], turn)
+        claimed = _add(db, turn, done)
     for state in turn.states:
         note_state(db, state)
     end_ms = turn.now_ms + turn.lease_ms
@@ -211,26 +199,24 @@ def unblock(db: apsw.Connection, ended: Sequence[tuple[int, int]], now_ms: int) 
     db.executemany(UNBLOCK, [(now_ms, *key) for key in ended])
 
 
-def _add(db: apsw.Connection, owed: Sequence[Owed], turn: Turn) -> list[Delivery]:
-    """Keep what is owed; returns what of it was claimed at once, as there is room."""
+def _add(db: apsw.Connection, turn: Turn, done: Collection[int]) -> list[Delivery]:
+    """Keep what is owed for events that are done with; returns what of it was claimed at once."""
+    fresh, _ = choose_fresh(turn)
+    places = [place for place, one in enumerate(turn.owed) if one.event in done]
+    owed = [turn.owed[place] for place in places]
     changed = changed_conversions(owed)
     waiting: list[Row] = db.execute(FIND_WAITING, (_array(changed),)).fetchall() if changed else []
-    rooms = dict(turn.rooms)
-    taken: set[int] = set()
-    for one in _fresh(owed, turn.now_ms):
-        if rooms.get(one.target, 0) > 0:
-            rooms[one.target] -= 1
-            taken.add(id(one))
+    due = due_times(owed, [(row[0], row[1]) for row in waiting])
     rows = []
-    for one, due_ms in zip(owed, due_times(owed, [(row[0], row[1]) for row in waiting]), strict=True):
+    for place, one, due_ms in zip(places, owed, due, strict=True):
         row = owed_row(one)
-        row[15] = turn.now_ms + turn.lease_ms if id(one) in taken else due_ms
-        rows.append((*row, turn.holder if id(one) in taken else None))
+        row[15] = turn.now_ms + turn.lease_ms if place in fresh else due_ms
+        rows.append((*row, turn.holder if place in fresh else None))
     numbers = [number for (number,) in db.executemany(ADD_DELIVERY, rows)]
     return [
         Delivery(number, one, 0, told=False, outdated=False)
-        for number, one in zip(numbers, owed, strict=True)
-        if id(one) in taken
+        for place, number, one in zip(places, numbers, owed, strict=True)
+        if place in fresh
     ]
 
 
