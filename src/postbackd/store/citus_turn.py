@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 import asyncpg
 
 from postbackd.store.base import Turn
-from postbackd.store.outbox import BLOCKED, CLICK_COLUMNS, CONVERSION_COLUMNS, EVENT_COLUMNS
+from postbackd.store.outbox import BLOCKED, CLICK_COLUMNS, CONVERSION_COLUMNS, EVENT_COLUMNS, TOLD_COLUMNS
 from postbackd.store.postgres_insert import Insert
 from postbackd.store.postgres_turn import ADDED, CLAIMABLE, Key
 from postbackd.store.postgres_write import buckets_of
@@ -70,6 +70,20 @@ WHERE bucket = ANY ($1::smallint[]) AND conversion_id = ANY ($2::bigint[]) AND c
 """
 """For which targets something about conversions waits for its turn."""
 
+FIND_TOLD = f"""
+SELECT {TOLD_COLUMNS} FROM deliveries
+WHERE bucket = ANY ($1::smallint[]) AND conversion_id = ANY ($2::bigint[]) AND click_id BETWEEN $3 AND $4
+ORDER BY number
+"""
+"""What was ever owed about conversions."""
+
+FIND_WAITING = """
+UPDATE deliveries SET state = state
+WHERE bucket = ANY ($1::smallint[]) AND conversion_id = ANY ($2::bigint[]) AND click_id BETWEEN $3 AND $4 AND state < 2
+RETURNING conversion_id, target
+"""
+"""For which targets something about these conversions waits, locked."""
+
 FIND_CLAIMABLE = CLAIMABLE.format(target="$1", now="$2", room="$3")
 """What may be sent to a target now: no shard knows which are the first."""
 
@@ -98,6 +112,21 @@ async def find_conversions(
     where = (buckets_of(clicks), clicks, clicks[0], clicks[-1])
     conversions = await db.fetch(FIND_CONVERSIONS, *where)
     return [tuple(row) for row in conversions], [tuple(row) for row in await db.fetch(FIND_CLICKS, *where)]
+
+
+async def find_told(db: asyncpg.Connection, clicks: Mapping[int, int]) -> Sequence[Row]:
+    """See ``postgres_turn``."""
+    return [tuple(row) for row in await db.fetch(FIND_TOLD, *_where(clicks))]
+
+
+async def lock_waiting(db: asyncpg.Connection, clicks: Mapping[int, int]) -> set[tuple[int, int]]:
+    """See ``postgres_turn``."""
+    return {(row[0], row[1]) for row in await db.fetch(FIND_WAITING, *_where(clicks))}
+
+
+def _where(clicks: Mapping[int, int]) -> tuple[Sequence[int], Collection[int], int, int]:
+    stamps = clicks.values()
+    return sorted(set(buckets_of(stamps))), clicks.keys(), min(stamps), max(stamps)
 
 
 async def settle_and_finish(

@@ -37,7 +37,6 @@ from postbackd.store.keys import initialise
 from postbackd.store.postgres_asking import Asking
 from postbackd.store.postgres_connection import (
     CATALOG_CHANNEL,
-    WRITING,
     PostgresDatabase,
     ask,
     check_server,
@@ -52,6 +51,7 @@ from postbackd.store.postgres_partitions import (
 )
 from postbackd.store.postgres_purge import LAST_STAMP
 from postbackd.store.postgres_schema import migrate, read_state
+from postbackd.store.postgres_turn import TURNING
 from postbackd.store.postgres_upkeep import PostgresUpkeep
 from postbackd.store.postgres_write import PostgresTransaction
 from postbackd.store.postgres_writer import FIND_OUTCOMES, Writer
@@ -169,7 +169,7 @@ class PostgresStore(CatalogVerbs, PostgresUpkeep):
         return db
 
     async def _connect_to_deliver(self) -> asyncpg.Connection:
-        return await connect_durably(self._dsn, WRITING)
+        return await connect_durably(self._dsn, TURNING)
 
     def _hear_of_change(self, *_: object) -> None:
         self._changes_heard += 1

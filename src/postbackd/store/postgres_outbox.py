@@ -10,7 +10,7 @@ planner would take the index of what is due for it, and read all that waits for 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import asyncpg
@@ -22,7 +22,6 @@ from postbackd.store.base import Look, Turn
 from postbackd.store.outbox import (
     BLOCKED,
     OWED_COLUMNS,
-    TOLD_COLUMNS,
     assemble,
     changed_conversions,
     choose_fresh,
@@ -32,17 +31,10 @@ from postbackd.store.outbox import (
     read_told,
 )
 from postbackd.store.postgres_turn import Key
-from postbackd.store.postgres_write import PostgresTransaction, buckets_of
+from postbackd.store.postgres_write import PostgresTransaction
 from postbackd.store.transaction import Row
 
 # Every statement has a name and a sentence.
-
-FIND_TOLD = f"""
-SELECT {TOLD_COLUMNS} FROM deliveries
-WHERE bucket = ANY ($1::smallint[]) AND conversion_id = ANY ($2::bigint[]) AND click_id BETWEEN $3 AND $4
-ORDER BY number
-"""
-"""What was ever owed about conversions."""
 
 BEGIN_PLANNING = "BEGIN; SELECT pg_advisory_xact_lock(8101005)"
 """Begin a turn that plans.  Whoever turns events into deliveries holds the lock until its transaction ends: the later
@@ -59,14 +51,6 @@ UNBLOCK = (
     "UPDATE deliveries SET due_ms = $1 WHERE bucket = $2 AND click_id = $3 AND number = $4 AND state < 2"
 )
 """It may go."""
-
-FIND_WAITING = """
-UPDATE deliveries SET state = state
-WHERE bucket = ANY ($1::smallint[]) AND conversion_id = ANY ($2::bigint[]) AND click_id BETWEEN $3 AND $4 AND state < 2
-RETURNING conversion_id, target
-"""
-"""For which targets something about these conversions waits.  Locked, so that whoever settles the last one at this
-moment either has committed, or sees what is blocked behind it."""
 
 NOTE_STATE = """
 INSERT INTO target_states (target, state, since_ms, until_ms, reason) VALUES ($1, $2, $3, $4, $5)
@@ -116,17 +100,8 @@ async def look(
         return Look((), (), due)
     happened = assemble(events, *await ask.find_conversions(db, sorted({event[2] for event in events})))
     changed = {event[3]: event[2] for event in events if event[4]}
-    told = await _of_conversions(db, FIND_TOLD, changed.items()) if changed else []
+    told = await ask.find_told(db, changed) if changed else []
     return Look(happened, [read_told(row) for row in told], due)
-
-
-async def _of_conversions(
-    db: asyncpg.Connection, statement: str, pairs: Iterable[tuple[int, int]]
-) -> Sequence[Row]:
-    """Rows about conversions; ``pairs``: each with the click that it is of."""
-    conversions, clicks = zip(*pairs, strict=True)
-    rows = await db.fetch(statement, buckets_of(clicks), conversions, min(clicks), max(clicks))
-    return [tuple(row) for row in rows]
 
 
 async def take_turn(db: asyncpg.Connection, tx: PostgresTransaction, turn: Turn) -> list[Delivery]:
@@ -181,17 +156,16 @@ async def _add(
 
     Returns what was claimed at once; ``fresh``: places of those that can be.
     """
+    ask = citus_turn if tx.distributed else postgres_turn
     places = [place for place, one in enumerate(turn.owed) if one.event in done]
     owed = [turn.owed[place] for place in places]
     changed = set(changed_conversions(owed))
-    pairs = {one.conversion_id: one.click_id for one in owed if one.conversion_id in changed}
-    waiting = await _of_conversions(db, FIND_WAITING, pairs.items()) if pairs else []
-    due = due_times(owed, [(row[0], row[1]) for row in waiting])
+    clicks = {one.conversion_id: one.click_id for one in owed if one.conversion_id in changed}
+    due = due_times(owed, await ask.lock_waiting(db, clicks) if clicks else ())
     rows = []
     for place, one, due_ms in zip(places, owed, due, strict=True):
         until, holder = (turn.now_ms + turn.lease_ms, turn.holder) if place in fresh else (due_ms, None)
         rows.append(_added_row(owed_row(one), until, holder))
-    ask = citus_turn if tx.distributed else postgres_turn
     numbers, blocked = await ask.add(db, rows, ended)
     await _unblock(db, blocked & set(ended), turn.now_ms)
     return [
