@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from postbackd.core.deliveries import Delivery, Facts, Happened, Owed, Told
+from postbackd.core.deliveries import Delivery, DeliveryState, Facts, Happened, Owed, Settled, Told
 from postbackd.core.model import NO_CONSENT_BIT
 from postbackd.store.base import Turn
 from postbackd.store.transaction import Row
@@ -88,7 +88,11 @@ _FACTS = msgspec.json.Decoder(Facts)
 def read_told(row: Row) -> Told:
     """A row of ``TOLD_COLUMNS``."""
     conversion_id, rule, message, state, value_micros, facts, target = row
-    return Told(conversion_id, rule, message, state, value_micros, _FACTS.decode(facts), target)
+    try:
+        known = _FACTS.decode(facts)
+    except msgspec.MsgspecError:  # its own delivery is put aside for that, not what follows
+        known = Facts()
+    return Told(conversion_id, rule, message, state, value_micros, known, target)
 
 
 # --- rows of the named statements (``store.queries``) ----------------------------------------------------------------
@@ -149,6 +153,22 @@ def read_delivery(row: Row) -> Delivery:
     return Delivery(number, owed, attempts, bool(told), bool(outdated), bool(unsure))
 
 
+def read_claimed(rows: Iterable[Row]) -> tuple[list[Delivery], list[Settled]]:
+    """What was claimed, and the end of those among it that cannot be read."""
+    claimed, unreadable = [], []
+    for row in rows:
+        try:
+            claimed.append(read_delivery(row))
+        except (msgspec.MsgspecError, UnicodeError) as error:
+            blank = read_delivery((*row[:_FACTS_AT], "{}", *row[_FACTS_AT + 1 :]))
+            reason = f"what is stored of it cannot be read: {error}"
+            unreadable.append(Settled(blank, DeliveryState.DEAD, 0, reason))
+    return claimed, unreadable
+
+
+_FACTS_AT = 5 + OWED_COLUMNS.split(", ").index("facts")
+
+
 def changed_conversions(owed: Sequence[Owed]) -> Sequence[int]:
     """Conversions about which something may be owed already: those that were not counted just now."""
     return sorted({one.conversion_id for one in owed if one.request_id != one.conversion_id})
@@ -163,6 +183,9 @@ def due_times(owed: Sequence[Owed], waiting: Iterable[tuple[int, int]]) -> Seque
     times = []
     for one in owed:
         key = (one.conversion_id, one.target)
+        if one.dead:
+            times.append(one.due_ms)
+            continue
         times.append(BLOCKED if key in ahead else one.due_ms)
         ahead.add(key)
     return times
@@ -178,7 +201,7 @@ def choose_fresh(turn: Turn) -> tuple[set[int], dict[int, int]]:
     rooms, taken = dict(turn.rooms), set()
     for place, one in enumerate(turn.owed):
         fresh = one.request_id == one.conversion_id and messages[one.conversion_id, one.target] == 1
-        if fresh and one.due_ms <= turn.now_ms and rooms.get(one.target, 0) > 0:
+        if fresh and not one.dead and one.due_ms <= turn.now_ms and rooms.get(one.target, 0) > 0:
             rooms[one.target] -= 1
             taken.add(place)
     due = rooms.keys() if turn.due is None else turn.due

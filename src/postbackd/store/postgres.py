@@ -29,6 +29,7 @@ from postbackd.store.base import (
     StoreAway,
     StoreRefused,
     Turn,
+    TurnRefused,
     Written,
 )
 from postbackd.store.catalog_verbs import CatalogVerbs, Work
@@ -41,7 +42,9 @@ from postbackd.store.postgres_connection import (
     ask,
     check_server,
     connect_durably,
+    is_cut_short,
     refusing,
+    what_it_says,
 )
 from postbackd.store.postgres_partitions import (
     Partition,
@@ -54,7 +57,7 @@ from postbackd.store.postgres_schema import migrate, read_state
 from postbackd.store.postgres_turn import TURNING
 from postbackd.store.postgres_upkeep import PostgresUpkeep
 from postbackd.store.postgres_write import PostgresTransaction
-from postbackd.store.postgres_writer import FIND_OUTCOMES, Writer
+from postbackd.store.postgres_writer import FIND_OUTCOMES, POISONED, Writer
 
 _T = TypeVar("_T")
 
@@ -314,11 +317,16 @@ class PostgresStore(CatalogVerbs, PostgresUpkeep):
         )
 
     async def take_turn(self, turn: Turn) -> Sequence[Delivery]:
-        return await self._deliverer.change(
-            lambda db: postgres_outbox.take_turn(db, self._transaction_kind(db), turn),
-            _TURN_TIMEOUT_S,
-            postgres_outbox.BEGIN_PLANNING if turn.planned else "BEGIN",
-        )
+        async def work(db: asyncpg.Connection) -> Sequence[Delivery]:
+            try:
+                return await postgres_outbox.take_turn(db, self._transaction_kind(db), turn)
+            except (asyncpg.RaiseError, *POISONED) as error:  # an operator's trigger may say no, too
+                if is_cut_short(error):
+                    raise
+                raise TurnRefused(what_it_says(error)) from error
+
+        begin = postgres_outbox.BEGIN_PLANNING if turn.planned else "BEGIN"
+        return await self._deliverer.change(work, _TURN_TIMEOUT_S, begin)
 
     async def release(self, holder: str | None) -> int:
         return await self._ask(lambda db: postgres_outbox.release(db, holder))

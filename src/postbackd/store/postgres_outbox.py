@@ -27,7 +27,7 @@ from postbackd.store.outbox import (
     choose_fresh,
     due_times,
     owed_row,
-    read_delivery,
+    read_claimed,
     read_told,
 )
 from postbackd.store.postgres_turn import Key
@@ -115,7 +115,11 @@ async def take_turn(db: asyncpg.Connection, tx: PostgresTransaction, turn: Turn)
     claimed = await _add(db, tx, turn, done, fresh, ended)
     for state in turn.states:
         await note_state(db, state)
-    due = [read_delivery(row) for row in await ask.claim(db, turn, rooms)]
+    due, unreadable = read_claimed(await ask.claim(db, turn, rooms))
+    if unreadable:
+        await ask.settle_and_finish(db, turn.holder, _settled_rows(unreadable, turn.now_ms), ())
+        _, blocked = await ask.add(db, (), {_key(one.delivery) for one in unreadable})
+        await _unblock(db, blocked, turn.now_ms)
     return [*sorted(due, key=lambda one: (one.owed.due_ms, one.number)), *claimed]
 
 
@@ -165,7 +169,7 @@ async def _add(
     rows = []
     for place, one, due_ms in zip(places, owed, due, strict=True):
         until, holder = (turn.now_ms + turn.lease_ms, turn.holder) if place in fresh else (due_ms, None)
-        rows.append(_added_row(owed_row(one), until, holder))
+        rows.append(_added_row(owed_row(one), until, holder, one.dead, turn.now_ms))
     numbers, blocked = await ask.add(db, rows, ended)
     await _unblock(db, blocked & set(ended), turn.now_ms)
     return [
@@ -175,10 +179,12 @@ async def _add(
     ]
 
 
-def _added_row(owed: Sequence[Any], due_ms: int, holder: str | None) -> Row:
-    """``OWED_COLUMNS`` as ``postgres_turn.ADDED``, due at its time."""
+def _added_row(owed: Sequence[Any], due_ms: int, holder: str | None, dead: str, now_ms: int) -> Row:
+    """``OWED_COLUMNS`` as ``postgres_turn.ADDED``, due at its time, or dead with a reason."""
     request_id, click_id, *middle, created_ms, _, expires_ms = owed
     place = (click_id, bucket_of_stamp(click_id), request_id, *middle, created_ms, due_ms, expires_ms)
+    if dead:
+        return (*place, DeliveryState.DEAD, holder, now_ms, dead)
     return (*place, DeliveryState.WAITING, holder, None, "")
 
 
@@ -210,7 +216,7 @@ async def resend(db: asyncpg.Connection, tx: PostgresTransaction, numbers: Seque
     sent = len(await db.fetch(SEND_NOW, now_ms, numbers))
     ended = await db.fetch(FIND_ENDED, numbers)
     again = [  # however old: a person asked for it
-        _added_row((*row[:14], now_ms, now_ms, 0), now_ms, None) for row in map(tuple, ended)
+        _added_row((*row[:14], now_ms, now_ms, 0), now_ms, None, "", now_ms) for row in map(tuple, ended)
     ]
     ask = citus_turn if tx.distributed else postgres_turn
     await ask.add(db, again, ())

@@ -21,7 +21,7 @@ from postbackd.store.outbox import (
     choose_fresh,
     due_times,
     owed_row,
-    read_delivery,
+    read_claimed,
     read_told,
 )
 from postbackd.store.transaction import Row
@@ -68,8 +68,8 @@ FIND_WAITING = "SELECT conversion_id, target FROM deliveries WHERE conversion_id
 # For which targets something about these conversions waits.
 
 ADD_DELIVERY = f"""
-INSERT INTO deliveries ({OWED_COLUMNS}, state, attempts, reason, holder)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, 0, '', ?) RETURNING number
+INSERT INTO deliveries ({OWED_COLUMNS}, state, settled_ms, attempts, reason, holder)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?) RETURNING number
 """  # Something that is owed from now on, and who has it, if somebody takes it at once.
 
 FIND_CLAIMABLE = f"""
@@ -138,19 +138,19 @@ def look(db: apsw.Connection, targets: Sequence[int], now_ms: int, limit: int) -
     return Look(happened, told, due)
 
 
-def choose(db: apsw.Connection, turn: Turn) -> list[Delivery]:
+def choose(db: apsw.Connection, turn: Turn) -> list[Row]:
     """What is due and there is room for, before the transaction: looking need not keep others from writing.
 
     What will be claimed as soon as it is owed takes its room first.
     """
     _, rooms = choose_fresh(turn)
-    chosen: list[Delivery] = []
+    chosen: list[Row] = []
     for target, room in rooms.items():
-        chosen += map(read_delivery, db.execute(FIND_CLAIMABLE, (target, turn.now_ms, room)))
+        chosen += db.execute(FIND_CLAIMABLE, (target, turn.now_ms, room))
     return chosen
 
 
-def take_turn(db: apsw.Connection, turn: Turn, chosen: Sequence[Delivery]) -> list[Delivery]:
+def take_turn(db: apsw.Connection, turn: Turn, chosen: Sequence[Row]) -> list[Delivery]:
     """See ``store.base.Store.take_turn``; ``chosen``: what may be claimed, if it still can be."""
     if turn.settled:
         _settle(db, turn.settled, turn.holder, turn.now_ms)
@@ -163,9 +163,12 @@ def take_turn(db: apsw.Connection, turn: Turn, chosen: Sequence[Delivery]) -> li
     for state in turn.states:
         note_state(db, state)
     end_ms = turn.now_ms + turn.lease_ms
-    rows = [(turn.holder, end_ms, delivery.number, turn.now_ms) for delivery in chosen]
+    rows = [(turn.holder, end_ms, row[0], turn.now_ms) for row in chosen]
     ours = {number for (number,) in db.executemany(CLAIM, rows)}
-    return [*(delivery for delivery in chosen if delivery.number in ours), *claimed]
+    due, unreadable = read_claimed(row for row in chosen if row[0] in ours)
+    if unreadable:
+        _settle(db, unreadable, turn.holder, turn.now_ms)
+    return [*due, *claimed]
 
 
 def _settle(db: apsw.Connection, settled: Sequence[Settled], holder: str, now_ms: int) -> None:
@@ -211,7 +214,8 @@ def _add(db: apsw.Connection, turn: Turn, done: Collection[int]) -> list[Deliver
     for place, one, due_ms in zip(places, owed, due, strict=True):
         row = owed_row(one)
         row[15] = turn.now_ms + turn.lease_ms if place in fresh else due_ms
-        rows.append((*row, turn.holder if place in fresh else None))
+        state, settled_ms = (DeliveryState.DEAD, turn.now_ms) if one.dead else (DeliveryState.WAITING, None)
+        rows.append((*row, state, settled_ms, one.dead, turn.holder if place in fresh else None))
     numbers = [number for (number,) in db.executemany(ADD_DELIVERY, rows)]
     return [
         Delivery(number, one, 0, told=False, outdated=False)
