@@ -16,6 +16,7 @@ from postbackd.core.buckets import BUCKETS, bucket_of_stamp, bucket_of_text
 from postbackd.core.click_id import StampMint
 from postbackd.store import (
     citus,
+    citus_turn,
     erasure,
     postgres_outbox,
     postgres_purge,
@@ -61,17 +62,14 @@ def collect() -> dict[str, str]:
     for name, value in vars(erasure).items():
         if name.isupper() and isinstance(value, str) and name not in ("ERASED_TEXT", "ADD_ERASURE"):
             found[f"erasure {name}"] = value.format(**in_bucket)
-    for name, value in vars(postgres_outbox).items():
-        if name.isupper() and name not in _NOT_DISTRIBUTED:
+    for name, value in (vars(postgres_outbox) | vars(citus_turn)).items():
+        if name.isupper() and name != "CLAIMABLE":
             if isinstance(value, Insert):
                 found[f"outbox {name}"] = value.values_sql(2)
             elif isinstance(value, str) and " " in value and not name.endswith("_COLUMNS"):
                 found[f"outbox {name}"] = value
     return found
 
-
-_NOT_DISTRIBUTED = ("FIND_DUE", "FIND_CLAIMABLE", "SETTLE")
-"""Statements of the outbox that have a twin for distributed tables."""
 
 STATEMENTS = collect()
 
@@ -93,8 +91,8 @@ ALL_SHARDS = {
     "erasure FORGET_WAITING_REQUEST": "an erasure",
     "ANY_ROW": "a purge, on one day",
     "outbox FIND_EVENTS": "a deliverer takes the oldest, wherever they are",
-    "outbox FIND_DUE_ON_SHARDS": "one question a turn",
-    "outbox FIND_CLAIMABLE_ON_SHARDS": "a target's deliveries are of many clicks; inside, each shard asks itself",
+    "outbox FIND_DUE": "one question a turn",
+    "outbox FIND_CLAIMABLE": "a target's deliveries are of many clicks; inside, each shard asks itself",
     "outbox RELEASE": "once a stop",
     "outbox SEND_NOW": "an operator's command",
     "outbox FIND_ENDED": "an operator's command",

@@ -64,10 +64,13 @@ class Desk:
     def claim(self, holder: str = ME, now_ms: int = NOW_MS, room: int = 100) -> Sequence[Delivery]:
         return self.turn(holder, now_ms, rooms={self.target.id: room})
 
-    def settle(self, delivery: Delivery, state: DeliveryState, holder: str = ME, **more: Any) -> None:
+    def settled(self, delivery: Delivery, state: DeliveryState, **more: Any) -> Settled:
         attempt = Attempt(delivery.attempts + 1, NOW_MS, 12, 200, "fine", "")
-        settled = Settled(delivery, state, more.pop("due_ms", NOW_MS), more.pop("reason", ""), attempt)
-        self.turn(holder, more.pop("now_ms", NOW_MS), settled=[settled])
+        return Settled(delivery, state, more.pop("due_ms", NOW_MS), more.pop("reason", ""), attempt)
+
+    def settle(self, delivery: Delivery, state: DeliveryState, holder: str = ME, **more: Any) -> None:
+        now_ms = more.pop("now_ms", NOW_MS)
+        self.turn(holder, now_ms, settled=[self.settled(delivery, state, **more)])
 
     def rows(self, click: Click) -> Sequence[dict[str, Any]]:
         return self.world.query("deliveries_of_click", click_id=click.stamp)

@@ -75,7 +75,8 @@ def _control(place: Path, version: int, seed: int) -> Control:
             "$$ BEGIN IF NEW.holder IS NOT NULL AND NEW.state = 1 THEN NEW.state := 2; END IF; RETURN NEW; END $$"
         )
         where.execute(
-            "CREATE TRIGGER t BEFORE UPDATE OF holder ON deliveries FOR EACH ROW EXECUTE FUNCTION mark()"
+            "CREATE TRIGGER t BEFORE INSERT OR UPDATE OF holder ON deliveries "
+            "FOR EACH ROW EXECUTE FUNCTION mark()"
         )
         tally = without_guard(where, [where.deliverer(number) for number in range(2)], seed)
     return Control("a delivery is marked when it is taken", tally.lost > 0, tally.figures)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from enum import IntEnum
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from postbackd.core.click_id import write_stamp
 
@@ -122,6 +123,19 @@ class Owed(Struct, frozen=True, gc=False):
     """Not to be sent before."""
     expires_ms: int
     """Not to be sent after; 0: never too old."""
+    dead: str = ""
+    """Why it is given up from the start."""
+
+
+def put_aside(owed: Owed, reason: str) -> Owed:
+    """Of a delivery that cannot be stored, as much as says what it was about; it is dead."""
+    bare = replace(owed, type="", transaction_id="", currency="", facts=Facts(), value_micros=0)
+    return replace(bare, due_ms=owed.created_ms, expires_ms=0, dead=reason)
+
+
+def is_put_aside(owed: Owed) -> bool:
+    """Whether what it was to say is not known any more: every value has a currency."""
+    return not owed.currency
 
 
 class Delivery(Struct, frozen=True, gc=False):

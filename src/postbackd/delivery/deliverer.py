@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from secrets import token_hex
 from time import monotonic, time
@@ -39,8 +39,8 @@ from postbackd.core.replies import EXCERPT_CHARACTERS, Judged, Outcome, excerpt
 from postbackd.core.shipping import Names, ShippingError
 from postbackd.delivery.breaker import BreakerChange, BreakerState
 from postbackd.delivery.lanes import Host, Lane, make_lane
+from postbackd.delivery.ledger import Ledger
 from postbackd.delivery.settling import CHANGED, cancelled, settle_attempt, settle_unsent, was_delayed
-from postbackd.delivery.states import TargetStates
 from postbackd.delivery.turns import SHORTEST_TURN_S, TurnPace
 from postbackd.store.base import Look, Store, StoreRefused, StoreUnavailable, Turn
 from postbackd.store.failpoints import pass_failpoint
@@ -93,8 +93,7 @@ class Deliverer:
         self._lanes: dict[int, Lane] = {}
         self._until: dict[int, int] = {}
         """Until when what waits in a lane may be begun: its lease outlasts that by a token and an attempt."""
-        self._settled: list[Settled] = []
-        self._states = TargetStates()
+        self._ledger = Ledger(store, lambda text: self._masker.mask_words(excerpt(text, _REASON_CHARACTERS)))
         self._pace = TurnPace()
         self._began_s = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -162,7 +161,7 @@ class Deliverer:
         for lane in self._lanes.values():
             self._give_back(lane, _now_ms())
         try:
-            await self._commit((), ())
+            await self._commit()
             await self._store.release(self._holder)
         except StoreUnavailable as error:
             log.warning(
@@ -179,52 +178,41 @@ class Deliverer:
                 self._give_back(lane, now_ms)
         rooms = {target: room for target, lane in self._lanes.items() if (room := lane.room(now_ms))}
         hungry = not self._lanes or any(not lane.full for lane in self._lanes.values())
-        look = await self._store.look(list(rooms), now_ms, self._pace.events if hungry else 0)
-        owed = await self._plan(look, now_ms)
+        left = self._ledger.left
+        look = await self._store.look(list(rooms), now_ms, self._pace.events + len(left) if hungry else 0)
+        events = [event for event in look.events if event.event not in left]
+        owed = await self._plan(events, look, now_ms)
         due = {one.target for one in owed} | set(look.due)
         rooms = self._pace.share(
             {id_: room for id_, room in rooms.items() if id_ in due and id_ in self._lanes}
         )
-        if not (look.events or rooms or self._settled or self._states.unwritten):
+        if not (events or rooms) and self._ledger.empty:
             return False
-        began_s, end_ms = monotonic(), _now_ms() + LEASE_MS
-        for delivery in await self._commit(look.events, owed, rooms):
-            self._until[delivery.number] = end_ms
-            self._lanes[delivery.owed.target].waiting.append(delivery)
-        self._pace.worked(
-            len(look.events), monotonic() - began_s, self._store.waited_s, began_s - self._began_s
-        )
+        began_s = monotonic()
+        await self._commit(planned=events, owed=owed, rooms=rooms, due=look.due)
+        self._pace.worked(len(events), monotonic() - began_s, self._store.waited_s, began_s - self._began_s)
         self._began_s = began_s
         for lane in self._lanes.values():
             self._go_on(lane)
         return True
 
-    async def _plan(self, look: Look, now_ms: int) -> Sequence[Owed]:
-        if any(not self._planner.knows(event.campaign) for event in look.events):
+    async def _plan(self, events: Sequence[Happened], look: Look, now_ms: int) -> Sequence[Owed]:
+        if any(not self._planner.knows(event.campaign) for event in events):
             await self._refresh()  # younger than the catalog that we have
-        return self._planner.plan(look.events, look.told, now_ms) if look.events else ()
+        return self._planner.plan(events, look.told, now_ms) if events else ()
 
-    async def _commit(
-        self, events: Sequence[Happened], owed: Sequence[Owed], rooms: Mapping[int, int] | None = None
-    ) -> Sequence[Delivery]:
-        """One turn of the database.  What was to be settled stays so until it has been committed."""
-        settled, states = list(self._settled), self._states.unwritten
-        claimed = await self._store.take_turn(
-            Turn(
-                holder=self._holder,
-                now_ms=_now_ms(),
-                settled=settled,
-                planned=events,
-                owed=owed,
-                states=states,
-                rooms=rooms or {},
-                lease_ms=LEASE_MS
-                + 2 * max((one.target.how.total_ms for one in self._lanes.values()), default=0),
-            )
-        )
-        del self._settled[: len(settled)]
-        self._states.wrote(states)
-        return claimed
+    async def _commit(self, **what: Any) -> None:
+        """One turn of the database; ``what``: fields of ``Turn``.  What is claimed goes to its lane."""
+        now_ms = _now_ms()
+        longest_ms = max((one.target.how.total_ms for one in self._lanes.values()), default=0)
+        turn = Turn(holder=self._holder, now_ms=now_ms, lease_ms=LEASE_MS + 2 * longest_ms, **what)
+
+        def take(claimed: Sequence[Delivery]) -> None:
+            for delivery in claimed:
+                self._until[delivery.number] = now_ms + LEASE_MS
+                self._lanes[delivery.owed.target].waiting.append(delivery)
+
+        await self._ledger.commit(turn, take)
 
     # --- catalog -----------------------------------------------------------------------------------------------------
 
@@ -235,9 +223,9 @@ class Deliverer:
             self._take_catalog(await self._load_catalog())
         elif self._unserved and self._refreshed - self._looked_again > _LOOK_AGAIN_S:
             self._look_again()
-        self._states.read(await self._store.query("target_states"))
+        self._ledger.states.read(await self._store.query("target_states"))
         for target, lane in self._lanes.items():
-            paused = self._states.is_paused(target)
+            paused = self._ledger.states.is_paused(target)
             if paused is not lane.paused:
                 log.info("target %r is %s", lane.target.name, "paused" if paused else "served again")
             lane.paused = paused
@@ -286,7 +274,7 @@ class Deliverer:
             self._unserved[target.id] = str(error)
             return None
         self._unserved.pop(target.id, None)
-        if self._states.cannot_be_served(target.id):
+        if self._ledger.states.cannot_be_served(target.id):
             self._note_state(target.id, "", 0, "")
         return lane
 
@@ -299,7 +287,7 @@ class Deliverer:
             # We may have been stopped, or the database away: what is not ours any more somebody else has sent by now.
             batch = [one for one in taken if self._until.pop(one.number, 0) > now_ms]
             unsent = [settle_unsent(delivery, lane.shipper, now_ms) for delivery in batch]
-            self._settled += [settled for settled in unsent if settled is not None]
+            self._ledger.settled += [settled for settled in unsent if settled is not None]
             sendable = [d for d, settled in zip(batch, unsent, strict=True) if settled is None]
             if not sendable:
                 continue
@@ -314,12 +302,12 @@ class Deliverer:
     async def _ship(self, lane: Lane, host: Host, batch: Sequence[Delivery]) -> None:
         try:
             if was_delayed(batch[0]) and not await self._holds_still(batch[0]):
-                self._settled.append(cancelled(batch[0], CHANGED))
+                self._ledger.settled.append(cancelled(batch[0], CHANGED))
             else:
                 await self._attempt(lane, batch)
         except StoreUnavailable:
             now_ms = _now_ms()  # not asked, not sent
-            self._settled += [Settled(delivery, DeliveryState.WAITING, now_ms) for delivery in batch]
+            self._ledger.settled += [Settled(delivery, DeliveryState.WAITING, now_ms) for delivery in batch]
         except Exception as error:
             log.exception("a request to target %r could not be made", lane.target.name)
             said = self._hide(lane, f"{type(error).__name__}: {error}", _REASON_CHARACTERS)
@@ -349,7 +337,7 @@ class Deliverer:
         now_ms = _now_ms()
         for delivery, verdict in zip(batch, judged, strict=True):
             own = replace(attempt, attempt=delivery.attempts + 1, error=verdict.reason or attempt.error)
-            self._settled.append(
+            self._ledger.settled.append(
                 settle_attempt(delivery, own, verdict, lane.target.how, now_ms, self._random())
             )
 
@@ -410,7 +398,7 @@ class Deliverer:
                 self._note_state(lane.target.id, SLOWED, lane.not_before_ms, judged[0].reason)
         elif judged[0].outcome is Outcome.DELIVERED:
             host.pace.went_well()
-            if self._states.is_in_trouble(lane.target.id):
+            if self._ledger.states.is_in_trouble(lane.target.id):
                 self._note_state(lane.target.id, "", 0, "")
         gone = next((one for one in judged if one.pause_target), None)
         if gone is not None and not lane.paused:
@@ -423,7 +411,7 @@ class Deliverer:
         due_ms = max(now_ms, lane.host.breaker.until_ms, lane.not_before_ms)
         for delivery in lane.give_back():
             self._until.pop(delivery.number, None)
-            self._settled.append(Settled(delivery, DeliveryState.WAITING, due_ms))
+            self._ledger.settled.append(Settled(delivery, DeliveryState.WAITING, due_ms))
 
     # --- how targets are served --------------------------------------------------------------------------------------
 
@@ -443,7 +431,7 @@ class Deliverer:
                 self._note_state(other.target.id, state, change.until_ms, change.reason)
 
     def _note_state(self, target: int, state: str, until_ms: int, reason: str) -> None:
-        self._states.note(target, state, until_ms, self._masker.mask_words(reason), _now_ms())
+        self._ledger.states.note(target, state, until_ms, self._masker.mask_words(reason), _now_ms())
 
 
 def _now_ms() -> int:

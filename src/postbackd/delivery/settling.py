@@ -8,6 +8,7 @@ from postbackd.core.deliveries import (
     DeliveryState,
     Message,
     Settled,
+    is_put_aside,
 )
 from postbackd.core.model import How
 from postbackd.core.replies import Judged, Outcome
@@ -16,6 +17,8 @@ from postbackd.core.shipping import Shipper
 
 CHANGED = "the conversion changed before it was sent"
 NEVER_TOLD = "the source was never told of the conversion"
+
+PUT_ASIDE = "what it was to say could not be stored; the next change of the conversion is told"
 
 _DELAYED_MS = 1000
 """A first attempt that is due so long after the delivery was made was delayed, by its rule or its target."""
@@ -38,6 +41,8 @@ def was_delayed(delivery: Delivery) -> bool:
 def settle_unsent(delivery: Delivery, shipper: Shipper, now_ms: int) -> Settled | None:
     """``None`` when it is to be sent."""
     owed = delivery.owed
+    if is_put_aside(owed):
+        return Settled(delivery, DeliveryState.DEAD, 0, PUT_ASIDE)
     if owed.expires_ms and now_ms > owed.expires_ms:
         return Settled(delivery, DeliveryState.DEAD, 0, "it is too old for this target")
     if owed.message != Message.CONVERSION and not delivery.told:

@@ -41,6 +41,10 @@ class StoreNotReached(StoreRefused):
     """The database cannot be reached; it may be later."""
 
 
+class TurnRefused(Exception):
+    """A row of a turn cannot be stored, whoever tries; nothing of the turn was.  Says what the database said of it."""
+
+
 class CatalogConflict(Exception):
     """A catalog change contradicts what is stored (name taken, still referenced); says what to do."""
 
@@ -148,6 +152,8 @@ class Turn(Struct, frozen=True, kw_only=True):
     states: Sequence[TargetState] = ()
     rooms: Mapping[int, int] = {}
     """Target -> how many due deliveries to claim."""
+    due: Collection[int] | None = None
+    """Those targets of which something is due already (``Look.due``); ``None``: it is not known."""
     lease_ms: int = 0
     """How long what is claimed is ours alone."""
 
@@ -358,7 +364,8 @@ class Store(KeepsAlarms, KeepsRollups, Protocol):
 
         Nobody else is given them before the lease ends, or this holder settles them: a delivery is never deleted to be
         taken.  Of the messages about one conversion to one target only the oldest that waits is ever given out.  What
-        is settled by somebody who does not hold it any more changes nothing, but its attempt is kept.
+        is settled by somebody who does not hold it any more changes nothing, but its attempt is kept.  What is due and
+        cannot be read is given up.  Raises ``TurnRefused``.
         """
         ...
 

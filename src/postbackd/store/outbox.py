@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from postbackd.core.deliveries import Delivery, Facts, Happened, Owed, Told
+from postbackd.core.deliveries import Delivery, DeliveryState, Facts, Happened, Owed, Settled, Told
 from postbackd.core.model import CONSENT_BIT, NO_CONSENT_BIT
+from postbackd.store.base import Turn
 from postbackd.store.transaction import Row
 
 BLOCKED = (1 << 62) - 1
@@ -87,7 +89,11 @@ _FACTS = msgspec.json.Decoder(Facts)
 def read_told(row: Row) -> Told:
     """A row of ``TOLD_COLUMNS``."""
     conversion_id, rule, message, state, value_micros, facts, target = row
-    return Told(conversion_id, rule, message, state, value_micros, _FACTS.decode(facts), target)
+    try:
+        known = _FACTS.decode(facts)
+    except msgspec.MsgspecError:  # its own delivery is put aside for that, not what follows
+        known = Facts()
+    return Told(conversion_id, rule, message, state, value_micros, known, target)
 
 
 # --- rows of the named statements (``store.queries``) ----------------------------------------------------------------
@@ -148,6 +154,22 @@ def read_delivery(row: Row) -> Delivery:
     return Delivery(number, owed, attempts, bool(told), bool(outdated), bool(unsure))
 
 
+def read_claimed(rows: Iterable[Row]) -> tuple[list[Delivery], list[Settled]]:
+    """What was claimed, and the end of those among it that cannot be read."""
+    claimed, unreadable = [], []
+    for row in rows:
+        try:
+            claimed.append(read_delivery(row))
+        except (msgspec.MsgspecError, UnicodeError) as error:
+            blank = read_delivery((*row[:_FACTS_AT], "{}", *row[_FACTS_AT + 1 :]))
+            reason = f"what is stored of it cannot be read: {error}"
+            unreadable.append(Settled(blank, DeliveryState.DEAD, 0, reason))
+    return claimed, unreadable
+
+
+_FACTS_AT = 5 + OWED_COLUMNS.split(", ").index("facts")
+
+
 def changed_conversions(owed: Sequence[Owed]) -> Sequence[int]:
     """Conversions about which something may be owed already: those that were not counted just now."""
     return sorted({one.conversion_id for one in owed if one.request_id != one.conversion_id})
@@ -162,6 +184,26 @@ def due_times(owed: Sequence[Owed], waiting: Iterable[tuple[int, int]]) -> Seque
     times = []
     for one in owed:
         key = (one.conversion_id, one.target)
+        if one.dead:
+            times.append(one.due_ms)
+            continue
         times.append(BLOCKED if key in ahead else one.due_ms)
         ahead.add(key)
     return times
+
+
+def choose_fresh(turn: Turn) -> tuple[set[int], dict[int, int]]:
+    """What of a turn is claimed as soon as it is owed, as places in ``turn.owed``, and the room that is left for what
+    is due already.
+
+    Nothing else is owed about such a conversion to its target, and never was: there is nothing to wait for.
+    """
+    messages = Counter((one.conversion_id, one.target) for one in turn.owed)
+    rooms, taken = dict(turn.rooms), set()
+    for place, one in enumerate(turn.owed):
+        fresh = one.request_id == one.conversion_id and messages[one.conversion_id, one.target] == 1
+        if fresh and not one.dead and one.due_ms <= turn.now_ms and rooms.get(one.target, 0) > 0:
+            rooms[one.target] -= 1
+            taken.add(place)
+    due = rooms.keys() if turn.due is None else turn.due
+    return taken, {target: room for target, room in rooms.items() if room > 0 and target in due}

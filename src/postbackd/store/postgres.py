@@ -29,25 +29,23 @@ from postbackd.store.base import (
     StoreAway,
     StoreRefused,
     Turn,
+    TurnRefused,
     Written,
 )
 from postbackd.store.catalog_verbs import CatalogVerbs, Work
 from postbackd.store.database import Seals, generation
-from postbackd.store.failpoints import pass_failpoint
 from postbackd.store.keys import initialise
+from postbackd.store.postgres_asking import Asking
 from postbackd.store.postgres_connection import (
-    AWAY,
     CATALOG_CHANNEL,
     PostgresDatabase,
     ask,
     check_server,
     connect_durably,
-    disconnect,
     is_cut_short,
     refusing,
-    unavailable,
+    what_it_says,
 )
-from postbackd.store.postgres_insert import PartitionMissing
 from postbackd.store.postgres_partitions import (
     Partition,
     finish_drops,
@@ -56,9 +54,10 @@ from postbackd.store.postgres_partitions import (
 )
 from postbackd.store.postgres_purge import LAST_STAMP
 from postbackd.store.postgres_schema import migrate, read_state
+from postbackd.store.postgres_turn import TURNING
 from postbackd.store.postgres_upkeep import PostgresUpkeep
 from postbackd.store.postgres_write import PostgresTransaction
-from postbackd.store.postgres_writer import FIND_OUTCOMES, IN_THE_WAY, Writer
+from postbackd.store.postgres_writer import FIND_OUTCOMES, POISONED, Writer
 
 _T = TypeVar("_T")
 
@@ -86,8 +85,6 @@ _QUESTION_TIMEOUT_S = 5.0
 _TURN_TIMEOUT_S = 30.0
 """For what a deliverer commits."""
 
-_MOST_TRIES = 8
-
 _ASK_GENERATION_EVERY_S = 0.4
 """A node that hears of changes asks all the same, in case it did not hear one."""
 
@@ -103,15 +100,15 @@ class PostgresStore(CatalogVerbs, PostgresUpkeep):
         """Use ``PostgresStore.open``."""
         self._dsn = dsn
         self._seals = seals
-        self._question_timeout_s = question_timeout_s
         self._write_timeout_s = write_timeout_s
         self._writers: Sequence[Writer] = ()
         self._shards: Sequence[int] | None = None
         """The shard of each bucket, where the tables are distributed."""
         self._transaction_kind: type[PostgresTransaction] = PostgresTransaction
-        self._asker: asyncpg.Connection | None = None
-        self._asking = asyncio.Lock()
-        """Held by whoever uses the connection for questions and upkeep."""
+        self._asker = Asking(self._connect_asker, question_timeout_s)
+        """For questions and upkeep."""
+        self._deliverer = Asking(self._connect_to_deliver, question_timeout_s)
+        """For the turns of a deliverer."""
         self._holder = f"{socket.gethostname()}:{os.getpid()}:{token_hex(4)}"
         self._generation: int | None = None
         self._generation_asked = 0.0
@@ -143,7 +140,7 @@ class PostgresStore(CatalogVerbs, PostgresUpkeep):
         return store
 
     async def _prepare(self, *, create: bool) -> None:
-        db = await self._open_asker()
+        db = await self._asker.open()
         state = await read_state(db)
         if state.pending and not create:
             if not state.applied:
@@ -164,17 +161,18 @@ class PostgresStore(CatalogVerbs, PostgresUpkeep):
 
     # --- connections -------------------------------------------------------------------------------------------
 
-    async def _open_asker(self) -> asyncpg.Connection:
-        if self._asker is None or self._asker.is_closed():
-            db = await connect_durably(self._dsn, {"jit": "off"})
-            try:
-                await db.add_listener(CATALOG_CHANNEL, self._hear_of_change)
-            except BaseException:
-                db.terminate()
-                raise
-            self._generation = None
-            self._asker = db
-        return self._asker
+    async def _connect_asker(self) -> asyncpg.Connection:
+        db = await connect_durably(self._dsn, {"jit": "off"})
+        try:
+            await db.add_listener(CATALOG_CHANNEL, self._hear_of_change)
+        except BaseException:
+            db.terminate()
+            raise
+        self._generation = None
+        return db
+
+    async def _connect_to_deliver(self) -> asyncpg.Connection:
+        return await connect_durably(self._dsn, TURNING)
 
     def _hear_of_change(self, *_: object) -> None:
         self._changes_heard += 1
@@ -313,13 +311,22 @@ class PostgresStore(CatalogVerbs, PostgresUpkeep):
 
     async def look(self, targets: Sequence[int], now_ms: int, events: int) -> Look:
         distributed = self._shards is not None
-        return await self._ask(
+        return await self._deliverer.ask(
             lambda db: postgres_outbox.look(db, targets, now_ms, events, distributed=distributed),
             _QUESTION_TIMEOUT_S,
         )
 
     async def take_turn(self, turn: Turn) -> Sequence[Delivery]:
-        return await self._change(lambda db, tx: postgres_outbox.take_turn(db, tx, turn))
+        async def work(db: asyncpg.Connection) -> Sequence[Delivery]:
+            try:
+                return await postgres_outbox.take_turn(db, self._transaction_kind(db), turn)
+            except (asyncpg.RaiseError, *POISONED) as error:  # an operator's trigger may say no, too
+                if is_cut_short(error):
+                    raise
+                raise TurnRefused(what_it_says(error)) from error
+
+        begin = postgres_outbox.BEGIN_PLANNING if turn.planned else "BEGIN"
+        return await self._deliverer.change(work, _TURN_TIMEOUT_S, begin)
 
     async def release(self, holder: str | None) -> int:
         return await self._ask(lambda db: postgres_outbox.release(db, holder))
@@ -328,26 +335,10 @@ class PostgresStore(CatalogVerbs, PostgresUpkeep):
         return await self._change(lambda db, tx: postgres_outbox.resend(db, tx, numbers, now_ms))
 
     async def cancel(self, numbers: Sequence[int], now_ms: int, reason: str) -> int:
-        return await self._change(lambda db, tx: postgres_outbox.cancel(db, numbers, now_ms, reason))
+        return await self._change(lambda db, tx: postgres_outbox.cancel(db, tx, numbers, now_ms, reason))
 
     async def _change(self, work: Callable[[asyncpg.Connection, PostgresTransaction], Awaitable[_T]]) -> _T:
-        """Do the work in one transaction; again where others got in its way or a partition was missing."""
-
-        async def change(db: asyncpg.Connection) -> _T:
-            for _ in range(_MOST_TRIES):
-                try:
-                    async with db.transaction():
-                        done = await work(db, self._transaction_kind(db))
-                        pass_failpoint("before_commit")
-                    pass_failpoint("after_commit")
-                    return done
-                except PartitionMissing as error:
-                    await make_partitions(db, error.partitions)
-                except IN_THE_WAY:
-                    continue
-            raise StoreAway("others got in the way too often")
-
-        return await self._ask(change, _TURN_TIMEOUT_S)
+        return await self._asker.change(lambda db: work(db, self._transaction_kind(db)), _TURN_TIMEOUT_S)
 
     async def tend(self) -> None:
         """Make the partitions of the next days, and end what an interrupted purge began."""
@@ -372,44 +363,14 @@ class PostgresStore(CatalogVerbs, PostgresUpkeep):
     async def close(self) -> None:
         for writer in self._writers:
             await writer.close()
-        db, self._asker = self._asker, None
-        await disconnect(db)
+        for asking in (self._asker, self._deliverer):
+            await asking.close()
 
     async def connection(self) -> asyncpg.Connection:
         """For tests and tools that look at the database itself."""
-        return await self._open_asker()
+        return await self._asker.open()
 
     async def _ask(
         self, question: Callable[[asyncpg.Connection], Awaitable[_T]], timeout_s: float | None = None
     ) -> _T:
-        """The answer of the database.  A connection on which a question takes too long is cut off."""
-        timeout_s = timeout_s or self._question_timeout_s
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._asking.acquire()
-        except TimeoutError as error:
-            raise StoreAway("an earlier question has not been answered yet") from error
-        timer: asyncio.TimerHandle | None = None
-        try:
-            db = await self._open_to_ask()
-            if timeout_s is not None:  # a timer, because a cancelled transaction would wait for its ROLLBACK
-                timer = asyncio.get_running_loop().call_later(timeout_s, db.terminate)
-            return await question(db)
-        except (asyncpg.PostgresError, *AWAY) as error:
-            raise unavailable(error) from error
-        except TypeError as error:
-            if not is_cut_short(error):
-                raise
-            if self._asker is not None:
-                self._asker.terminate()
-            raise unavailable(error) from error
-        finally:
-            if timer is not None:
-                timer.cancel()
-            self._asking.release()
-
-    async def _open_to_ask(self) -> asyncpg.Connection:
-        try:
-            return await self._open_asker()
-        except StoreRefused as error:
-            raise StoreAway(str(error)) from error
+        return await self._asker.ask(question, timeout_s)

@@ -137,6 +137,11 @@ def unavailable(error: Exception) -> StoreAway:
     return StoreAway(_one_line(error))
 
 
+def what_it_says(error: Exception) -> str:
+    """The first line of an error: further ones show rows."""
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}".rstrip(": ")
+
+
 def _one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
 

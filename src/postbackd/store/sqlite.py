@@ -33,6 +33,7 @@ from postbackd.store.base import (
     StoreRefused,
     StoreUnavailable,
     Turn,
+    TurnRefused,
     Written,
 )
 from postbackd.store.catalog_verbs import CatalogVerbs, Work
@@ -390,7 +391,10 @@ class SqliteStore(CatalogVerbs, SqliteUpkeep):
 
     async def take_turn(self, turn: Turn) -> Sequence[Delivery]:
         chosen = self._ask(lambda: sqlite_outbox.choose(self._db, turn))
-        return await self._change(lambda db: sqlite_outbox.take_turn(db, turn, chosen))
+        try:
+            return await self._change(lambda db: sqlite_outbox.take_turn(db, turn, chosen))
+        except _POISONED as error:
+            raise TurnRefused(f"{type(error).__name__}: {error}") from error
 
     async def release(self, holder: str | None) -> int:
         return await self._change(lambda db: sqlite_outbox.release(db, holder))

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from array import array
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import apsw
 
-from postbackd.core.deliveries import Delivery, DeliveryState, Owed, Settled, TargetState
+from postbackd.core.deliveries import Delivery, DeliveryState, Settled, TargetState
 from postbackd.store.base import Look, Turn
 from postbackd.store.outbox import (
     BLOCKED,
@@ -19,9 +18,10 @@ from postbackd.store.outbox import (
     TOLD_COLUMNS,
     assemble,
     changed_conversions,
+    choose_fresh,
     due_times,
     owed_row,
-    read_delivery,
+    read_claimed,
     read_told,
 )
 from postbackd.store.transaction import Row
@@ -68,8 +68,8 @@ FIND_WAITING = "SELECT conversion_id, target FROM deliveries WHERE conversion_id
 # For which targets something about these conversions waits.
 
 ADD_DELIVERY = f"""
-INSERT INTO deliveries ({OWED_COLUMNS}, state, attempts, reason, holder)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, 0, '', ?) RETURNING number
+INSERT INTO deliveries ({OWED_COLUMNS}, state, settled_ms, attempts, reason, holder)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?) RETURNING number
 """  # Something that is owed from now on, and who has it, if somebody takes it at once.
 
 FIND_CLAIMABLE = f"""
@@ -138,31 +138,19 @@ def look(db: apsw.Connection, targets: Sequence[int], now_ms: int, limit: int) -
     return Look(happened, told, due)
 
 
-def choose(db: apsw.Connection, turn: Turn) -> list[Delivery]:
+def choose(db: apsw.Connection, turn: Turn) -> list[Row]:
     """What is due and there is room for, before the transaction: looking need not keep others from writing.
 
     What will be claimed as soon as it is owed takes its room first.
     """
-    fresh = Counter(one.target for one in _fresh(turn.owed, turn.now_ms))
-    chosen: list[Delivery] = []
-    for target, room in turn.rooms.items():
-        if room > fresh[target]:
-            rows = db.execute(FIND_CLAIMABLE, (target, turn.now_ms, room - fresh[target]))
-            chosen += map(read_delivery, rows)
+    _, rooms = choose_fresh(turn)
+    chosen: list[Row] = []
+    for target, room in rooms.items():
+        chosen += db.execute(FIND_CLAIMABLE, (target, turn.now_ms, room))
     return chosen
 
 
-def _fresh(owed: Sequence[Owed], now_ms: int) -> list[Owed]:
-    """What can be sent at once, because nothing else is owed about its conversion, and never was."""
-    messages = Counter(one.conversion_id for one in owed)
-    return [
-        one
-        for one in owed
-        if one.request_id == one.conversion_id and one.due_ms <= now_ms and messages[one.conversion_id] == 1
-    ]
-
-
-def take_turn(db: apsw.Connection, turn: Turn, chosen: Sequence[Delivery]) -> list[Delivery]:
+def take_turn(db: apsw.Connection, turn: Turn, chosen: Sequence[Row]) -> list[Delivery]:
     """See ``store.base.Store.take_turn``; ``chosen``: what may be claimed, if it still can be."""
     if turn.settled:
         _settle(db, turn.settled, turn.holder, turn.now_ms)
@@ -171,13 +159,16 @@ def take_turn(db: apsw.Connection, turn: Turn, chosen: Sequence[Delivery]) -> li
         done = {
             event for (event,) in db.execute(FINISH_EVENTS, (_array([one.event for one in turn.planned]),))
         }
-        claimed = _add(db, [owed for owed in turn.owed if owed.event in done], turn)
+        claimed = _add(db, turn, done)
     for state in turn.states:
         note_state(db, state)
     end_ms = turn.now_ms + turn.lease_ms
-    rows = [(turn.holder, end_ms, delivery.number, turn.now_ms) for delivery in chosen]
+    rows = [(turn.holder, end_ms, row[0], turn.now_ms) for row in chosen]
     ours = {number for (number,) in db.executemany(CLAIM, rows)}
-    return [*(delivery for delivery in chosen if delivery.number in ours), *claimed]
+    due, unreadable = read_claimed(row for row in chosen if row[0] in ours)
+    if unreadable:
+        _settle(db, unreadable, turn.holder, turn.now_ms)
+    return [*due, *claimed]
 
 
 def _settle(db: apsw.Connection, settled: Sequence[Settled], holder: str, now_ms: int) -> None:
@@ -211,26 +202,25 @@ def unblock(db: apsw.Connection, ended: Sequence[tuple[int, int]], now_ms: int) 
     db.executemany(UNBLOCK, [(now_ms, *key) for key in ended])
 
 
-def _add(db: apsw.Connection, owed: Sequence[Owed], turn: Turn) -> list[Delivery]:
-    """Keep what is owed; returns what of it was claimed at once, as there is room."""
+def _add(db: apsw.Connection, turn: Turn, done: Collection[int]) -> list[Delivery]:
+    """Keep what is owed for events that are done with; returns what of it was claimed at once."""
+    fresh, _ = choose_fresh(turn)
+    places = [place for place, one in enumerate(turn.owed) if one.event in done]
+    owed = [turn.owed[place] for place in places]
     changed = changed_conversions(owed)
     waiting: list[Row] = db.execute(FIND_WAITING, (_array(changed),)).fetchall() if changed else []
-    rooms = dict(turn.rooms)
-    taken: set[int] = set()
-    for one in _fresh(owed, turn.now_ms):
-        if rooms.get(one.target, 0) > 0:
-            rooms[one.target] -= 1
-            taken.add(id(one))
+    due = due_times(owed, [(row[0], row[1]) for row in waiting])
     rows = []
-    for one, due_ms in zip(owed, due_times(owed, [(row[0], row[1]) for row in waiting]), strict=True):
+    for place, one, due_ms in zip(places, owed, due, strict=True):
         row = owed_row(one)
-        row[15] = turn.now_ms + turn.lease_ms if id(one) in taken else due_ms
-        rows.append((*row, turn.holder if id(one) in taken else None))
+        row[15] = turn.now_ms + turn.lease_ms if place in fresh else due_ms
+        state, settled_ms = (DeliveryState.DEAD, turn.now_ms) if one.dead else (DeliveryState.WAITING, None)
+        rows.append((*row, state, settled_ms, one.dead, turn.holder if place in fresh else None))
     numbers = [number for (number,) in db.executemany(ADD_DELIVERY, rows)]
     return [
         Delivery(number, one, 0, told=False, outdated=False)
-        for number, one in zip(numbers, owed, strict=True)
-        if id(one) in taken
+        for place, number, one in zip(places, numbers, owed, strict=True)
+        if place in fresh
     ]
 
 
