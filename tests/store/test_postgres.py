@@ -729,5 +729,5 @@ def test_an_erasure_that_goes_on_cleans_every_partition(world: World, address: s
     files = "SELECT relfilenode FROM pg_class WHERE oid = (SELECT tableoid FROM conversions LIMIT 1)"
     before = sql(address, files)
     again = Erasing("transaction_id", "r", (), (), NOW_MS)  # the id finds nothing any more
-    world.run(world.store.scrub(again, None, rewrite=True))
+    world.run(world.store.scrub(again, everywhere=True, rewrite=True))
     assert sql(address, files) != before

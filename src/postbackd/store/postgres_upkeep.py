@@ -73,9 +73,8 @@ class PostgresUpkeep(KeepingVerbs):
 
         return await self._change(work)
 
-    async def scrub(self, erasing: Erasing, values: Collection[str] | None, *, rewrite: bool) -> int:
-        # What an interrupted pass erased is not known any more: it may have been in any partition.
-        everywhere = self._shards is not None or values is None
+    async def scrub(self, erasing: Erasing, *, everywhere: bool, rewrite: bool) -> int:
+        everywhere = everywhere or self._shards is not None
         await self._ask(lambda db: scrub(db, erasing, rewrite=rewrite, everywhere=everywhere))
         return 0
 
