@@ -140,17 +140,20 @@ class Masker:
             return kind
         return _formatted_kind(plain) or _bare_kind(plain)
 
-    def mask_words(self, text: str) -> str:
+    def mask_words(self, text: str, *, addresses: bool = False) -> str:
         """A longer text, such as an answer, in which each word that is personal data is replaced.
 
-        When that leaves personal data (a telephone number in groups), the whole text is replaced.
+        When that leaves personal data (a telephone number in groups), the whole text is replaced.  ``addresses``: IP
+        addresses in it are those of machines that we call, and stay.
         """
         if self.mask(text) == text:
             return text
-        words = "".join(
-            part if index % 2 else self.mask(part) for index, part in enumerate(_BETWEEN.split(text))
-        )
-        return self.mask(words)
+        parts = [
+            part if index % 2 or (addresses and _is_address(part)) else self.mask(part)
+            for index, part in enumerate(_BETWEEN.split(text))
+        ]
+        judged = "".join(part for part in parts if not (addresses and _is_address(part)))
+        return "".join(parts) if self.mask(judged) == judged else self._hash(_plain(text))
 
     def mask_opaque(self, text: str) -> str:
         """The same for ids that an ad network must get back unchanged: digits alone and hashes are never replaced."""
@@ -249,6 +252,10 @@ def _passes_luhn(digits: str) -> bool:
     """ISO/IEC 7812-1 annex B."""
     doubled = sum(sum(divmod(2 * int(digit), 10)) for digit in digits[-2::-2])
     return (doubled + sum(map(int, digits[-1::-2]))) % 10 == 0
+
+
+def _is_address(text: str) -> bool:
+    return _IPV4.fullmatch(text) is not None or _read_ipv6(text) is not None
 
 
 def _holds_ipv6(text: str) -> bool:
