@@ -73,8 +73,8 @@ def erase(
     _print(document, json_wanted)
     if document["done"] is False and yes:
         raise click.ClickException(
-            f"the rows are erased; the file is too large to be overwritten in place ({document['left']} pages): stop the "
-            "server and write it anew, with VACUUM of the program sqlite3"
+            f"the rows are erased; the file is too large to be overwritten in place ({document['left']} pages): stop "
+            "the server and write it anew, with VACUUM of the program sqlite3"
         )
 
 

@@ -74,8 +74,11 @@ class PostgresUpkeep(KeepingVerbs):
         return await self._change(work)
 
     async def scrub(self, erasing: Erasing, *, everywhere: bool, rewrite: bool) -> int:
-        everywhere = everywhere or self._shards is not None
-        await self._ask(lambda db: scrub(db, erasing, rewrite=rewrite, everywhere=everywhere))
+        # What an interrupted pass erased is not known any more: it may have been in any partition.
+        distributed = self._shards is not None
+        await self._ask(
+            lambda db: scrub(db, erasing, rewrite=rewrite, everywhere=everywhere, distributed=distributed)
+        )
         return 0
 
     async def end_erasure(self, id_: int, now_ms: int) -> None:
