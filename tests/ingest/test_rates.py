@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,8 @@ from tests.ingest.wire import Answer
 
 @pytest.fixture(params=["per_key", "per_prefix"])
 def shop(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Shop]:
-    made = Shop(tmp_path / "data", entrance=Entrance(**{request.param: RateLimit(100)}))
+    limits: dict[str, Any] = {request.param: RateLimit(100)}
+    made = Shop(tmp_path / "data", entrance=Entrance(**limits))
     yield made
     made.close()
 

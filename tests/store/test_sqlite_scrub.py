@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Event, Thread
+from typing import Any
 
 import apsw
 import pytest
@@ -31,7 +32,8 @@ def make_file(path: Path) -> apsw.Connection:
     db.execute(
         "CREATE TABLE k (text TEXT, id INTEGER, who INTEGER, PRIMARY KEY (text, id)) STRICT, WITHOUT ROWID"
     )
-    draw, live = random.Random(2), []
+    draw = random.Random(2)
+    live: list[int] = []
     with db:
         for _ in range(1500):
             who, act = draw.randrange(8), draw.random()
@@ -58,7 +60,7 @@ def erase_rows(db: apsw.Connection) -> None:
     db.pragma("secure_delete", 0)
 
 
-def rows(db: apsw.Connection) -> list[object]:
+def rows(db: apsw.Connection) -> list[list[tuple[Any, ...]]]:
     return [db.execute(f"SELECT * FROM {table} ORDER BY id").fetchall() for table in ("t", "k")]
 
 

@@ -173,7 +173,7 @@ class Masker:
         plain = _plain(text)
         if plain is not text and (kind := _encoded_kind(plain)) is not None:
             return kind
-        return _formatted_kind(plain)
+        return _formatted_kind(plain) or _grouped_card_kind(plain)
 
     def conceal(self, stamp: int, text: str) -> str:
         """What stands for an erased id of the click with this stamp: equal ids stay equal, under one click only.
@@ -215,6 +215,12 @@ def _bare_kind(text: str) -> Kind | None:
     if _BARE_PHONE.search(text):
         return Kind.PHONE
     return Kind.CARD if any(_is_card(found.group()) for found in _CARD.finditer(text)) else None
+
+
+def _grouped_card_kind(text: str) -> Kind | None:
+    """A card number that is written as one, in groups."""
+    found = (found.group() for found in _CARD.finditer(text))
+    return Kind.CARD if any(not card.isdigit() and _is_card(card) for card in found) else None
 
 
 def _hidden_kind(text: str) -> Kind | None:
