@@ -88,7 +88,7 @@ class Settings(DashboardSettings, frozen=True, kw_only=True):
             ge=0,
             le=1_000_000,
             description="Requests a second from one /24 (v4) or /64 (v6) to one node, on average, and four seconds' "
-            "worth at once; more are answered 429. 0: no limit.",
+            "worth at once; more are answered 429. A batch counts as its postbacks do. 0: no limit.",
         ),
     ] = 0
     rate_per_key: Annotated[

@@ -25,6 +25,7 @@ class Place(NamedTuple):
     site: Site
     click_id: str
     other_click_id: str
+    embedded: bool
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgres"])
@@ -40,7 +41,7 @@ def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     world.close()
     settings = Settings(backup_dir=str(directory / "backups"))
     with Site(directory / "data", kind.open, address=address, settings=settings) as site:
-        yield Place(site, *ids)
+        yield Place(site, *ids, embedded=address is None)
 
 
 def fill(world: World) -> tuple[str, str]:
@@ -168,6 +169,8 @@ def test_a_click_is_exported_and_erased_once_that_is_confirmed(place: Place) -> 
     assert (unsure.status, unsure.json["field"]) == (409, "confirm")
     job = finish(place, ask(place, "erase", {"click_id": place.click_id, "confirm": seen["reference"]}))
     assert (job["state"], job["result"]["done"]) == ("done", True), job
+    other_machines = "run the same command once on each of them" in job["result"].get("next", "")
+    assert other_machines is not place.embedded
     assert get(place, "erasures")[0]["reference"] == seen["reference"]
     assert "theirs-0" not in str(get(place, f"privacy/export?click_id={place.click_id}"))
     assert "theirs-1" in str(get(place, f"privacy/export?click_id={place.other_click_id}"))

@@ -14,6 +14,9 @@ from typing import Any
 import apsw
 import pytest
 
+from postbackd.cli.options import now_ms
+from postbackd.core.click_id import first_stamp_at
+from postbackd.core.diagnosis import Reason
 from postbackd.core.sender_rules import hash_token
 from tests.cli.conftest import Run
 
@@ -278,6 +281,26 @@ def test_the_doctor_says_what_is_only_observed_and_what_cannot_be_opened(filled:
     with apsw.Connection(str(data / "postbackd.db")) as db:
         db.execute("UPDATE networks SET senders = json_set(senders, '$.secrets[0].sealed', '2.AAAA')")
     assert [line["ok"] for line in lines(1)] == [False, True]
+
+
+def test_the_doctor_says_what_enforced_steps_have_refused_and_whence(filled: Run, data: Path) -> None:
+    filled("network", "set", "TUNE", "--allow-ip", "198.51.100.7", "--enforce", "ip")
+
+    def line() -> dict[str, Any]:
+        (found,) = [one for one in filled("doctor", "--json").json if one["check"] == "senders of TUNE"]
+        return dict(found)
+
+    assert "nothing was refused" in line()["detail"]
+    with apsw.Connection(str(data / "postbackd.db")) as db:
+        db.execute(
+            "INSERT INTO postbacks (request_id, network, channel, verdict, reason, bytes, parameters, sender) "
+            "VALUES (?, 1, 0, 6, ?, 0, 0, '203.0.113.0/24')",
+            (first_stamp_at(now_ms() - 60_000), Reason.SENDER_IP_NOT_ALLOWED.value),
+        )
+    found = line()
+    assert found["ok"]
+    assert "1 sender_ip_not_allowed (1 from 203.0.113.0/24)" in found["detail"]
+    assert found["fix"].startswith("If it was the network: ")
 
 
 def test_an_exported_file_is_toml(run: Run) -> None:

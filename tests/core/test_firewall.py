@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from hashlib import sha256
 from time import process_time
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 from uuid import UUID
 
 import pytest
@@ -141,3 +141,13 @@ def test_no_platform_asks_for_a_hash_that_would_have_to_be_stored() -> None:
         "trace",
     }
     assert PLATFORMS
+
+
+@pytest.mark.parametrize(
+    "card", ["4111 1111 1111 1111", "4111-1111-1111-1111", "3782 822463 10005", "4111%201111%201111%201111"]
+)
+def test_a_card_number_in_groups_is_no_id_of_a_source_and_digits_alone_may_be(card: str) -> None:
+    assert MASKER.find_opaque(card) is Kind.CARD
+    digits = unquote(card).replace(" ", "").replace("-", "")
+    assert MASKER.mask_opaque(digits) == digits
+    assert MASKER.mask_opaque(f"ad:{digits}") == f"ad:{digits}"

@@ -188,3 +188,16 @@ def test_in_a_longer_text_the_words_that_are_personal_data_are_replaced() -> Non
 
 def test_personal_data_in_several_words_replaces_the_whole_text() -> None:
     assert Masker(b"key").mask_words("call +49 170 1234567 now").startswith("hashed:")
+
+
+def test_addresses_that_we_call_stay_in_our_own_words_and_nothing_else_does() -> None:
+    masker = Masker(b"key")
+    said = "address ::ffff:10.0.0.5 means 10.0.0.5, which is private; allow it with --deliver-ranges"
+    assert masker.mask_words(said, addresses=True) == said
+    assert "10.0.0.5" not in masker.mask_words(said)
+    told = masker.mask_words("no connection to 203.0.113.7 for bob@mail.example within 5 s", addresses=True)
+    assert "203.0.113.7" in told
+    assert "bob" not in told
+    assert masker.mask_words("203.0.113.7 says call +49 170 1234567 now", addresses=True).startswith(
+        "hashed:"
+    )

@@ -32,6 +32,25 @@ def test_a_refused_request_costs_nothing() -> None:
     assert limit.take("a", 1.01) == 0
 
 
+def test_what_turns_out_to_be_many_is_paid_by_whoever_comes_next() -> None:
+    limit = RateLimit(10)
+    assert limit.take("a", 0.0) == 0
+    limit.charge("a", 0.0, 999)
+    assert limit.take("a", 0.0) == pytest.approx((1000 - 40 + 1) / 10)
+    assert limit.take("a", 96.0) > 0
+    assert limit.take("a", 96.2) == 0
+    assert limit.take("b", 0.0) == 0
+
+
+def test_what_passed_on_a_shared_bucket_is_charged_to_it() -> None:
+    limit = RateLimit(10, capacity=1)
+    limit.take("early", 0.0)
+    assert limit.take("late", 0.0) == 0
+    limit.charge("late", 0.0, 999)
+    assert limit.take("late", 0.0) > 90
+    assert len(limit) == 1
+
+
 def test_one_does_not_use_up_what_another_may() -> None:
     limit = RateLimit(10)
     passed(limit, "a", 0.0, 1000)

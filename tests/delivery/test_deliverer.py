@@ -20,6 +20,7 @@ from postbackd.core.model import Target as CatalogTarget
 from postbackd.core.webhooks import verify
 from postbackd.delivery.client import Client
 from postbackd.delivery.deliverer import Deliverer
+from postbackd.reports.checking import check_rows
 from postbackd.store.base import Turn
 from tests.delivery.targets import OK, Script, Talk, Target, loopback, target
 from tests.store.contract import KINDS, World
@@ -335,6 +336,25 @@ def test_a_target_decides_how_long_to_wait(shop: Shop) -> None:
     shop.deliver(shop.tried(click, 1), ads)
     (row,) = shop.rows(click)
     assert row["due_ms"] >= shop.attempts(click)[0]["at_ms"] + 3_600_000
+
+
+def test_the_address_that_could_not_be_called_is_said_and_the_check_of_what_is_kept_knows_it(
+    shop: Shop,
+) -> None:
+    ads = shop.open(in_turn())
+    form = RequestForm(url=f"http://10.9.8.7:{ads.port}/pb?id={{source_click_id}}")
+    shop.rule(shop.target(ads, requests={"conversion": form}, schedule_s=(0,)))
+    click = shop.sale()
+    shop.deliver(shop.settled(click, "dead"), ads)
+    said = "address 10.9.8.7 is private; allow it with --deliver-ranges"
+    assert [attempt["error"] for attempt in shop.attempts(click)] == [said]
+    assert said in shop.rows(click)[0]["reason"]
+
+    async def check() -> list[Any]:
+        masker = shop.world.rulebook.masker
+        return [one async for one in check_rows(shop.world.store, masker) if not isinstance(one, int)]
+
+    assert shop.world.run(check()) == []
 
 
 def test_a_secret_is_sent_and_never_kept(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:

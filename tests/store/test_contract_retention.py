@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC
+
 import pytest
 
 from postbackd.core.deliveries import Attempt, DeliveryState, Settled
@@ -11,7 +13,8 @@ from postbackd.core.retention import DAY_MS, Class, Keep
 from postbackd.core.rollups import Kind, slot_of
 from postbackd.store.base import Batch, FlowMinute, Turn
 from postbackd.upkeep import retention
-from tests.store.contract import World
+from postbackd.upkeep.rollups import RollupKeeper
+from tests.store.contract import PIXEL, World
 from tests.store.test_contract_erasure import deliver, rows, with_rule
 
 DAY_S = 86_400
@@ -137,6 +140,41 @@ def test_a_conversion_about_which_the_rules_have_not_been_asked_stays(world: Wor
     deliver(world)
     purge(world, Class.CONVERSIONS, 2 * YEAR_S)
     assert world.conversions(click) == []
+
+
+BY_THEIR_KEEPERS = {
+    "click_rollups", "postback_rollups", "sub_rollups", "minute_rollups", "alarm_words", "alarms", "alarm_notices",
+}  # fmt: skip
+"""Tables that a purge leaves to those who keep them."""
+
+
+def test_what_goes_with_a_class_is_what_the_table_of_what_is_kept_says(world: World) -> None:
+    from tests.store.test_contract_erasure import erase
+
+    old_conversion(world)
+    clicks = [world.click(f"own-{number}", age_s=60) for number in range(3)]
+    world.send(clicks[0], "txid=T-1")
+    deliver(world)
+    world.run(RollupKeeper(world.store, UTC, lambda: world.now_ms).catch_up())
+    erase(world, clicks[1])
+    world.send(clicks[2], "value=1", channel=PIXEL)
+    world.send("nobody-yet", "txid=T-2")
+    deliver(world)
+    counts = FlowMinute(
+        world.now_ms // 60_000, {"busy": 1}, {3: (1, 5)}, {(0, "sub1", "e-mail"): 2}, [(7, "z")]
+    )
+    world.run(world.store.write(Batch(flow=[counts]), world.rulebook))
+    world.now_ms += 4 * YEAR_S * 1000
+    tables = sorted({kept.table for kept in KEPT} - BY_THEIR_KEEPERS - {"outbox"})
+    left = {table: len(rows(world, table)) for table in tables}
+    assert all(left.values()), left
+    for class_ in retention.ORDER:
+        purge(world, class_, YEAR_S)
+        now = {table: len(rows(world, table)) for table in tables}
+        assert {table for table in tables if now[table] < left[table]} == {
+            kept.table for kept in KEPT if kept.class_ is class_ and kept.table in tables
+        }
+        left = now
 
 
 def test_attempts_go_by_their_own_time_and_leave_the_delivery(world: World) -> None:

@@ -729,5 +729,37 @@ def test_an_erasure_that_goes_on_cleans_every_partition(world: World, address: s
     files = "SELECT relfilenode FROM pg_class WHERE oid = (SELECT tableoid FROM conversions LIMIT 1)"
     before = sql(address, files)
     again = Erasing("transaction_id", "r", (), (), NOW_MS)  # the id finds nothing any more
-    world.run(world.store.scrub(again, None, rewrite=True))
+    world.run(world.store.scrub(again, everywhere=True, rewrite=True))
     assert sql(address, files) != before
+
+
+def test_what_the_server_has_noted_of_a_table_for_its_plans_forgets_an_erased_person_too(
+    world: World, address: str
+) -> None:
+    mark = "Marker-of-a-person"
+    clicks = [world.click(f"{mark}-o{number}", subs=(f"{mark}-s{number}",)) for number in range(40)]
+    for number, click in enumerate(clicks):
+        world.send(click, f"txid={mark}-{number}&value=1")
+    for number in range(40):
+        world.send(f"{mark}-unknown{number}", f"txid={mark}&value=1")
+    facts = (
+        "conversion_id, click_id, network, campaign, offer, type, status, value_micros, currency, channels"
+    )
+    sql(
+        address,
+        f"INSERT INTO conversion_facts ({facts}, rung, sub1) "
+        f"SELECT {facts}, '', '{mark}' || conversion_id FROM conversions",
+    )
+    sql(address, "ANALYZE")
+    noted = (
+        "SELECT DISTINCT tablename FROM pg_stats "
+        f"WHERE concat(histogram_bounds::text, most_common_vals::text) LIKE '%{mark}%' ORDER BY 1"
+    )
+    tables = {table.partition("_2")[0] for (table,) in sql(address, noted)}
+    wanted_tables = {"clicks", "own_ids", "conversions", "postbacks", "waiting", "conversion_facts"}
+    assert tables == wanted_tables  # the control
+    waiting = [row[0] for row in sql(address, "SELECT request_id FROM postbacks WHERE click_id IS NULL")]
+    wanted = Erasing("click_id", "r", [click.stamp for click in clicks], waiting, NOW_MS)
+    world.run(world.store.erase(wanted, world.rulebook.masker))
+    world.run(world.store.scrub(wanted, everywhere=False, rewrite=True))
+    assert sql(address, noted) == []

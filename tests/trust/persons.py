@@ -25,7 +25,7 @@ def echo() -> Iterator[int]:
 
     class Echo(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            body = urllib.parse.unquote(self.path).encode()[:200]
+            body = urllib.parse.unquote(self.path).encode()[:4000]
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -57,11 +57,17 @@ def add_target(data_dir: Path, env: Mapping[str, str], port: int) -> None:
             raise RuntimeError(f"postbackd {' '.join(words[:2])}: {done.stderr.strip()}")
 
 
+_LONGEST = 255
+"""Characters of a click's parameter."""
+
+
 @dataclass
 class Person:
     """One visitor, and what was told of them."""
 
     mark: str
+    wordy: bool
+    """Whether the parameters of their clicks are as long as they may be: such a row goes on in overflow pages."""
     ids: list[str] = field(default_factory=list)
     """``--click-id`` of their clicks."""
     conversions: list[tuple[str, str]] = field(default_factory=list)
@@ -71,9 +77,14 @@ class Person:
     def pattern(self) -> bytes:
         return self.mark.encode()
 
+    def say(self, name: str) -> str:
+        """What stands in one parameter: the mark, again and again where there is room, so that any part tells."""
+        return f"{self.mark}{name}" + (f"{'語' * 60}{self.mark}" * 4)[: _LONGEST - 20] * self.wordy
+
 
 def make_person(draw: random.Random) -> Person:
-    return Person("Zz" + "".join(draw.choices(string.ascii_letters, k=14)))
+    """Every second one has much to say."""
+    return Person("Zz" + "".join(draw.choices(string.ascii_letters, k=14)), draw.random() < 0.5)
 
 
 def visit(server: Server, catalog: Catalog, person: Person) -> None:
@@ -84,7 +95,9 @@ def visit(server: Server, catalog: Catalog, person: Person) -> None:
         :26
     ]
     own_id = f"{mark}own"
-    body = json.dumps({"click_id": own_id, "sub1": f"{mark}o1", "source_click_id": f"{mark}osrc"})
+    told = {"click_id": own_id, "source_click_id": person.say("osrc")}
+    told |= {f"sub{number}": person.say(f"o{number}") for number in range(1, 11)}
+    body = json.dumps(told)
     _post(server, f"/c/{catalog.slug}", body)
     person.ids += [click_id, own_id]
     for click, name in ((click_id, "tx"), (own_id, "otx")):

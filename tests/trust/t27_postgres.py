@@ -51,6 +51,9 @@ def _erase_all(place: Path, version: int, seed: int, people: int, *, rewrite: bo
                 visit(server, nodes.catalog, person)
             marks = [person.mark for person in persons]
             wait_until(lambda: _delivered(database, marks), 40, "the delivery of every sale")
+            database.execute(
+                "ANALYZE"
+            )  # of its own accord the server notes values for its plans now and then
             database.execute("CHECKPOINT")
             files = database.server.cluster
             found["before"] = sum(sum(hits(files, person, _LEFT_OUT).values()) for person in persons)

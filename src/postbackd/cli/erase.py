@@ -26,6 +26,12 @@ _SPOOL_S = 40.0
 
 _LOOK_EVERY_S = 0.1
 
+_OTHER_MACHINES = (
+    "other machines that receive for this database may have some of it in their spools: run the same command once on "
+    "each of them; it waits until the spool of its machine is empty"
+)
+"""A spool is a file that only its own machine sees."""
+
 
 @click.group(cls=Family, invoke_without_command=True)
 @click.option("--click-id", metavar="ID", help="Erase this click: an id of ours, or a caller's own.")
@@ -67,7 +73,8 @@ def erase(
     _print(document, json_wanted)
     if document["done"] is False and yes:
         raise click.ClickException(
-            f"{document['left']} places in the files hold some still; run it again, or when nothing else writes"
+            f"the rows are erased; the file is too large to be overwritten in place ({document['left']} pages): stop "
+            "the server and write it anew, with VACUUM of the program sqlite3"
         )
 
 
@@ -112,7 +119,8 @@ async def _erase(
     masker = Masker((await session.load()).privacy_key)
     ended = await erasing.erase(session.store, wanted, masker, now_ms, rewrite=rewrite)
     (row,) = [row for row in await session.store.query("erasures") if row["id"] == ended.id]
-    return {**describe_certificate(row), "done": not ended.left, "left": ended.left}
+    told = {} if session.settings.store is None else {"next": _OTHER_MACHINES}
+    return {**describe_certificate(row), "done": not ended.left, "left": ended.left, **told}
 
 
 async def _wait_for_spool(settings: Settings) -> None:
@@ -142,3 +150,5 @@ def _print(document: dict[str, Any], json_wanted: bool) -> None:
         click.echo(
             f"complete in the files at {document['completed']}" if document["done"] else "not complete yet"
         )
+        if "next" in document:
+            click.echo(document["next"])

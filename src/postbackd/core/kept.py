@@ -23,6 +23,7 @@ class Form(StrEnum):
     NUMBER = "a number or a word from a short list"
     SCREENED = "as received; personal data in it is replaced by a keyed hash"
     OPAQUE = "as received; written personal data in it is replaced, digits alone are not"
+    SAID = "in our words or those of a target; personal data in it is replaced, addresses of targets are not"
     TRUNCATED = "truncated to a network (/24 or /48)"
     COUNTED = "counted, without the value"
 
@@ -130,14 +131,14 @@ KEPT: Sequence[Kept] = (
         ("facts", "what the rule needs of the click: its source's id, country, sub ids", Form.OPAQUE, _GONE),
         ("created_ms expires_ms due_ms settled_ms", "when", _NUMBER, _STAYS),
         ("holder", "the process that sends it", _OURS, _GONE),
-        ("reason", "why it was given up", _SCREENED, _GONE),
+        ("reason", "why it was given up", Form.SAID, _GONE),
     ),
     *_of(
         "attempts", Class.ATTEMPTS,
         ("click_id bucket delivery attempt", "which attempt", _OURS, _STAYS),
         ("at_ms took_ms http_status", "when, and how it went", _NUMBER, _STAYS),
         ("excerpt", "the beginning of the target's answer", _SCREENED, _GONE),
-        ("error", "what went wrong", _SCREENED, _GONE),
+        ("error", "what went wrong", Form.SAID, _GONE),
     ),
     *_of(
         "erased_clicks", Class.CONVERSIONS,
@@ -253,7 +254,7 @@ def screened_columns() -> Mapping[str, Sequence[Kept]]:
     """Table -> its columns in which personal data would be a mistake."""
     found: dict[str, list[Kept]] = {}
     for kept in KEPT:
-        if kept.form in (Form.SCREENED, Form.OPAQUE, Form.TRUNCATED):
+        if kept.form in (Form.SCREENED, Form.OPAQUE, Form.SAID, Form.TRUNCATED):
             found.setdefault(kept.table, []).append(kept)
     return found
 

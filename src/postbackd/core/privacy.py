@@ -140,17 +140,20 @@ class Masker:
             return kind
         return _formatted_kind(plain) or _bare_kind(plain)
 
-    def mask_words(self, text: str) -> str:
+    def mask_words(self, text: str, *, addresses: bool = False) -> str:
         """A longer text, such as an answer, in which each word that is personal data is replaced.
 
-        When that leaves personal data (a telephone number in groups), the whole text is replaced.
+        When that leaves personal data (a telephone number in groups), the whole text is replaced.  ``addresses``: IP
+        addresses in it are those of machines that we call, and stay.
         """
         if self.mask(text) == text:
             return text
-        words = "".join(
-            part if index % 2 else self.mask(part) for index, part in enumerate(_BETWEEN.split(text))
-        )
-        return self.mask(words)
+        parts = [
+            part if index % 2 or (addresses and _is_address(part)) else self.mask(part)
+            for index, part in enumerate(_BETWEEN.split(text))
+        ]
+        judged = "".join(part for part in parts if not (addresses and _is_address(part)))
+        return "".join(parts) if self.mask(judged) == judged else self._hash(_plain(text))
 
     def mask_opaque(self, text: str) -> str:
         """The same for ids that an ad network must get back unchanged: digits alone and hashes are never replaced."""
@@ -170,7 +173,7 @@ class Masker:
         plain = _plain(text)
         if plain is not text and (kind := _encoded_kind(plain)) is not None:
             return kind
-        return _formatted_kind(plain)
+        return _formatted_kind(plain) or _grouped_card_kind(plain)
 
     def conceal(self, stamp: int, text: str) -> str:
         """What stands for an erased id of the click with this stamp: equal ids stay equal, under one click only.
@@ -214,6 +217,12 @@ def _bare_kind(text: str) -> Kind | None:
     return Kind.CARD if any(_is_card(found.group()) for found in _CARD.finditer(text)) else None
 
 
+def _grouped_card_kind(text: str) -> Kind | None:
+    """A card number that is written as one, in groups."""
+    found = (found.group() for found in _CARD.finditer(text))
+    return Kind.CARD if any(not card.isdigit() and _is_card(card) for card in found) else None
+
+
 def _hidden_kind(text: str) -> Kind | None:
     """Personal data that does not look like any."""
     if len(text) == 64 and _SHA256.fullmatch(text):
@@ -249,6 +258,10 @@ def _passes_luhn(digits: str) -> bool:
     """ISO/IEC 7812-1 annex B."""
     doubled = sum(sum(divmod(2 * int(digit), 10)) for digit in digits[-2::-2])
     return (doubled + sum(map(int, digits[-1::-2]))) % 10 == 0
+
+
+def _is_address(text: str) -> bool:
+    return _IPV4.fullmatch(text) is not None or _read_ipv6(text) is not None
 
 
 def _holds_ipv6(text: str) -> bool:

@@ -47,6 +47,19 @@ class RateLimit:
         self._full_at[key] = begins + self._spacing_s
         return 0.0
 
+    def charge(self, key: str, now: float, more: int) -> None:
+        """Take more for what has passed, because it turned out to be many: whoever comes next waits for it.
+
+        So a batch larger than a bucket can be sent at all, and costs what its postbacks would have cost alone.
+        """
+        full_at = self._full_at.get(key)
+        cost_s = more * self._spacing_s
+        if full_at is None:  # it passed on a shared one
+            place = hash(key) % _SHARED
+            self._shared[place] = max(now, self._shared[place]) + cost_s
+        else:
+            self._full_at[key] = max(now, full_at) + cost_s
+
     def _take_shared(self, place: int, now: float) -> float:
         begins = max(now, self._shared[place])
         wait_s = begins + self._spacing_s - now - self._holds_s

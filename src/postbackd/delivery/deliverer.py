@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
+from functools import partial
 from secrets import token_hex
 from time import monotonic, time
 from typing import Any, Protocol
@@ -35,7 +36,7 @@ from postbackd.core.model import Catalog, Target
 from postbackd.core.planning import Planner
 from postbackd.core.platforms.base import TokenRefused
 from postbackd.core.privacy import Masker
-from postbackd.core.replies import EXCERPT_CHARACTERS, Judged, Outcome, excerpt
+from postbackd.core.replies import EXCERPT_CHARACTERS, Judged, Outcome
 from postbackd.core.shipping import Names, ShippingError
 from postbackd.delivery.breaker import BreakerChange, BreakerState
 from postbackd.delivery.lanes import Host, Lane, make_lane
@@ -310,7 +311,7 @@ class Deliverer:
             self._ledger.settled += [Settled(delivery, DeliveryState.WAITING, now_ms) for delivery in batch]
         except Exception as error:
             log.exception("a request to target %r could not be made", lane.target.name)
-            said = self._hide(lane, f"{type(error).__name__}: {error}", _REASON_CHARACTERS)
+            said = lane.hide(self._masker, f"{type(error).__name__}: {error}", _REASON_CHARACTERS)
             attempt = Attempt(batch[0].attempts + 1, _now_ms(), 0, 0, "", said)
             self._hear_each(lane, batch, attempt, [Judged(Outcome.FAILED, attempt.error)] * len(batch))
         finally:
@@ -324,10 +325,12 @@ class Deliverer:
         pass_failpoint("before_send")
         answer, judged = await self._ask(lane, batch, began_ms)
         pass_failpoint("after_send")
-        judged = [replace(one, reason=self._hide(lane, one.reason, _REASON_CHARACTERS)) for one in judged]
-        answer = replace(answer, error=self._hide(lane, answer.error, _REASON_CHARACTERS))
+        # Where nothing was heard, an address in the reason is one that we called, and helps who reads it.
+        hide = partial(lane.hide, self._masker, longest=_REASON_CHARACTERS, addresses=not answer.status)
+        judged = [replace(one, reason=hide(one.reason)) for one in judged]
+        answer = replace(answer, error=hide(answer.error))
         self._hear(lane, answer, judged)
-        text = self._hide(lane, answer.body.decode("utf-8", "replace"), EXCERPT_CHARACTERS)
+        text = lane.hide(self._masker, answer.body.decode("utf-8", "replace"), EXCERPT_CHARACTERS)
         attempt = Attempt(0, began_ms, _now_ms() - began_ms, answer.status, text, answer.error)
         self._hear_each(lane, batch, attempt, judged)
 
@@ -340,10 +343,6 @@ class Deliverer:
             self._ledger.settled.append(
                 settle_attempt(delivery, own, verdict, lane.target.how, now_ms, self._random())
             )
-
-    def _hide(self, lane: Lane, text: str, longest: int) -> str:
-        """A text of the outside as it may be kept: without secrets and personal data, cut and printable."""
-        return self._masker.mask_words(excerpt(lane.hider.hide(text), longest)) if text else ""
 
     async def _holds_still(self, delivery: Delivery) -> bool:
         """Whether its rule still says that the source is to be told: it was delayed, and much may have happened."""
@@ -431,7 +430,7 @@ class Deliverer:
                 self._note_state(other.target.id, state, change.until_ms, change.reason)
 
     def _note_state(self, target: int, state: str, until_ms: int, reason: str) -> None:
-        self._ledger.states.note(target, state, until_ms, self._masker.mask_words(reason), _now_ms())
+        self._ledger.states.note(target, state, until_ms, reason, _now_ms())
 
 
 def _now_ms() -> int:

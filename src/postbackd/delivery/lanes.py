@@ -13,6 +13,8 @@ from secrets import token_hex
 from postbackd.core.deliveries import Delivery, Outgoing
 from postbackd.core.model import Target
 from postbackd.core.platforms.base import ACCESS_TOKEN, Token
+from postbackd.core.privacy import Masker
+from postbackd.core.replies import excerpt
 from postbackd.core.shipping import Hider, Names, Shipper, make_shipper
 from postbackd.core.tracing import within_trace
 from postbackd.delivery.breaker import Breaker, BreakerState, Pace
@@ -69,6 +71,14 @@ class Lane:
         self.token = token
         own = {ACCESS_TOKEN: token.text} if token.text else {}
         self.hider = Hider({**self.accounts, **own})
+
+    def hide(self, masker: Masker, text: str, longest: int, *, addresses: bool = False) -> str:
+        """A text of the outside as it may be kept: without secrets and personal data, cut and printable.
+
+        ``addresses``: as in ``Masker.mask_words``.
+        """
+        cut = excerpt(self.hider.hide(text), longest) if text else ""
+        return masker.mask_words(cut, addresses=addresses)
 
     @property
     def full(self) -> bool:

@@ -123,7 +123,9 @@ class FrontDoor:
             exchange.reply(answers.NOT_A_POSTBACK)
             self.refused("method")
         elif self._may_enter(exchange) and self._may_send(exchange, endpoint):
-            self._postbacks.take(exchange, endpoint, snapshot, query, channel)
+            self._charge(
+                exchange, endpoint, self._postbacks.take(exchange, endpoint, snapshot, query, channel)
+            )
 
     def _take_guarded(
         self,
@@ -155,7 +157,8 @@ class FrontDoor:
                     self.refused(UNLOGGED)
                 return
         if self._may_enter(exchange) and self._may_send(exchange, endpoint):
-            self._postbacks.take(exchange, endpoint, snapshot, query, channel, finding)
+            taken = self._postbacks.take(exchange, endpoint, snapshot, query, channel, finding)
+            self._charge(exchange, endpoint, taken)
 
     def _asks_too_often(self, exchange: Exchange, path: str, limit: RateLimit) -> bool:
         """Whether a client's neighbourhood is over its limit; health checks have none."""
@@ -176,6 +179,15 @@ class FrontDoor:
             exchange.reply(answers.write_too_many(wait_s))
             self.refused("rate_of_key")
         return not wait_s
+
+    def _charge(self, exchange: Exchange, endpoint: Endpoint, taken: int) -> None:
+        """A batch counts as many times as it holds postbacks, which is not known before it has been read."""
+        if taken <= 1:
+            return
+        if self._per_key is not None:
+            self._per_key.charge(endpoint.network.key, exchange.started, taken - 1)
+        if self._per_prefix is not None:
+            self._per_prefix.charge(limit_prefix(exchange.client), exchange.started, taken - 1)
 
     def _handle_click(self, exchange: Exchange, slug: str, query: str) -> None:
         snapshot = self._snapshot

@@ -149,8 +149,11 @@ class PostbackDesk:
         query: str,
         channel: Channel,
         finding: Finding | None = None,
-    ) -> None:
-        """Judge the request's postback, or postbacks, and queue them.  ``finding``: of the endpoint's guard."""
+    ) -> int:
+        """Judge the request's postback, or postbacks, and queue them; returns how many there are.
+
+        ``finding``: of the endpoint's guard.
+        """
         now = now_ms()
         body = exchange.body
         network = endpoint.network.id
@@ -161,8 +164,7 @@ class PostbackDesk:
             else:
                 content = _read_body(exchange, endpoint, query)
                 if not isinstance(content, Received):
-                    self._take_batch(exchange, endpoint, snapshot, query, content, now, finding)
-                    return
+                    return self._take_batch(exchange, endpoint, snapshot, query, content, now, finding)
                 received = content
         except BodyMalformed:
             request = Request(self._mint.mint(now), network, channel, body_bytes, now)
@@ -178,6 +180,7 @@ class PostbackDesk:
         if TRACE_HEADER in exchange.headers:
             postback = _within_trace(postback, exchange)
         self._batcher.add_postback(postback, Reply(exchange, endpoint, self._flow))
+        return 1
 
     def note_refused(
         self,
@@ -212,12 +215,12 @@ class PostbackDesk:
         items: list[Any],
         now: int,
         finding: Finding | None,
-    ) -> None:
+    ) -> int:
         if not items or len(items) > MAX_BATCH_ITEMS:
             error = f"a batch holds 1 to {MAX_BATCH_ITEMS} postbacks, this one {len(items)}"
             exchange.reply(answers.write_json(413 if items else 400, {"error": error}))
             self._flow.refused(now // 60_000, "batch_size")
-            return
+            return 1
         reply = BatchReply(exchange, self._flow, len(items), _is_ndjson(exchange))
         share = max(1, len(exchange.body) // len(items))
         rulebook = snapshot.rulebook
@@ -235,6 +238,7 @@ class PostbackDesk:
             if TRACE_HEADER in exchange.headers:
                 postback = _within_trace(postback, exchange)
             self._batcher.add_postback(postback, reply.part(index))
+        return len(items)
 
     def _count_finds(self, postback: Postback) -> None:
         request = postback.request

@@ -75,8 +75,9 @@ def _kind(column: Kept, text: str, masker: Masker) -> str | None:
         text = text[1:]
     if column.form is Form.OPAQUE:
         return masker.find_opaque(text)
-    if column.column in ("excerpt", "error", "reason"):
-        return masker.find(text) if masker.mask_words(text) != text else None
+    if column.form is Form.SAID or column.column == "excerpt":
+        addresses = column.form is Form.SAID
+        return masker.find(text) if masker.mask_words(text, addresses=addresses) != text else None
     return masker.find(text)
 
 

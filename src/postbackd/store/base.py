@@ -186,8 +186,6 @@ class Erased(Struct, frozen=True):
     """Deliveries that somebody was sending."""
     resumed: bool
     """Whether an earlier pass was interrupted: what it erased is not known any more."""
-    values: frozenset[str]
-    """What was erased, to look for in the files.  Never stored or shown."""
 
 
 class Store(KeepsAlarms, KeepsRollups, Protocol):
@@ -343,11 +341,12 @@ class Store(KeepsAlarms, KeepsRollups, Protocol):
         """
         ...
 
-    async def scrub(self, erasing: Erasing, values: Collection[str] | None, *, rewrite: bool) -> int:
-        """Make what was erased vanish from the files of the database; returns how many places hold some still.
+    async def scrub(self, erasing: Erasing, *, everywhere: bool, rewrite: bool) -> int:
+        """Make what was erased vanish from the files of the database; returns how many places may hold some still.
 
-        ``values``: what was erased, ``None`` when that is not known any more.  ``rewrite``: write the tables anew that
-        held any, where the database does not overwrite what it has let go; others wait meanwhile.
+        ``everywhere``: it is not known any more which tables held any.  ``rewrite``: write the tables anew that held
+        any, where the database does not overwrite what it has let go; others wait meanwhile.  Raises ``StoreRefused``
+        when another program is in the way.
         """
         ...
 

@@ -10,7 +10,7 @@ Everything may run twice: what is erased already is not touched again, and the c
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -27,11 +27,8 @@ from postbackd.store.write import ERASED_TEXT, own_ref, stamp_ref
 # Every statement has a name and a sentence.  {click}: "click_id = N", and the bucket where there are buckets;
 # {and_click}: the same with AND, nothing where a table does not name its click; {and_bucket_of_text}: the bucket alone.
 
-CLICK_DATA = (
-    "SELECT source_click_id, own_id, ip_prefix, sub1, sub2, sub3, sub4, sub5, sub6, sub7, sub8, sub9, sub10 "
-    "FROM clicks WHERE {click}"
-)
-"""What a click holds of a person."""
+OWN_ID = "SELECT own_id FROM clicks WHERE {click} AND own_id IS NOT NULL"
+"""The caller's own id of a click."""
 
 ERASE_CLICK = """
 UPDATE clicks SET kind = kind | 16, source_click_id = NULL, country = NULL, ip_prefix = NULL, own_id = NULL,
@@ -79,9 +76,6 @@ IN_FLIGHT = (
 )
 """Whether somebody is sending at this moment."""
 
-DELIVERIES = "SELECT transaction_id, facts FROM deliveries WHERE conversion_id = ? {and_click}"
-"""What deliveries hold of a click."""
-
 ERASE_DELIVERIES = """
 UPDATE deliveries SET facts = '{{}}', transaction_id = CASE WHEN transaction_id = '' THEN '' ELSE ? END,
                       settled_ms = CASE WHEN state = 1 THEN ? ELSE settled_ms END,
@@ -93,12 +87,6 @@ WHERE conversion_id = ? {and_click}
 """
 """A message keeps what it was and whether it arrived; one that waits is cancelled."""
 
-ATTEMPTS = (
-    "SELECT excerpt, error FROM attempts WHERE delivery IN "
-    "(SELECT number FROM deliveries WHERE conversion_id = ? {and_click}) {and_click}"
-)
-"""What targets answered."""
-
 ERASE_ATTEMPTS = """
 UPDATE attempts SET excerpt = '', error = CASE WHEN error = '' THEN '' ELSE 'erased' END
 WHERE delivery IN (SELECT number FROM deliveries WHERE conversion_id = ? {and_click}) {and_click}
@@ -107,10 +95,10 @@ WHERE delivery IN (SELECT number FROM deliveries WHERE conversion_id = ? {and_cl
 """An attempt keeps its time and its HTTP status."""
 
 LOG_DATA = """
-SELECT request_id, transaction_id, click_text, value, currency, status, time, found_in FROM postbacks
+SELECT request_id, transaction_id FROM postbacks
 WHERE request_id IN ({requests}) AND coalesce(click_text, '') <> 'erased'
 """
-"""What rows of the postback log hold."""
+"""Rows of the postback log that hold something still."""
 
 LOG_OF_CLICK = "SELECT request_id FROM postbacks WHERE click_id = ? AND verdict <> 1"
 """Rows of the postback log that speak of a click, without the ones that counted something."""
@@ -169,7 +157,7 @@ async def erase(db: Database, erasing: Erasing, masker: Masker, *, buckets: bool
     counted += run.counts
     await db.rows(COUNT_ERASURE, msgspec.json.encode(dict(sorted(counted.items()))).decode(), id_)
     changed = run.counts.total()
-    return Erased(id_, dict(counted), changed, run.in_flight, bool(found), frozenset(run.values))
+    return Erased(id_, dict(counted), changed, run.in_flight, bool(found))
 
 
 class _Pass:
@@ -180,7 +168,6 @@ class _Pass:
         self._buckets = buckets
         self.counts: Counter[str] = Counter()
         self.in_flight = 0
-        self.values: set[str] = set()
 
     async def change(self, table: str, sql: str, *values: Any) -> None:
         """Run a statement that returns a row for each row it changed."""
@@ -192,10 +179,8 @@ class _Pass:
         of_click = self._of_click(stamp)
         await self._db.rows(*self._insert(NOTE_ERASED, "click_id", (stamp,), bucket_of_stamp(stamp)))
         requests = {row[0] for row in await self._db.rows(LOG_OF_CLICK, stamp)}
-        for row in await self._db.rows(of_click(CLICK_DATA)):
-            self._saw(row)
-            if row[1]:
-                requests |= await self._erase_own_id(stamp, row[1])
+        for (own_id,) in await self._db.rows(of_click(OWN_ID)):
+            requests |= await self._erase_own_id(stamp, own_id)
         requests |= await self._take_waiting(stamp_ref(stamp), bucket_of_stamp(stamp))
         await self.change("clicks", of_click(f"{ERASE_CLICK} RETURNING 1"))
         await self.change("conversion_facts", f"{ERASE_FACTS} RETURNING 1", stamp)
@@ -230,7 +215,6 @@ class _Pass:
         _, type_, transaction_id, conversion_id, *others = columns
         hashed = self._masker.conceal(stamp, transaction_id)
         if hashed != transaction_id:
-            self._saw((transaction_id,))
             after = (stamp, type_, hashed, conversion_id, *others)
             sql = of_click(f"{ERASE_CONVERSION} RETURNING 1")
             await self.change(
@@ -239,11 +223,6 @@ class _Pass:
         await self._erase_words(of_click, conversion_id)
         ((in_flight,),) = await self._db.rows(of_click(IN_FLIGHT), conversion_id)
         self.in_flight += in_flight
-        for row in (
-            *await self._db.rows(of_click(DELIVERIES), conversion_id),
-            *await self._db.rows(of_click(ATTEMPTS), conversion_id),
-        ):
-            self._saw(row)
         await self.change("attempts", of_click(f"{ERASE_ATTEMPTS} RETURNING 1"), conversion_id)
         sql = of_click(f"{ERASE_DELIVERIES} RETURNING 1")
         await self.change("deliveries", sql, hashed, self._now_ms, conversion_id)
@@ -251,8 +230,7 @@ class _Pass:
     async def _erase_words(self, of_click: Callable[[str], str], conversion_id: int) -> None:
         sql = of_click(f"{ERASE_WORD} RETURNING 1")
         for *columns, sealed in await self._db.rows(of_click(HISTORY), conversion_id):
-            request_id, _, from_, to, word, *micros = columns
-            self._saw((word,))
+            request_id, _, from_, to, _, *micros = columns
             after = (request_id, conversion_id, from_, to, None, *micros)
             resealed = carry(sealed, columns, after)
             await self.change("conversion_history", sql, resealed, conversion_id, request_id)
@@ -262,15 +240,9 @@ class _Pass:
         if not requests:
             return
         listed = ", ".join(map(str, requests))  # whole numbers of ours
-        for request_id, transaction_id, *others in await self._db.rows(LOG_DATA.format(requests=listed)):
+        for request_id, transaction_id in await self._db.rows(LOG_DATA.format(requests=listed)):
             hashed = self._masker.conceal(stamp, (transaction_id or "").strip()) or None
-            if hashed != transaction_id:
-                self._saw((transaction_id,))
-            self._saw(others)
             await self.change("postbacks", f"{ERASE_LOG} RETURNING 1", hashed, request_id)
-
-    def _saw(self, texts: Iterable[str | None]) -> None:
-        self.values |= {text for text in texts if text}
 
     # --- tables with and without buckets ------------------------------------------------------------------------
 

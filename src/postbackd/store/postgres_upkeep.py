@@ -73,10 +73,12 @@ class PostgresUpkeep(KeepingVerbs):
 
         return await self._change(work)
 
-    async def scrub(self, erasing: Erasing, values: Collection[str] | None, *, rewrite: bool) -> int:
+    async def scrub(self, erasing: Erasing, *, everywhere: bool, rewrite: bool) -> int:
         # What an interrupted pass erased is not known any more: it may have been in any partition.
-        everywhere = self._shards is not None or values is None
-        await self._ask(lambda db: scrub(db, erasing, rewrite=rewrite, everywhere=everywhere))
+        distributed = self._shards is not None
+        await self._ask(
+            lambda db: scrub(db, erasing, rewrite=rewrite, everywhere=everywhere, distributed=distributed)
+        )
         return 0
 
     async def end_erasure(self, id_: int, now_ms: int) -> None:

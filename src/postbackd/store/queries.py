@@ -19,6 +19,7 @@ from postbackd.store.metric_queries import METRIC_STATEMENTS
 from postbackd.store.privacy_queries import PRIVACY_STATEMENTS
 from postbackd.store.reconcile_queries import RECONCILE_STATEMENTS
 from postbackd.store.rollup_queries import ROLLUP_STATEMENTS
+from postbackd.store.sender_queries import SENDER_STATEMENTS
 from postbackd.store.statement import ALL_TIME, CLICK_OF_POSTBACK, LOG_COLUMNS, LOG_NAMES, Statement, rung
 from postbackd.store.unmatched_queries import UNMATCHED_STATEMENTS
 
@@ -286,13 +287,6 @@ _PIECES: Mapping[str, Statement] = {
         "SELECT count(*) AS count, min(request_id) AS request_id FROM outbox",
         {},
     ),
-    "observed_senders": Statement(
-        "Postbacks that observed steps would have refused, by network and sender, most first.",
-        "SELECT p.network, p.observed, p.sender, count(*) AS count FROM postbacks AS p "
-        "WHERE p.request_id >= :since AND p.request_id < :until AND p.observed > 0 "
-        "GROUP BY p.network, p.observed, p.sender ORDER BY count(*) DESC, p.observed, p.sender LIMIT :limit",
-        {**ALL_TIME, "limit": 1000},
-    ),
     "target_states": Statement(
         "Targets that are not served as usual.",
         "SELECT s.target, t.name AS target_name, s.state, s.since_ms, s.until_ms, s.reason FROM target_states AS s "
@@ -435,6 +429,7 @@ A ladder is what both databases can compute: they have no percentiles in common.
 STATEMENTS: Mapping[str, Statement] = {
     **_PIECES,
     **PRIVACY_STATEMENTS,
+    **SENDER_STATEMENTS,
     **METRIC_STATEMENTS,
     **RECONCILE_STATEMENTS,
     **ROLLUP_STATEMENTS,

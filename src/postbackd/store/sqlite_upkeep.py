@@ -77,12 +77,12 @@ class SqliteUpkeep(KeepingVerbs):
         finally:
             self._db.pragma("secure_delete", 0)
 
-    async def scrub(self, erasing: Erasing, values: Collection[str] | None, *, rewrite: bool) -> int:
+    async def scrub(self, erasing: Erasing, *, everywhere: bool, rewrite: bool) -> int:
         if unsafe_erasure():
             return 0
         async with self._copying, self._turn:
             self._check_trusted()
-            left = self._ask(lambda: scrub(self._path, self._db, values))
+            left = self._ask(lambda: scrub(self._path, self._db))
             self._log.emptied()
             return left
 

@@ -44,21 +44,17 @@ async def erase(
     pause_s: float = PAUSE_S,
 ) -> Ended:
     """Erase, and end the certificate when nothing is left."""
-    values: set[str] = set()
     erased = await store.erase(erasing, masker)
-    values |= erased.values
-    known = not erased.resumed
+    resumed = erased.resumed
     erasing = msgspec.structs.replace(erasing, certificate=erased.id)
     await asyncio.sleep(IN_FLIGHT_S if erased.in_flight else pause_s)
     for _ in range(_MOST_PASSES):
         again = await store.erase(erasing, masker)
-        values |= again.values
         if not again.changed:
             break
         erased = again
         await asyncio.sleep(pause_s)
-    # Values of a pass that something interrupted are not known any more: then everything unused is overwritten.
-    left = await store.scrub(erasing, values if known else None, rewrite=rewrite)
+    left = await store.scrub(erasing, everywhere=resumed, rewrite=rewrite)
     if not left:
         await store.end_erasure(erased.id, now_ms())
     return Ended(erased.id, _counts(erased, again), left)

@@ -1,4 +1,4 @@
-"""What the doctor says of senders: what observed steps found, former keys that end, secrets that cannot be opened."""
+"""What the doctor says of senders: what the steps found, former keys that end, secrets that cannot be opened."""
 
 from __future__ import annotations
 
@@ -45,7 +45,36 @@ async def look_at_senders(
             _look_at_observed(network, [row for row in rows if row["network"] == network.id])
             for network in observing
         ]
+    enforcing = [network for network in networks if "enforce" in modes(network.senders).values()]
+    if enforcing:
+        rows = await session.store.query("refused_senders", **Period(now - _DAY_MS, None).stamps())
+        seen += [
+            _look_at_refused(network, [row for row in rows if row["network"] == network.id])
+            for network in enforcing
+        ]
     return seen
+
+
+def _look_at_refused(network: Network, rows: Sequence[Mapping[str, Any]]) -> Finding:
+    """Strangers are refused every day; that the network itself is has no other sign."""
+    steps = " and ".join(step for step in STEPS if modes(network.senders)[step] == "enforce")
+    if not rows:
+        return _say(network, f"{steps} enforced; nothing was refused in the last day", "")
+    counts: Counter[Reason] = Counter()
+    places: Counter[str] = Counter()
+    for row in rows:
+        counts[Reason(row["reason"])] += row["count"]
+        places[row["sender"] or "an unknown address"] += row["count"]
+    fixes = " ".join(dict.fromkeys(reason.fix for reason in counts))
+    return _say(
+        network, f"in the last day were refused: {_count(counts, places)}", f"If it was the network: {fixes}"
+    )
+
+
+def _count(counts: Counter[Reason], places: Counter[str]) -> str:
+    found = ", ".join(f"{count} {reason.word}" for reason, count in counts.most_common())
+    whence = ", ".join(f"{count} from {place}" for place, count in places.most_common(_MOST_SENDERS))
+    return f"{found} ({whence})"
 
 
 def _look_at_secrets(network: Network, open_secret: Callable[[str], str], now: int) -> Iterator[Finding]:
@@ -83,7 +112,5 @@ def _look_at_observed(network: Network, rows: Sequence[Mapping[str, Any]]) -> Fi
         detail = f"{' and '.join(steps)} only observed; nothing would have been refused in the last day"
         step = f"postbackd network set {shlex.quote(network.name)} {enforce}"
         return _say(network, detail, f"When that has been so for long enough, run: {step}")
-    found = ", ".join(f"{count} {reason.word}" for reason, count in counts.most_common())
-    whence = ", ".join(f"{count} from {place}" for place, count in places.most_common(_MOST_SENDERS))
     fixes = " ".join(dict.fromkeys(reason.fix for reason in counts))
-    return _say(network, f"in the last day would have been refused: {found} ({whence})", fixes)
+    return _say(network, f"in the last day would have been refused: {_count(counts, places)}", fixes)
