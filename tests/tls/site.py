@@ -28,18 +28,23 @@ class Site(Server):
         role: str = "serve",
         http_port: int | None = None,
         prefix: Sequence[str] = (),
+        plain: bool = True,
     ) -> None:
-        """``options``: of TLS, such as ``--cert``; ``http_port``: where the authority looks."""
+        """``options``: of TLS, such as ``--cert``; ``http_port``: where the authority looks; ``plain``: whether it
+        listens there.
+        """
         super().__init__(data_dir, env=env, role=role, prefix=prefix)
         self.options = list(options)
         self.https_port = free_port()
         self.http_port = http_port or free_port()
+        self.plain = plain
 
     @property
     def addresses(self) -> list[str]:
         """As ``Server.addresses``, with the ports for https and http, and what else was asked for."""
         secure = ["--https-listen", f"127.0.0.1:{self.https_port}"]
-        return [*super().addresses, *secure, "--http-listen", f"127.0.0.1:{self.http_port}", *self.options]
+        plain = f"127.0.0.1:{self.http_port}" if self.plain else "off"
+        return [*super().addresses, *secure, "--http-listen", plain, *self.options]
 
     @property
     def errors(self) -> str:
