@@ -191,8 +191,8 @@ def _on_nodes_of(version: int) -> Callable[[Path], Seen]:
         seen = Seen(notes=[] if orders == 3 else [f"{orders} orders"])
         if len(set(used)) < 2:
             seen.notes.append("one node was asked only")
-        for one in (*watchers, strangers):
-            seen.add(one.seen)
+        for found in (*(watcher.seen for watcher in watchers), strangers.seen):
+            seen.add(found)
         return seen
 
     return nodes_of_one_database
