@@ -16,21 +16,22 @@ from pathlib import Path
 from random import random
 from typing import Any
 
+from postbackd.core.acme_steps import HANDSHAKE
 from postbackd.ingest.batcher import now_ms
 from postbackd.ingest.front_door import FrontDoor
 from postbackd.ingest.plain_door import PlainDoor
 from postbackd.sealing import Sealer, SealError, find_sealer
 from postbackd.settings import Settings
-from postbackd.settings_values import read_address
+from postbackd.settings_values import read_address, read_hmac_key
 from postbackd.store.base import StoreRefused, StoreUnavailable
 from postbackd.store.sealed import CERTIFICATE
 from postbackd.store.shelf import FileShelf, Shelf
 from postbackd.tls.call import Caller
 from postbackd.tls.documents import CERTIFICATE as CERTIFICATE_NAME
-from postbackd.tls.documents import TROUBLE, Plan, read_certificate
+from postbackd.tls.documents import TROUBLE, Binding, Plan, read_certificate
 from postbackd.tls.keeper import Keeper
 from postbackd.tls.pair import UnusablePair, make_self_signed, read_files
-from postbackd.tls.serving import Showcase, check_loads
+from postbackd.tls.serving import HandshakeChallenges, Showcase, check_loads
 from postbackd.tls.watching import Challenges, FileSource, ShelfSource
 
 log = logging.getLogger("postbackd.tls")
@@ -47,7 +48,9 @@ class SecureDoor:
         self._settings = settings
         self._shelf = shelf
         self._tray = tray
-        self._showcase = Showcase()
+        in_handshakes = shelf is not None and settings.acme_challenge == HANDSHAKE
+        self._challenges = HandshakeChallenges(now_ms) if in_handshakes else None
+        self._showcase = Showcase(self._challenges)
         self._files: FileSource | None = None
 
     async def open(
@@ -85,7 +88,8 @@ class SecureDoor:
                 raise StoreRefused(f"the certificate cannot be used: {error}") from error
             return [self._files.keep()]
         assert self._shelf is not None
-        source = ShelfSource(self._shelf, showcase, settings.domains)
+        source = ShelfSource(self._shelf, showcase, settings.domains, self._challenges)
+        await source.look_for_challenges()
         await source.look()
         if showcase.pair is None:
             log.warning(
@@ -168,7 +172,10 @@ async def certificate_until_ms(settings: Settings) -> int | None:
 
 def make_keeper(settings: Settings, shelf: Shelf) -> Keeper:
     """Who looks after the certificate of ``--domain``."""
-    plan = Plan(settings.acme_url, settings.domains, settings.email)
+    binding = None
+    if settings.acme_eab_kid is not None and settings.acme_eab_hmac_key is not None:
+        binding = Binding(settings.acme_eab_kid, read_hmac_key(settings.acme_eab_hmac_key))
+    plan = Plan(settings.acme_url, settings.domains, settings.email, settings.acme_challenge, binding)
     return Keeper(shelf, plan, lambda: Caller(settings.acme_ca_file), now_ms, random)
 
 

@@ -7,7 +7,6 @@ new setting is one field here.  Where values come from, and which wins, is in ``
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cache
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_type_hints
 
@@ -18,7 +17,8 @@ from postbackd.core.consent import Consent, make_consent
 from postbackd.core.privacy import mask_password
 from postbackd.core.retention import Class, Keep
 from postbackd.settings_dashboard import DashboardSettings
-from postbackd.settings_values import read_address, read_domains
+from postbackd.settings_tls import TlsSettings
+from postbackd.settings_values import read_address
 
 PREFIX = "POSTBACKD_"
 
@@ -26,14 +26,7 @@ CONFIG_VARIABLE = f"{PREFIX}CONFIG"
 """Names the one file that is read.  ``os.devnull``: none."""
 
 
-ACME_DIRECTORIES: Mapping[str, str] = {
-    "letsencrypt": "https://acme-v02.api.letsencrypt.org/directory",
-    "staging": "https://acme-staging-v02.api.letsencrypt.org/directory",
-}
-"""Words for ``acme_directory``."""
-
-
-class Settings(DashboardSettings, frozen=True, kw_only=True):
+class Settings(TlsSettings, frozen=True, kw_only=True):
     """What one postbackd was told; made once by ``settings_sources.load_settings``."""
 
     data: Annotated[
@@ -99,64 +92,6 @@ class Settings(DashboardSettings, frozen=True, kw_only=True):
             description="The same for the postbacks of one network, whose sender has been verified.",
         ),
     ] = 0
-    domain: Annotated[
-        str,
-        Meta(
-            description="Name under which the Internet reaches this server, such as track.example.com: a certificate "
-            "for it is obtained and renewed by ACME, which agrees to the authority's terms. Given several times, or "
-            "separated by commas: several names in one certificate.",
-            extra={"list": True, "many": True},
-        ),
-    ] = ""
-    email: Annotated[
-        str | None, Meta(description="Address that the certificate's authority may write to.")
-    ] = None
-    acme_directory: Annotated[
-        str,
-        Meta(
-            min_length=1,
-            description="The authority for --domain: letsencrypt, staging (of Let's Encrypt, to try things out: its "
-            "certificates are not trusted), or the https address of an ACME directory.",
-        ),
-    ] = "letsencrypt"
-    acme_ca_file: Annotated[
-        str | None,
-        Meta(
-            description="File with the certificates that prove the authority's own server, when this machine does not "
-            "know them."
-        ),
-    ] = None
-    cert: Annotated[
-        str | None,
-        Meta(
-            description="File with the certificate of this server, and behind it those that lead to a known authority "
-            "(PEM), when somebody else looks after it. Read again when it changes."
-        ),
-    ] = None
-    key: Annotated[
-        str | None,
-        Meta(
-            description="File with the private key that belongs to --cert (PEM, not encrypted). Not set: it stands in "
-            "the file of --cert."
-        ),
-    ] = None
-    tls: Annotated[
-        Literal["auto", "self-signed"],
-        Meta(
-            description="Whether to speak TLS: as --domain or --cert say, or, for tests only, with a certificate that "
-            "nobody has reason to trust."
-        ),
-    ] = "auto"
-    https_listen: Annotated[
-        str, Meta(description="Address and port for https, with --domain, --cert or --tls self-signed.")
-    ] = ":443"
-    http_listen: Annotated[
-        str,
-        Meta(
-            description="Address and port for plain http beside https: answers the authority's challenges, sends "
-            "visitors to https and refuses postbacks. off: nothing listens there."
-        ),
-    ] = ":80"
     public_url: Annotated[
         str | None,
         Meta(
@@ -340,20 +275,6 @@ class Settings(DashboardSettings, frozen=True, kw_only=True):
         return mask_password(self.store)
 
     @property
-    def domains(self) -> tuple[str, ...]:
-        """The names of the certificate that ``domain`` asks for."""
-        return read_domains(self.domain)
-
-    @property
-    def serves_tls(self) -> bool:
-        return bool(self.domain or self.cert) or self.tls == "self-signed"
-
-    @property
-    def acme_url(self) -> str:
-        """Address of the authority's directory."""
-        return ACME_DIRECTORIES.get(self.acme_directory, self.acme_directory)
-
-    @property
     def consent(self) -> Consent | None:
         """What is honoured of what visitors say; ``None``: nothing."""
         return make_consent(self.honour_gpc, self.consent_parameter, self.consent_countries)
@@ -418,10 +339,11 @@ def type_hints() -> dict[str, Any]:
 
 @cache
 def list_settings() -> tuple[Setting, ...]:
-    """The table of settings, in the order of ``Settings``, those of the dashboard last."""
+    """The table of settings, in the order of ``Settings``, then those of TLS, those of the dashboard last."""
     rows = []
-    fields, inherited = msgspec.structs.fields(Settings), len(msgspec.structs.fields(DashboardSettings))
-    for field in (*fields[inherited:], *fields[:inherited]):
+    fields, dashboard = msgspec.structs.fields(Settings), len(msgspec.structs.fields(DashboardSettings))
+    inherited = len(msgspec.structs.fields(TlsSettings))
+    for field in (*fields[inherited:], *fields[dashboard:inherited], *fields[:dashboard]):
         type_, meta = get_args(type_hints()[field.name])
         marks = [bool((meta.extra or {}).get(mark)) for mark in ("secret", "list", "many")]
         words = _describe_type(type_, meta)

@@ -12,8 +12,9 @@ from postbackd.core.addresses import read_allowed
 from postbackd.core.client_address import read_ranges
 from postbackd.core.consent import make_consent
 from postbackd.core.money import CURRENCIES
-from postbackd.settings import ACME_DIRECTORIES, Given, Setting, Settings, find_setting, type_hints
-from postbackd.settings_values import SettingsError, is_loopback, read_address, read_domains
+from postbackd.settings import Given, Setting, Settings, find_setting, type_hints
+from postbackd.settings_tls import ACME_DIRECTORIES
+from postbackd.settings_values import SettingsError, is_loopback, read_address, read_domains, read_hmac_key
 
 
 def make_settings(given: Mapping[str, Given]) -> Settings:
@@ -127,8 +128,27 @@ def _check_tls(settings: Settings, origins: Mapping[str, str]) -> None:
         raise SettingsError(
             f"{origin} {settings.acme_directory!r} is not usable; write {words}, or an https address"
         )
+    _check_binding(settings, origins)
     if settings.email and not re.fullmatch(r"[^\s@,?]+@[^\s@,?]+", settings.email):
         raise SettingsError(f"{origins.get('email', 'email')} {settings.email!r} is no address")
+
+
+def _check_binding(settings: Settings, origins: Mapping[str, str]) -> None:
+    """External account binding: both halves, and an authority that would know them."""
+    given = [name for name in ("acme_eab_kid", "acme_eab_hmac_key") if getattr(settings, name) is not None]
+    if not given:
+        return
+    if len(given) == 1:
+        other = "acme_eab_hmac_key" if given == ["acme_eab_kid"] else "acme_eab_kid"
+        raise SettingsError(
+            f"{origins[given[0]]} needs {other}: the authority shows both of them on its site"
+        )
+    if settings.acme_directory in ACME_DIRECTORIES:
+        raise SettingsError(
+            f"{origins['acme_eab_kid']} is for authorities that bind accounts, which Let's Encrypt does not: name the "
+            "address of the other one with --acme-directory"
+        )
+    read_hmac_key(settings.acme_eab_hmac_key or "", origins["acme_eab_hmac_key"])
 
 
 def _check_alarms(settings: Settings, origins: Mapping[str, str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from ipaddress import ip_address
 
@@ -45,3 +46,13 @@ def read_domains(text: str, origin: str = "domain") -> tuple[str, ...]:
                 f"track.example.com{hint}"
             )
     return tuple(names)
+
+
+def read_hmac_key(text: str, origin: str = "acme_eab_hmac_key") -> bytes:
+    """The key that an authority gives out to bind an account: base64, as for URLs or not.  Raises ``SettingsError``."""
+    plain = text.strip().rstrip("=").replace("+", "-").replace("/", "_")
+    if not re.fullmatch(r"[A-Za-z0-9_-]{22,}", plain) or len(plain) % 4 == 1:
+        raise SettingsError(
+            f"{origin} is not usable; it is the HMAC key (base64) that the authority shows beside the key id"
+        )
+    return base64.urlsafe_b64decode(plain + "=" * (-len(plain) % 4))

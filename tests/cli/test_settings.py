@@ -7,7 +7,7 @@ import pytest
 from postbackd.settings import Settings, find_setting, list_settings
 from postbackd.settings_passing import as_environment
 from postbackd.settings_sources import load_settings
-from postbackd.settings_values import SettingsError
+from postbackd.settings_values import SettingsError, read_hmac_key
 
 
 def test_the_command_line_wins_over_the_environment_and_that_over_the_default() -> None:
@@ -42,6 +42,15 @@ def test_an_empty_variable_counts_as_not_set() -> None:
         ({"domain": "10.0.0.1"}, {}, "write it like track.example.com"),
         ({"domain": "a.example,*.b.example"}, {}, "'*.b.example' is no name"),
         ({"domain": "a.example", "cert": "c"}, {}, "not both"),
+        ({"acme_challenge": "dns-01"}, {}, "acme_challenge is http-01 or tls-alpn-01"),
+        ({"acme_eab_kid": "k"}, {}, "--acme-eab-kid needs acme_eab_hmac_key"),
+        ({}, {"POSTBACKD_ACME_EAB_HMAC_KEY": "A" * 43}, "POSTBACKD_ACME_EAB_HMAC_KEY needs acme_eab_kid"),
+        ({"acme_eab_kid": "k"}, {"POSTBACKD_ACME_EAB_HMAC_KEY": "A" * 43}, "--acme-directory"),
+        (
+            {"acme_eab_kid": "k", "acme_directory": "https://acme.example/dir"},
+            {"POSTBACKD_ACME_EAB_HMAC_KEY": "not base64!"},
+            "POSTBACKD_ACME_EAB_HMAC_KEY is not usable; it is the HMAC key (base64)",
+        ),
         ({"key": "k"}, {}, "--key needs --cert"),
         ({"tls": "self-signed", "cert": "c"}, {}, "not both"),
         ({"acme_directory": "http://a.example/"}, {}, "letsencrypt or staging, or an https address"),
@@ -104,3 +113,10 @@ def test_a_process_of_ours_is_given_the_settings_and_takes_none_from_anywhere_el
         "POSTBACKD_SECRET_KEY": "a" * 43 + "=",
         "POSTBACKD_SECRET_KEY_FILE": "",
     }
+
+
+@pytest.mark.parametrize(
+    "text", ["-_-_" * 8, "+/+/" * 8, "-_-_" * 8 + "-w", "-_-_" * 8 + "-w==", " " + "-_-_" * 8 + "\n"]
+)
+def test_the_key_that_binds_an_account_is_read_in_every_spelling_of_base64(text: str) -> None:
+    assert read_hmac_key(text)[:24] == b"\xfb\xff\xbf" * 8

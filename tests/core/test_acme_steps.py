@@ -41,10 +41,11 @@ def test_the_next_step_follows_from_what_the_authority_says(
     assert next_step(order, authorizations) is step
 
 
-def test_the_challenge_over_http_is_chosen_and_no_other() -> None:
-    http, dns = {"type": "http-01"}, {"type": "dns-01"}
-    assert challenge_to_answer([dns, http]) is http
-    assert challenge_to_answer([dns]) is None
+def test_the_challenge_that_is_wanted_is_chosen_and_no_other() -> None:
+    http, dns, handshake = {"type": "http-01"}, {"type": "dns-01"}, {"type": "tls-alpn-01"}
+    for wanted in (http, handshake):
+        assert challenge_to_answer([dns, http, handshake], wanted["type"]) is wanted
+        assert challenge_to_answer([dns], wanted["type"]) is None
 
 
 @given(DRAWS)
@@ -87,3 +88,10 @@ def test_an_order_is_looked_at_neither_all_the_time_nor_rarely(retry_after_s: fl
 def test_a_problem_is_of_a_kind_and_says_what_to_do(problem: Problem, kind: Kind) -> None:
     assert kind_of(problem) is kind
     assert len(advice(problem)) > 10
+
+
+@pytest.mark.parametrize("kind", ["connection", "tls", "unauthorized", "incorrectResponse"])
+def test_advice_names_the_port_that_the_challenge_needs(kind: str) -> None:
+    assert ("80" in advice(Problem(kind, "")), "443" in advice(Problem(kind, ""))) == (True, False)
+    assert "443" in advice(Problem(kind, ""), "tls-alpn-01")
+    assert "port 80" not in advice(Problem(kind, ""), "tls-alpn-01")

@@ -23,7 +23,17 @@ GROUPS = Path("/sys/fs/cgroup/systemd")
 PYTHON = Path("/usr/bin/python3")
 """The interpreter must lie outside the homes, which the units hide."""
 
-DISTRIBUTIONS = ("apsw", "asyncpg", "click", "httptools", "msgspec", "tomli_w", "uvloop")
+DISTRIBUTIONS = (
+    "apsw",
+    "asyncpg",
+    "cffi",
+    "click",
+    "cryptography",
+    "httptools",
+    "msgspec",
+    "tomli_w",
+    "uvloop",
+)
 
 _TARGETS = ("sysinit", "basic", "network-online", "multi-user", "sockets", "shutdown", "umount", "final")
 
@@ -58,7 +68,8 @@ main()
 
 _DROP_IN = "[Service]\nWatchdogSec={watchdog_s}\nStandardOutput=append:{log}\nStandardError=append:{log}\n"
 
-_ASK = "import sys, urllib.request as u; sys.stdout.write(str(u.urlopen(sys.argv[1], timeout=20).status))"
+_ASK = "import ssl as s, sys, urllib.request as u; sys.stdout.write(str(u.urlopen(sys.argv[1], timeout=20, "
+_ASK += "context=s._create_unverified_context()).status))"
 
 
 def why_not() -> str:
@@ -100,10 +111,10 @@ class Booted:
         """One property of a unit."""
         return self.run("systemctl", "show", f"--property={name}", "--value", unit)
 
-    def status(self, port: int, path: str = "/readyz") -> int:
-        """The status of a request from inside, 0 without an answer."""
+    def status(self, port: int, path: str = "/readyz", scheme: str = "http") -> int:
+        """The status of a request from inside, 0 without an answer.  Any certificate will do."""
         try:
-            return int(self.run(str(PYTHON), "-c", _ASK, f"http://127.0.0.1:{port}{path}"))
+            return int(self.run(str(PYTHON), "-c", _ASK, f"{scheme}://127.0.0.1:{port}{path}"))
         except subprocess.CalledProcessError:
             return 0
 
@@ -183,7 +194,8 @@ def _lay(directory: Path, watchdog_s: int) -> None:
             (units / f"{path.name}.d").mkdir()
             drop_in = _DROP_IN.format(watchdog_s=watchdog_s, log=directory / "units.log")
             (units / f"{path.name}.d" / "test.conf").write_text(drop_in)
-    shutil.copy(DEPLOY / "systemd" / "sysusers.conf", directory)
+    for name in ("sysusers.conf", "postbackd-https.conf"):
+        shutil.copy(DEPLOY / "systemd" / name, directory)
     library, programs = directory / "opt/postbackd/lib", directory / "opt/postbackd/.venv/bin"
     library.mkdir(parents=True)
     programs.mkdir(parents=True)

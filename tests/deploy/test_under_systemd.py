@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -98,3 +99,62 @@ def test_nodes_run_beside_each_other_each_in_a_directory_of_its_own(systemd: Boo
         assert systemd.show(nodes[1], "NRestarts") == "0"
     finally:
         systemd.run("systemctl", "stop", *nodes)
+
+
+_SELF_SIGNED = "POSTBACKD_TLS=self-signed"
+"""An authority is the business of other tests."""
+
+
+@contextmanager
+def with_https(systemd: Booted, *, drop_in: bool) -> Iterator[None]:
+    place = "/run/units/postbackd.service.d/https.conf"
+    systemd.run("sh", "-c", f"echo {_SELF_SIGNED} > /etc/postbackd/postbackd.env")
+    if drop_in:
+        systemd.run("cp", str(systemd.log.with_name("postbackd-https.conf")), place)
+    systemd.run("systemctl", "daemon-reload")
+    try:
+        yield
+    finally:
+        systemd.run("rm", "-f", "/etc/postbackd/postbackd.env", place)
+        systemd.run("systemctl", "daemon-reload")
+
+
+def test_with_the_drop_in_the_server_binds_to_the_ports_for_https_itself(systemd: Booted) -> None:
+    with with_https(systemd, drop_in=True):
+        systemd.run("systemctl", "start", UNIT)
+        try:
+            assert systemd.status(443, scheme="https") == 200
+            assert systemd.status(80, "/healthz") == 200
+            status = systemd.run("cat", f"/proc/{systemd.show(UNIT, 'MainPID')}/status")
+            assert "CapBnd:\t0000000000000400" in status  # CAP_NET_BIND_SERVICE and nothing else
+            systemd.run("systemctl", "reload", UNIT)
+            wait_until(lambda: systemd.show(UNIT, "SubState") == "running", 30, "the end of the reload")
+            assert systemd.status(443, scheme="https") == 200
+        finally:
+            systemd.run("systemctl", "stop", UNIT)
+
+
+def test_without_the_drop_in_the_start_fails_and_says_which_right_is_missing(systemd: Booted) -> None:
+    """The control."""
+    with with_https(systemd, drop_in=False):
+        systemd.run("sh", "-c", f"systemctl start {UNIT} || true")
+        try:
+            assert systemd.status(443, scheme="https") == 0
+            assert "CAP_NET_BIND_SERVICE" in systemd.log.read_text()
+        finally:
+            systemd.run("systemctl", "stop", UNIT)
+            systemd.run("systemctl", "reset-failed")
+
+
+def test_the_socket_units_serve_https_without_any_right(systemd: Booted) -> None:
+    sockets = ("postbackd-https.socket", "postbackd-http.socket")
+    with with_https(systemd, drop_in=False):
+        systemd.run("systemctl", "start", *sockets)
+        try:
+            assert systemd.show(UNIT, "SubState") == "dead"
+            assert systemd.status(443, scheme="https") == 200
+            assert systemd.status(80, "/healthz") == 200
+            status = systemd.run("cat", f"/proc/{systemd.show(UNIT, 'MainPID')}/status")
+            assert "CapBnd:\t0000000000000000" in status
+        finally:
+            systemd.run("systemctl", "stop", *sockets, UNIT)

@@ -28,9 +28,12 @@ class Pebble:
 
     def __init__(
         self, directory: Path, http_port: int, *, bad_nonces: int = 50, life_s: int = 90 * 86_400,
-        env: Mapping[str, str] | None = None,
+        env: Mapping[str, str] | None = None, tls_port: int | None = None,
+        bindings: Mapping[str, str] | None = None,
     ) -> None:  # fmt: skip
-        """``http_port``: where it looks for answers; ``bad_nonces``: of a hundred good nonces so many are refused."""
+        """``http_port``, ``tls_port``: where it looks for answers; ``bad_nonces``: of a hundred good nonces so many are
+        refused; ``bindings``: key id -> key in base64, of which every account needs one.
+        """
         directory.mkdir(parents=True)
         self._directory = directory
         self._env = {
@@ -55,8 +58,10 @@ class Pebble:
             "certificate": str(directory / "chain.pem"),
             "privateKey": str(directory / "key.pem"),
             "httpPort": http_port,
-            "tlsPort": free_port(),
+            "tlsPort": tls_port or free_port(),
             "certificateValidityPeriod": life_s,
+            "externalAccountBindingRequired": bindings is not None,
+            "externalAccountMACKeys": dict(bindings or {}),
         }
         (directory / "config.json").write_text(json.dumps({"pebble": settings}))
         self._processes: list[subprocess.Popen[bytes]] = []

@@ -6,6 +6,7 @@ It checks signatures and nonces like a real one.  It validates nothing; pebble d
 from __future__ import annotations
 
 import base64
+import hmac
 import json
 import ssl
 import threading
@@ -51,11 +52,15 @@ class Scripted:
         """First part of the path -> the answer in place of the right one, ``None``: the right one."""
         self.reject_nonces = 0
         """So many good nonces more are refused."""
+        self.kinds = ["tls-alpn-01", "http-01"]
+        """Of challenge that it offers."""
         self.life_s = 90 * DAY_S
         self.age_s = 60.0
         self.suggests = False
         self.window: tuple[float, float] = (0.0, 0.0)
         self.suggestion_headers: dict[str, str] = {"Retry-After": "21600"}
+        self.bindings: dict[str, bytes] = {}
+        """Key id -> key, one of which every account needs when there are any."""
         self.accounts: dict[str, dict[str, Any]] = {}
         self.status: dict[str, str] = {}
         self.names: dict[str, list[str]] = {}
@@ -108,12 +113,27 @@ class Scripted:
 
     def _account(self, rest: str, payload: Any, key: dict[str, Any]) -> Answer:
         assert payload["termsOfServiceAgreed"] is True
+        if self.bindings:
+            binding = payload.get("externalAccountBinding")
+            if binding is None:
+                return problem("externalAccountRequired", 403)
+            if not self._is_bound(binding, key):
+                return problem("unauthorized", 401, "no such key id, or not its key")
         url = next(
             (url for url, known in self.accounts.items() if known == key),
             f"{self.base}/who/{token_urlsafe(6)}",
         )
         self.accounts[url] = key
         return 201, {"Location": url}, {"status": "valid", **payload}
+
+    def _is_bound(self, binding: dict[str, str], key: dict[str, Any]) -> bool:
+        """As RFC 8555 section 7.3.4 wants it."""
+        protected = json.loads(decode(binding["protected"]))
+        assert protected == {"alg": "HS256", "kid": protected["kid"], "url": f"{self.base}/account"}
+        assert json.loads(decode(binding["payload"])) == key
+        known = self.bindings.get(protected["kid"], b"")
+        signed = f"{binding['protected']}.{binding['payload']}".encode()
+        return hmac.compare_digest(hmac.digest(known, signed, "sha256"), decode(binding["signature"]))
 
     def _new(self, rest: str, payload: Any, key: dict[str, Any]) -> Answer:
         self.orders.append(payload)
@@ -139,11 +159,12 @@ class Scripted:
         number, _, name = rest.partition("/")
         status = "pending" if self.status[number] == "pending" else "valid"
         challenge = {
-            "type": "http-01", "url": f"{self.base}/challenge/{rest}", "token": f"token-of-{number}-{name}"[:60],
+            "url": f"{self.base}/challenge/{rest}", "token": f"token-of-{number}-{name}"[:60],
             "status": status,
         }  # fmt: skip
         other = {"type": "dns-01", "url": "https://nowhere.example/", "token": "x", "status": "pending"}
-        return 200, {}, {"identifier": {"value": name}, "status": status, "challenges": [other, challenge]}
+        challenges = [other, *({**challenge, "type": kind} for kind in self.kinds)]
+        return 200, {}, {"identifier": {"value": name}, "status": status, "challenges": challenges}
 
     def _challenge(self, rest: str, payload: Any, key: dict[str, Any]) -> Answer:
         assert payload == {}

@@ -7,6 +7,7 @@ import http.client
 import json
 import socket
 import ssl
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -28,18 +29,23 @@ class Site(Server):
         role: str = "serve",
         http_port: int | None = None,
         prefix: Sequence[str] = (),
+        plain: bool = True,
     ) -> None:
-        """``options``: of TLS, such as ``--cert``; ``http_port``: where the authority looks."""
+        """``options``: of TLS, such as ``--cert``; ``http_port``: where the authority looks; ``plain``: whether it
+        listens there.
+        """
         super().__init__(data_dir, env=env, role=role, prefix=prefix)
         self.options = list(options)
         self.https_port = free_port()
         self.http_port = http_port or free_port()
+        self.plain = plain
 
     @property
     def addresses(self) -> list[str]:
         """As ``Server.addresses``, with the ports for https and http, and what else was asked for."""
         secure = ["--https-listen", f"127.0.0.1:{self.https_port}"]
-        return [*super().addresses, *secure, "--http-listen", f"127.0.0.1:{self.http_port}", *self.options]
+        plain = f"127.0.0.1:{self.http_port}" if self.plain else "off"
+        return [*super().addresses, *secure, "--http-listen", plain, *self.options]
 
     @property
     def errors(self) -> str:
@@ -50,10 +56,10 @@ class Site(Server):
         """Wait until it was said on standard error."""
         return wait_until(lambda: words in self.errors, deadline_s, f"{words!r} on standard error")
 
-    def shown(self, name: str = "a.example") -> str:
+    def shown(self, name: str = "a.example", port: int | None = None) -> str:
         """The fingerprint of the certificate that a new connection is shown; empty: the handshake is refused."""
         try:
-            with Visitor(self.https_port, name) as visitor:
+            with Visitor(port or self.https_port, name) as visitor:
                 return visitor.fingerprint
         except OSError:
             return ""
@@ -81,13 +87,24 @@ class Site(Server):
 class Visitor:
     """A connection over TLS that stays open."""
 
-    def __init__(self, port: int, name: str = "a.example", trust: Path | None = None) -> None:
-        """``trust``: file of the authorities to trust; none: any certificate will do."""
+    def __init__(
+        self,
+        port: int,
+        name: str = "a.example",
+        trust: Path | None = None,
+        version: ssl.TLSVersion | None = None,
+    ) -> None:
+        """``trust``: file of the authorities to trust; none: any certificate will do.  ``version``: the only one."""
         if trust is None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         else:
             context = ssl.create_default_context(cafile=str(trust))
+        if version is not None:
+            context.set_ciphers("ALL:@SECLEVEL=0")  # the old ones sign with SHA-1
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)
+                context.minimum_version = context.maximum_version = version
         plain = socket.create_connection(("127.0.0.1", port), PATIENCE_S)
         try:
             self._socket = context.wrap_socket(plain, server_hostname=name)
@@ -99,10 +116,19 @@ class Visitor:
 
     def ask(self, path: str = "/healthz") -> tuple[int, bytes]:
         """Status and body of one request on this connection."""
-        self._socket.sendall(f"GET {path} HTTP/1.1\r\nHost: a.example\r\n\r\n".encode())
+        answer = self._get(path)
+        return answer.status, answer.read()
+
+    def headers_of(self, path: str) -> dict[str, str]:
+        answer = self._get(path)
+        answer.read()
+        return dict(answer.headers)
+
+    def _get(self, path: str) -> http.client.HTTPResponse:
+        self._socket.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         answer = http.client.HTTPResponse(self._socket)
         answer.begin()
-        return answer.status, answer.read()
+        return answer
 
     def ask_json(self, path: str) -> dict[str, str]:
         document: dict[str, str] = json.loads(self.ask(path)[1])

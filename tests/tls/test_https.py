@@ -152,6 +152,32 @@ def test_self_signed_is_for_tests_and_says_so_loudly(tmp_path: Path) -> None:
         assert "UNSAFE: --tls self-signed" in site.errors
 
 
+def test_the_dashboard_speaks_tls_with_the_same_certificate_and_sends_hsts_and_the_front_door_none(
+    tmp_path: Path, files: Files
+) -> None:
+    port = free_port()
+    listen = f"127.1:{port}"  # so written it is not taken for loopback, where the dashboard speaks no TLS
+    with Site(tmp_path / "data", files.options, env={"POSTBACKD_ADMIN_LISTEN": listen}) as site:
+        wait_until(lambda: accepts(port), 20, "the dashboard")
+        with Visitor(port, NAME, files.trust) as visitor:
+            assert visitor.fingerprint == files.fingerprint
+            assert visitor.headers_of("/")["Strict-Transport-Security"] == "max-age=31536000"
+        with pytest.raises(ssl.SSLError), Visitor(port, NAME, version=ssl.TLSVersion.TLSv1_1):
+            pass
+        with Visitor(site.https_port, NAME, files.trust) as visitor:
+            assert "Strict-Transport-Security" not in visitor.headers_of("/healthz")
+        newer = files.put()
+        wait_until(lambda: site.shown(port=port) == newer, 20, "the new certificate")
+
+
+def accepts(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 5).close()
+    except OSError:
+        return False
+    return True
+
+
 def test_restarts_over_tls_refuse_and_reset_nobody(site: Site) -> None:
     failed: list[str] = []
     asked = 0

@@ -51,6 +51,8 @@ _LOST_ORDER = ("acme_ordered", "shelf_before_order.json:2", "acme_accepted")
 """Another order is made: killed between the authority's answer and the note of it, which is the one gap; or while the
 authority looked for our answer to its challenge."""
 
+IN_HANDSHAKES = ("--acme-challenge", "tls-alpn-01")
+
 _FIRST_S = 60.0
 """What a first certificate may take on a machine that others use too."""
 
@@ -127,12 +129,17 @@ class Watcher(threading.Thread):
 
 
 @contextmanager
-def pebble_and_site(directory: Path, *, life_s: int = 90 * 86_400) -> Iterator[tuple[Pebble, Site]]:
-    """An authority that runs, and a server that was not started yet."""
+def pebble_and_site(
+    directory: Path, *, life_s: int = 90 * 86_400, in_handshakes: bool = False
+) -> Iterator[tuple[Pebble, Site]]:
+    """An authority that runs, and a server that was not started yet.
+
+    ``in_handshakes``: challenges are answered there, and nothing listens for plain http.
+    """
     directory.mkdir(parents=True)
-    port = free_port()
-    pebble = Pebble(directory / "pebble", port, life_s=life_s)
-    site = Site(directory / "data", ["--domain", NAME, *pebble.options], http_port=port)
+    site = Site(directory / "data", ["--domain", NAME], plain=not in_handshakes)
+    pebble = Pebble(directory / "pebble", site.http_port, life_s=life_s, tls_port=site.https_port)
+    site.options += [*pebble.options, *(IN_HANDSHAKES if in_handshakes else ())]
     pebble.start()
     try:
         yield pebble, site
@@ -152,13 +159,13 @@ def run(size: Size, seed: int, work_dir: Path) -> Result:
     rounds = size.pick(ci=1, nightly=5, release=20)
     cases: list[Callable[[Path], Seen]] = [
         renewed, renewed_with_the_authority_down, limited, port_taken, disk_full, clock_wrong, suggested,
-        *(_killed_at(step) for step in STEPS),
+        *(killed_at(step) for step in STEPS),
     ]  # fmt: skip
     seen = Seen()
     for number in range(rounds):
         with ThreadPoolExecutor(3) as pool:
             places = [work_dir / f"{number}-{index}" for index in range(len(cases))]
-            for found in pool.map(_noted, cases, places):
+            for found in pool.map(noted, cases, places):
                 seen.add(found)
     figures: dict[str, Figure] = {
         "n": seen.handshakes,
@@ -172,7 +179,7 @@ def run(size: Size, seed: int, work_dir: Path) -> Result:
     return Result(passed, figures, controls, "; ".join([*seen.bad[:3], *seen.notes[:8]]))
 
 
-def _noted(case: Callable[[Path], Seen], place: Path) -> Seen:
+def noted(case: Callable[[Path], Seen], place: Path) -> Seen:
     name = getattr(case, "__name__", str(case))
     try:
         found = case(place)
@@ -350,12 +357,12 @@ def suggested(directory: Path) -> Seen:
     return seen
 
 
-def _killed_at(step: str) -> Callable[[Path], Seen]:
+def killed_at(step: str, *, in_handshakes: bool = False) -> Callable[[Path], Seen]:
     """Everything is killed when the keeper has killed itself at the step; the next start goes on."""
 
     def killed(directory: Path) -> Seen:
         seen = Seen()
-        with pebble_and_site(directory) as (pebble, site):
+        with pebble_and_site(directory, in_handshakes=in_handshakes) as (pebble, site):
             point = step.replace("_account", f"_{Plan(pebble.url, [NAME]).account_name}")
             site.env = {"POSTBACKD_FAILPOINT": point}
             site.start()

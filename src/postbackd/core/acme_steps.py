@@ -42,9 +42,13 @@ def next_step(order_status: str, authorization_statuses: Sequence[str]) -> Step:
     return Step.PROVE if "pending" in authorization_statuses else Step.WAIT
 
 
-def challenge_to_answer(challenges: Sequence[Mapping[str, object]]) -> Mapping[str, object] | None:
-    """The challenge of an authorization that is answered over plain HTTP; ``None``: the authority offers none."""
-    return next((challenge for challenge in challenges if challenge.get("type") == "http-01"), None)
+HTTP, HANDSHAKE = "http-01", "tls-alpn-01"
+"""Challenges that are answered: by plain HTTP on port 80; with a certificate in a handshake on port 443 (RFC 8737)."""
+
+
+def challenge_to_answer(challenges: Sequence[Mapping[str, object]], kind: str) -> Mapping[str, object] | None:
+    """The challenge of an authorization that is of a kind; ``None``: the authority offers none."""
+    return next((challenge for challenge in challenges if challenge.get("type") == kind), None)
 
 
 # --- failures ----------------------------------------------------------------------------------------------------
@@ -137,20 +141,36 @@ _ADVICE: Mapping[str, str] = {
     "caa": "the domain's CAA record forbids this authority: allow it in the DNS, or choose another --acme-directory",
     "rejectedIdentifier": "the authority gives out no certificate for this name: check --domain for typing errors",
     "unsupportedIdentifier": "the authority gives out no certificate for this kind of name: check --domain",
+    "challengeNotOffered": "choose another --acme-challenge (http-01, tls-alpn-01) or another --acme-directory",
     "malformed": "check --domain and --email for typing errors",
     "invalidContact": "check --email",
     "unsupportedContact": "check --email",
-    "externalAccountRequired": "this authority wants accounts to be bound to a contract of yours, which postbackd does "
-    "not do: choose another --acme-directory",
+    "externalAccountRequired": "this authority wants the account to be bound to one of yours: get a key id and an HMAC "
+    "key from its site, and give them as --acme-eab-kid and POSTBACKD_ACME_EAB_HMAC_KEY",
+    "bindingRefused": "check --acme-eab-kid and its HMAC key: they belong together, are of this authority, and if "
+    "they are good once only, they have to be new",
     "userActionRequired": "the authority has new terms that need your agreement; see the address in its words",
     "accountDoesNotExist": "the authority has forgotten the account; another is registered at the next try",
     "badNonce": "nothing to do; if it goes on, a proxy in between answers for the authority",
 }
 
 
-def advice(problem: Problem) -> str:
-    """What an operator does about a problem."""
-    known = _ADVICE.get(problem.type)
+_IN_THE_WAY = (
+    "another program, a front end or a CDN answers on port 443 of the domain: let its connections reach postbackd as "
+    "they are, check the A and AAAA records, or use --acme-challenge http-01"
+)
+
+_HANDSHAKE_ADVICE: Mapping[str, str] = {
+    "connection": "let port 443 of this machine be reached from the Internet: firewall, port forwarding, cloud rules",
+    **dict.fromkeys(("tls", "incorrectResponse", "unauthorized"), _IN_THE_WAY),
+}
+"""Where ``tls-alpn-01`` wants something else."""
+
+
+def advice(problem: Problem, challenge: str = HTTP) -> str:
+    """What an operator does about a problem; ``challenge``: of which kind the settings want."""
+    known = (_HANDSHAKE_ADVICE if challenge == HANDSHAKE else _ADVICE).get(problem.type)
+    known = known or _ADVICE.get(problem.type)
     if known is not None:
         return known
     if problem.status == 429:

@@ -18,6 +18,7 @@ from postbackd.core.acme_steps import Problem
 from postbackd.core.certificates import Window
 from postbackd.core.replies import excerpt, read_retry_after
 from postbackd.tls.call import AuthorityAway, Caller, Reply
+from postbackd.tls.documents import Binding
 from postbackd.tls.jose import AccountKey, encode
 
 MOST_NONCES_TRIED = 20
@@ -85,11 +86,15 @@ class Authority:
 
     # --- what is asked ------------------------------------------------------------------------------------------
 
-    async def register(self, email: str | None) -> str:
+    async def register(self, email: str | None, binding: Binding | None = None) -> str:
         """The address of the key's account, which is made when there is none; agrees to the authority's terms."""
-        contact = {"contact": [f"mailto:{email}"]} if email else {}
         url = await self._address("newAccount")
-        reply = await self._post(url, {"termsOfServiceAgreed": True, **contact}, by_key=True)
+        document: dict[str, Any] = {"termsOfServiceAgreed": True}
+        if email:
+            document["contact"] = [f"mailto:{email}"]
+        if binding is not None:
+            document["externalAccountBinding"] = self._key.bind(binding.kid, binding.key, url)
+        reply = await self._post(url, document, by_key=True)
         self.account = _location(reply)
         return self.account
 

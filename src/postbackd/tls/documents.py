@@ -9,13 +9,14 @@ from typing import TypeVar
 import msgspec
 from msgspec import Struct
 
-from postbackd.core.acme_steps import Kind
+from postbackd.core.acme_steps import HTTP, Kind
 from postbackd.core.certificates import Window
 from postbackd.store.base import StoreUnavailable
 from postbackd.store.shelf import Shelf
 from postbackd.tls.pair import Pair, UnusablePair, read_pair
 
 CERTIFICATE, ORDER, CHALLENGES = "certificate.pem", "order.json", "challenges.json"
+TLS_CHALLENGES = "tls-challenges.json"
 TROUBLE, RENEWAL = "trouble.json", "renewal.json"
 
 _FROM = b"From the authority "
@@ -23,13 +24,28 @@ _FROM = b"From the authority "
 D = TypeVar("D", bound=Struct)
 
 
+class Binding(Struct, frozen=True):
+    """What binds our account at an authority to one that an operator has there (RFC 8555 section 7.3.4)."""
+
+    kid: str
+    key: bytes
+
+
 class Plan(Struct, frozen=True):
-    """Which certificate is wanted."""
+    """Which certificate is wanted, and how it is obtained."""
 
     directory: str
     """Address of the authority's directory."""
     domains: Sequence[str]
     email: str | None = None
+    challenge: str = HTTP
+    """The kind that is answered."""
+    binding: Binding | None = None
+
+    @property
+    def means(self) -> str:
+        """How it is obtained, without what is secret: what failed with other means may be tried with these."""
+        return f"{self.challenge} {self.binding.kid if self.binding else ''}".rstrip()
 
     @property
     def account_name(self) -> str:
@@ -74,11 +90,12 @@ class Trouble(Struct, frozen=True):
     next_ms: int
     directory: str
     domains: Sequence[str]
+    means: str = HTTP
 
     def holds_back(self, plan: Plan, now_ms: int) -> bool:
         """Whether to wait.  Not when something else is wanted now, nor after a clock was set back."""
         same = self.directory == plan.directory and sorted(self.domains) == sorted(plan.domains)
-        return same and self.at_ms <= now_ms < self.next_ms
+        return same and self.means == plan.means and self.at_ms <= now_ms < self.next_ms
 
 
 class Renewal(Struct, frozen=True):
@@ -120,9 +137,9 @@ def _as_ascii(text: bytes) -> bytes:
     ).encode("ascii")
 
 
-async def load_challenges(shelf: Shelf) -> dict[str, str]:
-    """Token -> key authorization."""
-    text = await shelf.load(CHALLENGES)
+async def load_challenges(shelf: Shelf, name: str = CHALLENGES) -> dict[str, str]:
+    """Key authorizations, by token; of ``TLS_CHALLENGES`` by the domain that is to be proved."""
+    text = await shelf.load(name)
     try:
         return msgspec.json.decode(text, type=dict[str, str]) if text else {}
     except msgspec.DecodeError:

@@ -8,12 +8,13 @@ before the authority is told to look.  Where an order stands, the authority is a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from postbackd.core.acme_steps import (
+    HANDSHAKE,
     Kind,
     Problem,
     Step,
@@ -31,6 +32,7 @@ from postbackd.tls.documents import (
     CERTIFICATE,
     CHALLENGES,
     ORDER,
+    TLS_CHALLENGES,
     AccountDocument,
     OrderDocument,
     Plan,
@@ -46,7 +48,13 @@ from postbackd.tls.serving import check_loads
 MOST_POLLS = 40
 """Looks at an order before we come back later: about three minutes."""
 
+SEEN_S = 3.0
+"""After so long every process has seen the challenges that are answered in handshakes (``watching.LOOK_S`` is 1 s): a
+handshake cannot wait for the shelf to be read, as a request can."""
+
 _UNKNOWN_ORDER = (401, 403, 404, 410)
+
+_WORDS_FOR_A_BAD_BINDING = ("unauthorized", "malformed", "externalAccountRequired")
 
 
 class _OrderLost(Exception):
@@ -106,7 +114,7 @@ class Issuance:
         key = AccountKey.read(document.key)
         authority = Authority(plan.directory, self._caller, key, document.url)
         if document.url is None:
-            url = await authority.register(plan.email)
+            url = await _register(authority, plan)
             pass_failpoint("acme_registered")
             await self._save(name, msgspec.structs.replace(document, url=url))
         return authority
@@ -184,25 +192,30 @@ class Issuance:
         for authorization in authorizations:
             if authorization.status != "pending":
                 continue
-            challenge = challenge_to_answer(authorization.challenges)
+            challenge = challenge_to_answer(authorization.challenges, self._plan.challenge)
             if challenge is None:
-                raise _OrderLost from Refused(
-                    Problem(
-                        "unsupportedIdentifier", f"{authorization.name}: no challenge over HTTP is offered"
-                    )
-                )
-            chosen.append(challenge)
+                raise _OrderLost from Refused(_not_offered(authorization, self._plan.challenge))
+            chosen.append((authorization.name, challenge))
+        await self._lay_out({name: str(challenge["token"]) for name, challenge in chosen})
+        for _, challenge in chosen:
+            if challenge.get("status") == "pending":
+                await authority.accept(str(challenge["url"]))
+                pass_failpoint("acme_accepted")
+
+    async def _lay_out(self, tokens: Mapping[str, str]) -> None:
+        """Put the answers where every process finds them; ``tokens``: of the challenges, by domain."""
         account = await load_document(self._shelf, self._plan.account_name, AccountDocument)
         if account is None:
             raise NotHeld("the account has gone from the shelf")
         key = AccountKey.read(account.key)
-        answers = {str(challenge["token"]): key.authorize(str(challenge["token"])) for challenge in chosen}
-        if not answers.items() <= (await load_challenges(self._shelf)).items():
-            await self._shelf.save(CHALLENGES, msgspec.json.encode(answers))
-        for challenge in chosen:
-            if challenge.get("status") == "pending":
-                await authority.accept(str(challenge["url"]))
-                pass_failpoint("acme_accepted")
+        in_handshakes = self._plan.challenge == HANDSHAKE
+        document = TLS_CHALLENGES if in_handshakes else CHALLENGES
+        answers = {name if in_handshakes else token: key.authorize(token) for name, token in tokens.items()}
+        if not answers.items() <= (await load_challenges(self._shelf, document)).items():
+            await self._shelf.save(document, msgspec.json.encode(answers))
+        if in_handshakes:
+            await self._sleep(SEEN_S)
+            await self._check_held()
 
     async def _fetch(self, authority: Authority, order: Order, document: OrderDocument) -> Pair:
         chain = await authority.fetch(order.certificate)
@@ -219,7 +232,7 @@ class Issuance:
         return pair
 
     async def _forget_order(self) -> None:
-        for name in (ORDER, CHALLENGES):
+        for name in (ORDER, CHALLENGES, TLS_CHALLENGES):
             await self._shelf.remove(name)
 
     # --- shelf --------------------------------------------------------------------------------------------------
@@ -233,6 +246,17 @@ class Issuance:
             raise NotHeld("another process looks after the certificate now")
 
 
+async def _register(authority: Authority, plan: Plan) -> str:
+    try:
+        return await authority.register(plan.email, plan.binding)
+    except Refused as refused:
+        problem = refused.problem
+        if plan.binding is None or problem.type not in _WORDS_FOR_A_BAD_BINDING:
+            raise
+        words = f"{problem.detail} ({problem.type}, of the key id {plan.binding.kid})"
+        raise Refused(msgspec.structs.replace(problem, type="bindingRefused", detail=words)) from refused
+
+
 async def _order(authority: Authority, domains: Sequence[str], replaces: str) -> str:
     """A new order; one that the authority does not take as a successor is made without saying what it follows."""
     try:
@@ -241,6 +265,13 @@ async def _order(authority: Authority, domains: Sequence[str], replaces: str) ->
         if not replaces or refused.problem.type not in ("alreadyReplaced", "malformed", "unauthorized"):
             raise
     return await authority.order(domains, "")
+
+
+def _not_offered(authorization: Authorization, kind: str) -> Problem:
+    offered = ", ".join(sorted({str(challenge.get("type")) for challenge in authorization.challenges}))
+    return Problem(
+        "challengeNotOffered", f"{authorization.name}: {kind} is not offered, but {offered or 'nothing'}"
+    )
 
 
 def _why(order: Order, authorizations: Sequence[Authorization]) -> Problem:

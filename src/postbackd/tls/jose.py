@@ -1,9 +1,13 @@
-"""Signed requests of RFC 8555: ES256 over P-256 (RFC 7515, RFC 7518 section 3.4), and nothing else of JOSE."""
+"""Signed requests of RFC 8555: ES256 over P-256 (RFC 7515, RFC 7518 section 3.4), and nothing else of JOSE but HS256.
+
+That one binds an account to another that an operator has at the authority.
+"""
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import hmac
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -75,6 +79,16 @@ class AccountKey:
         text = "" if payload is None else encode(canonical(payload))
         signature = encode(self.sign_bytes(f"{protected}.{text}".encode("ascii")))
         return canonical({"payload": text, "protected": protected, "signature": signature})
+
+    def bind(self, kid: str, key: bytes, url: str) -> dict[str, str]:
+        """The proof that an operator's account wants this key (RFC 8555 section 7.3.4).
+
+        ``kid`` and ``key`` are the operator's; ``url``: where the account is registered.
+        """
+        protected = encode(canonical({"alg": "HS256", "kid": kid, "url": url}))
+        text = encode(canonical(self.jwk))
+        signature = hmac.digest(key, f"{protected}.{text}".encode("ascii"), "sha256")
+        return {"payload": text, "protected": protected, "signature": encode(signature)}
 
     def sign_bytes(self, data: bytes) -> bytes:
         """R and S of an ECDSA signature, each 32 bytes (RFC 7518 section 3.4)."""

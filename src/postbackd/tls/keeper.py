@@ -81,7 +81,7 @@ class Keeper:
         except NotHeld:
             return LOOK_S
         except (Refused, AuthorityAway, UnusablePair, StoreUnavailable) as error:
-            await self._note(*_judge(error))
+            await self._note(*_judge(error, self._plan.challenge))
         except Exception as error:
             log.exception("a fault in looking after the certificate")
             await self._note(
@@ -197,8 +197,9 @@ class Keeper:
         failures = last.failures + 1 if again and last is not None else 1
         next_ms = now + int(pause_s(kind, failures, retry_after_s, self._draw()) * 1000)
         trouble = Trouble(
-            kind, what, fix, failures, now, next_ms, self._plan.directory, list(self._plan.domains)
-        )
+            kind, what, fix, failures, now, next_ms,
+            self._plan.directory, list(self._plan.domains), self._plan.means,
+        )  # fmt: skip
         self._unsaved = trouble
         try:
             if await self._shelf.hold():
@@ -220,12 +221,12 @@ class Keeper:
             log.info("the shelf was not let go (%s); it is free when the lease ends", error)
 
 
-def _judge(error: Exception) -> tuple[Kind, str, str, float]:
+def _judge(error: Exception, challenge: str) -> tuple[Kind, str, str, float]:
     """Kind, what, what to do, and what the authority asked to wait."""
     if isinstance(error, Refused):
         problem: Problem = error.problem
         what = f"{problem.type or 'refused'}: {problem.detail}"
-        return kind_of(problem), what, advice(problem), problem.retry_after_s
+        return kind_of(problem), what, advice(problem, challenge), problem.retry_after_s
     if isinstance(error, AuthorityAway):
         what, _, fix = str(error).partition("; ")
         return Kind.AWAY, what, fix or "nothing to do but wait", 0.0

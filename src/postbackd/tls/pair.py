@@ -11,7 +11,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from msgspec import Struct
 
 from postbackd.core.certificates import Term
@@ -118,15 +118,32 @@ def make_request(key_pem: str, domains: Sequence[str]) -> bytes:
 def make_self_signed(names: Sequence[str], now_ms: int) -> Pair:
     """A certificate that nobody has reason to trust, for tests."""
     key = serialization.load_pem_private_key(make_key().encode(), None)
-    assert isinstance(key, ec.EllipticCurvePrivateKey)
     return read_pair(_sign_itself(key, names, datetime.datetime.fromtimestamp(now_ms / 1000, datetime.UTC)))
 
 
+_ACME_IDENTIFIER = x509.ObjectIdentifier("1.3.6.1.5.5.7.1.31")
+_OCTETS_32 = b"\x04\x20"
+"""DER: a string of 32 octets follows."""
+
+
+def make_challenge_pair(domain: str, key_authorization: str, now_ms: int) -> Pair:
+    """The certificate that answers a challenge in a handshake (RFC 8737 section 3): for this name and nothing else."""
+    key = serialization.load_pem_private_key(make_key().encode(), None)
+    digest = hashlib.sha256(key_authorization.encode("ascii")).digest()
+    proof = x509.UnrecognizedExtension(_ACME_IDENTIFIER, _OCTETS_32 + digest)
+    now = datetime.datetime.fromtimestamp(now_ms / 1000, datetime.UTC)
+    return read_pair(_sign_itself(key, [domain], now, "postbackd acme-tls/1 challenge", proof))
+
+
 def _sign_itself(
-    key: CertificateIssuerPrivateKeyTypes, names: Sequence[str], now: datetime.datetime
+    key: PrivateKeyTypes,
+    names: Sequence[str],
+    now: datetime.datetime,
+    title: str = "postbackd self-signed, for tests",
+    proof: x509.ExtensionType | None = None,
 ) -> bytes:
     assert isinstance(key, ec.EllipticCurvePrivateKey)
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "postbackd self-signed, for tests")])
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, title)])
     builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -137,6 +154,8 @@ def _sign_itself(
         .not_valid_after(now + datetime.timedelta(days=_SELF_SIGNED_DAYS))
         .add_extension(x509.SubjectAlternativeName([_general_name(name) for name in names]), critical=False)
     )
+    if proof is not None:
+        builder = builder.add_extension(proof, critical=True)
     certificate = builder.sign(key, hashes.SHA256())
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()

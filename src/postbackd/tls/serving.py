@@ -16,8 +16,11 @@ from __future__ import annotations
 import hashlib
 import os
 import ssl
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
-from postbackd.tls.pair import Pair, UnusablePair
+from postbackd.tls.handshake import PROTOCOL, Observed, ObservingContext
+from postbackd.tls.pair import Pair, UnusablePair, make_challenge_pair
 
 SUITES = ":".join((
     "ECDHE-ECDSA-AES128-GCM-SHA256",
@@ -30,8 +33,14 @@ SUITES = ":".join((
 """Of TLS 1.2; all suites of 1.3 are on the list."""
 
 
+C = TypeVar("C", bound=ssl.SSLContext)
+
+
 def _bare_context() -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    return _prepare(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+
+
+def _prepare(context: C) -> C:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(SUITES)
     context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
@@ -86,6 +95,39 @@ def _shake_hands(context: ssl.SSLContext, version: ssl.TLSVersion) -> bytes:
     return ends[0].getpeercert(binary_form=True) or b""
 
 
+class HandshakeChallenges:
+    """The certificates that answer challenges in handshakes, and a context that can tell who asks for one."""
+
+    def __init__(self, now_ms: Callable[[], int]) -> None:
+        self._now_ms = now_ms
+        self.context = _prepare(ObservingContext(ssl.PROTOCOL_TLS_SERVER))
+        self._answers: Mapping[str, str] = {}
+        self._contexts: Mapping[str, ssl.SSLContext] = {}
+
+    def lay_out(self, answers: Mapping[str, str]) -> None:
+        """From now on answer these, and look at handshakes only if there are any.
+
+        ``answers``: domain -> key authorization.
+        """
+        if answers == self._answers:
+            return
+        contexts = {}
+        for domain, answer in answers.items():
+            context = make_context(make_challenge_pair(domain, answer, self._now_ms()))
+            context.set_alpn_protocols([PROTOCOL])
+            contexts[domain.lower()] = context
+        self._answers, self._contexts = answers, contexts
+        self.context.observe(bool(contexts))
+
+    def find(self, connection: ssl.SSLObject, name: str | None) -> ssl.SSLContext | None:
+        """What a client is shown that came for a challenge; ``None``: it did not, or there is none for this name."""
+        if not (isinstance(connection, Observed) and connection.asks and name):
+            return None
+        found = self._contexts.get(name.lower())
+        connection.answered = found is not None
+        return found
+
+
 class Showcase:
     """The certificate of the moment.  Before the first there is none, and handshakes are refused.
 
@@ -93,10 +135,12 @@ class Showcase:
     sender up would learn to switch its checks off.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, challenges: HandshakeChallenges | None = None) -> None:
+        """``challenges``: what an authority may come for."""
         self.pair: Pair | None = None
         self._current: ssl.SSLContext | None = None
-        self.context = _bare_context()
+        self._challenges = challenges
+        self.context = _bare_context() if challenges is None else challenges.context
         """For the listening socket."""
         self.context.sni_callback = self._choose
 
@@ -105,6 +149,9 @@ class Showcase:
         self._current, self.pair = make_context(pair), pair
 
     def _choose(self, connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> int | None:
+        if self._challenges is not None and (found := self._challenges.find(connection, name)) is not None:
+            connection.context = found
+            return None
         if self._current is None:
             return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
         connection.context = self._current

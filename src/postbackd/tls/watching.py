@@ -15,9 +15,9 @@ from pathlib import Path
 from postbackd.core.certificates import missing_names
 from postbackd.store.base import StoreUnavailable
 from postbackd.store.shelf import Shelf
-from postbackd.tls.documents import CERTIFICATE, load_challenges, read_certificate
+from postbackd.tls.documents import CERTIFICATE, TLS_CHALLENGES, load_challenges, read_certificate
 from postbackd.tls.pair import LARGEST_FILE, Pair, UnusablePair, read_files, read_pair
-from postbackd.tls.serving import Showcase, check_loads
+from postbackd.tls.serving import HandshakeChallenges, Showcase, check_loads
 
 log = logging.getLogger("postbackd.tls")
 
@@ -30,8 +30,16 @@ _SHOUT_AFTER_LOOKS = 2
 class ShelfSource:
     """The certificate that an authority gave, from the shelf."""
 
-    def __init__(self, shelf: Shelf, showcase: Showcase, domains: Sequence[str]) -> None:
+    def __init__(
+        self,
+        shelf: Shelf,
+        showcase: Showcase,
+        domains: Sequence[str],
+        challenges: HandshakeChallenges | None = None,
+    ) -> None:
+        """``challenges``: where answers to challenges are laid out, when the settings want them in handshakes."""
         self._shelf = shelf
+        self._challenges = challenges
         self._showcase = showcase
         self._domains = domains
         self._seen: bytes | None = None
@@ -61,10 +69,22 @@ class ShelfSource:
             f", which is not good for {', '.join(missing)}" if missing else "",
         )
 
+    async def look_for_challenges(self) -> None:
+        """Lay out the answers that are on the shelf; when it cannot be read, those of before stay."""
+        if self._challenges is None:
+            return
+        try:
+            self._challenges.lay_out(await load_challenges(self._shelf, TLS_CHALLENGES))
+        except StoreUnavailable as error:
+            log.warning("challenges could not be looked for (%s)", error)
+        except (ValueError, UnusablePair):
+            log.exception("a challenge cannot be answered")
+
     async def keep(self) -> None:
         """Until cancelled."""
         while True:
             await asyncio.sleep(LOOK_S)
+            await self.look_for_challenges()
             await self.look()
 
 
