@@ -47,6 +47,15 @@ WRITING: Mapping[str, str] = {
 }
 """Settings of the session that writes."""
 
+WRITING_TO_SHARDS: Mapping[str, str] = {
+    # Citus chooses the shards by the values, so it has no plan without them, but for the simplest statements: where the
+    # session insists on one for all values, it answers "could not create distributed plan".  How a shard is read is
+    # decided on its own machine, which knows nothing of these settings.
+    name: WRITING[name]
+    for name in ("idle_in_transaction_session_timeout", "jit")
+}
+"""The same, where the tables are distributed."""
+
 AWAY = (
     OSError,
     TimeoutError,
