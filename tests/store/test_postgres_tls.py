@@ -139,4 +139,4 @@ def test_a_password_file_that_others_can_read_is_refused_with_the_command_that_m
 
 
 def test_a_port_that_is_none_is_a_sentence_too() -> None:
-    assert "check the port" in said("postgresql://track:x@127.0.0.1:99999/track")
+    assert "postgresql://user@host:port/database" in said("postgresql://track:x@127.0.0.1:99999/track")

@@ -142,7 +142,8 @@ async def disconnect(db: asyncpg.Connection | None) -> None:
 
 
 _UNREADABLE = (
-    "cannot read the address {}; percent-encode special characters of user and password, and check the port"
+    "cannot read the address {}; write postgresql://user@host:port/database, and percent-encode special characters of "
+    "user and password"
 )
 # The driver's own words may hold pieces of the password.
 
