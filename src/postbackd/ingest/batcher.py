@@ -91,7 +91,7 @@ class Batcher:
 
     @property
     def ready(self) -> bool:
-        """Whether requests are kept, in the store or in the spool; a front end sends them elsewhere while they are not."""
+        """Whether requests are kept, in the store or in the spool; front ends go elsewhere while they are not."""
         return self.available and not (self.away and self._spool_failed)
 
     @property
