@@ -18,9 +18,7 @@ from postbackd.store.postgres import PostgresStore
 from tests.citus_rules import broken_rules
 from tests.postgres_server import ADDRESS, empty, new_database, server
 
-CITUS_STUB = """
-CREATE TABLE stub_distribution (relation text, kind text, dist_column text, colocated text);
-CREATE TABLE pg_dist_partition (logicalrelid regclass);
+CITUS_FUNCTIONS = """
 CREATE FUNCTION create_distributed_table(r regclass, c text, colocate_with text) RETURNS void LANGUAGE sql AS $$
     INSERT INTO stub_distribution VALUES (r::text, 'distributed', c, colocate_with);
     INSERT INTO pg_dist_partition VALUES (r) $$;
@@ -31,6 +29,11 @@ CREATE FUNCTION get_shard_id_for_distribution_column(r regclass, v smallint) RET
     SELECT 102008 + (hashint2(v) & 31)::bigint $$;
 """
 """Stand-ins for the functions of Citus that the program calls: they record what was distributed how."""
+
+_TABLES = """
+CREATE TABLE stub_distribution (relation text, kind text, dist_column text, colocated text);
+CREATE TABLE pg_dist_partition (logicalrelid regclass);
+"""
 
 
 def new_distributed_database(version: int) -> str:
@@ -43,7 +46,7 @@ def _distribute(version: int, address: str) -> str:
         store = await PostgresStore.open(address, create=True)
         db = await store.connection()
         if not await db.fetchval(citus.HAS_CITUS):
-            await db.execute(CITUS_STUB)
+            await db.execute(_TABLES + CITUS_FUNCTIONS)
         await citus.distribute(db)
         await store.close()
 

@@ -6,6 +6,7 @@ Citus itself is not in Debian.  The contract runs on stand-ins for its functions
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,13 +18,14 @@ from postbackd.core.click_id import StampMint
 from postbackd.store import citus, erasure, postgres_outbox, postgres_purge, postgres_write, postgres_writer
 from postbackd.store.base import Batch, StoreRefused
 from postbackd.store.postgres import FIND_ARRIVED, PostgresStore
-from postbackd.store.postgres_connection import _on_one_shard
+from postbackd.store.postgres_connection import _on_one_shard, connect
 from postbackd.store.postgres_insert import Insert
 from postbackd.store.postgres_schema import migrations
 from postbackd.store.postgres_snapshot import copy_to_file
 from postbackd.store.postgres_writer import Writer
 from postbackd.store.queries import STATEMENTS as QUESTIONS
 from tests.citus_rules import LOCAL, broken_rules
+from tests.citus_server import CITUS_FUNCTIONS
 from tests.postgres_server import VERSIONS, new_database
 from tests.store.contract import World, citus_kind
 from tests.store.test_postgres import on, sql
@@ -285,3 +287,19 @@ def test_without_the_extension_distributing_is_refused_with_the_next_step() -> N
             await citus.distribute(await store.connection())
 
     on(address, spread)
+
+
+@needs_server
+def test_distributing_before_the_tables_are_made_is_refused_with_the_next_step() -> None:
+    address = new_database(VERSIONS[0])
+
+    async def spread() -> None:
+        db = await connect(address, {})
+        await db.execute("SET check_function_bodies = off;" + CITUS_FUNCTIONS)
+        try:
+            with pytest.raises(StoreRefused, match="db migrate"):
+                await citus.distribute(db)
+        finally:
+            await db.close()
+
+    asyncio.run(spread())
