@@ -1,4 +1,4 @@
-"""A PostgreSQL server that takes nothing but TLS and a password: which address gets in, what is said of the rest."""
+"""A server of its own: which address gets in where it wants TLS and a password, and which server is refused."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from typing import NamedTuple
 import asyncpg
 import pytest
 
+from postbackd.store import postgres_connection
 from postbackd.store.base import StoreNotReached, StoreRefused
 from postbackd.store.postgres import PostgresStore
 from tests.deploy.tools import make_certificate
 from tests.postgres_server import VERSIONS, PostgresServer, find_programs
-from tests.trust.server import free_port
+from tests.trust.server import free_port, wait_until
 
 pytestmark = pytest.mark.skipif(not VERSIONS, reason="no PostgreSQL 15 or newer was found")
 
@@ -31,6 +32,7 @@ class Guarded(NamedTuple):
     other: Path
     """A certificate of somebody else."""
     password: Path
+    server: PostgresServer
 
     def address(self, host: str = "localhost", **options: Path | str) -> str:
         chosen = {
@@ -73,14 +75,16 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
         f"localhost:{port}:postgres:track:{PASSWORD}\n127.0.0.1:{port}:postgres:track:{PASSWORD}\n"
     )
     password.chmod(0o600)
-    yield Guarded(port, certificate, other, password)
+    yield Guarded(port, certificate, other, password, running)
     running.remove()
 
 
-async def _execute(running: PostgresServer, statement: str) -> None:
+async def _execute(running: PostgresServer, statement: str) -> str:
     db = await asyncpg.connect(f"{running.address('postgres')}&port={running.port}")
-    await db.execute(statement)
-    await db.close()
+    try:
+        return str(await db.fetchval(statement))
+    finally:
+        await db.close()
 
 
 def said(address: str) -> str:
@@ -140,3 +144,27 @@ def test_a_password_file_that_others_can_read_is_refused_with_the_command_that_m
 
 def test_a_port_that_is_none_is_a_sentence_too() -> None:
     assert "postgresql://user@host:port/database" in said("postgresql://track:x@127.0.0.1:99999/track")
+
+
+@pytest.mark.parametrize("setting", ["fsync", "full_page_writes"])
+def test_a_server_that_can_lose_what_it_acknowledged_is_refused_until_it_is_mended(
+    guarded: Guarded, setting: str
+) -> None:
+    def change(statement: str, wanted: str) -> None:
+        for one in (statement, "SELECT pg_reload_conf()"):
+            asyncio.run(_execute(guarded.server, one))
+        wait_until(lambda: asyncio.run(_execute(guarded.server, f"SHOW {setting}")) == wanted, 20, setting)
+
+    change(f"ALTER SYSTEM SET {setting} = off", "off")
+    assert f"the server runs with {setting}=off, which loses what was acknowledged; switch it on" in said(
+        guarded.address()
+    )
+    change(f"ALTER SYSTEM RESET {setting}", "on")
+    assert "the database is empty" in said(guarded.address())
+
+
+def test_a_server_of_a_version_that_is_too_old_is_refused(
+    guarded: Guarded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_connection, "OLDEST_SERVER", 990_000)
+    assert "is too old; use version 15 or newer" in said(guarded.address())
