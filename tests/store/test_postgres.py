@@ -15,6 +15,7 @@ import pytest
 from postbackd.core.click_id import MAX_STAMP, StampMint, first_stamp_at, stamp_ms
 from postbackd.core.model import Channel, Source
 from postbackd.core.retention import Class
+from postbackd.ingest import front_door
 from postbackd.store import postgres, postgres_schema
 from postbackd.store.base import Batch, Erasing, NodeLease, NodeLost, StoreAway, StoreRefused, Written
 from postbackd.store.postgres import PostgresStore
@@ -336,6 +337,7 @@ def test_a_change_of_the_catalog_is_heard_before_it_is_asked_for(
 def test_a_change_that_was_not_heard_is_asked_for(
     world: World, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert front_door._TICK_S + postgres._ASK_GENERATION_EVERY_S < 1, "that is how often a node looks"
     before = world.run(world.store.catalog_generation())
     monkeypatch.setattr(store_of(world), "_hear_of_change", lambda *_: None)
     monkeypatch.setattr(postgres, "_ASK_GENERATION_EVERY_S", 0)
