@@ -222,7 +222,9 @@ class Mover:
         """
         await check_server(self._target)
         if not await self._target.fetchval(TAKE_TURN):
-            raise StoreRefused("somebody else is copying into the database in --to; wait until that has ended")
+            raise StoreRefused(
+                "somebody else is copying into the database in --to; wait until that has ended"
+            )
         await migrate(self._target)
         key = self._source.execute("SELECT value FROM settings WHERE name = 'privacy_key'").get
         theirs = await self._target.fetchval("SELECT value FROM secrets WHERE name = 'privacy_key'")
