@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tarfile
 from collections.abc import Callable, Iterator
 from io import BytesIO
@@ -22,7 +21,6 @@ from postbackd.store.postgres_schema import migrations
 from tests.cli.conftest import Run
 from tests.cli.test_postgres import Node, until
 from tests.postgres_server import VERSIONS, new_database
-from tests.store.test_postgres import sql
 
 pytestmark = pytest.mark.skipif(not VERSIONS, reason="no PostgreSQL 15 or newer was found")
 
@@ -120,17 +118,3 @@ def test_the_version_before_and_this_one_run_side_by_side_and_count_once(run: Ru
     assert postback(again, f"click_id={clicks[1]}&txid=T2&value=3") == "accepted"
     assert postback(new, f"click_id={clicks[1]}&txid=T2&value=3") == "duplicate"
     assert "0 findings" in run("verify", "--store", store).out
-
-
-def test_the_version_before_is_refused_by_a_schema_that_it_cannot_use(
-    run: Run, start: Start, before: Path
-) -> None:
-    store = new_database(VERSIONS[0])
-    run("db", "migrate", "--store", store)
-    sql(store, f"UPDATE schema_migrations SET needs = {NEWEST.number} WHERE number = {NEWEST.number}")
-    ran = subprocess.run(
-        [sys.executable, "-m", "postbackd", "db", "status", "--store", store],
-        env={**os.environ, "PYTHONPATH": str(before)}, capture_output=True, text=True,
-    )  # fmt: skip
-    assert ran.returncode == 1
-    assert "run the newer version" in ran.stderr

@@ -116,9 +116,10 @@ def test_a_statement_uses_nothing_that_a_distributed_database_refuses_or_is_slow
     assert broken_rules(STATEMENTS[name]) == []
 
 
-@pytest.mark.parametrize("name", QUESTIONS)
-def test_a_question_uses_nothing_that_a_distributed_database_refuses(name: str) -> None:
-    assert broken_rules(_on_one_shard(QUESTIONS[name].sql)) == []
+def test_a_question_uses_nothing_that_a_distributed_database_refuses() -> None:
+    assert len(QUESTIONS) > 100
+    broken = {name: broken_rules(_on_one_shard(question.sql)) for name, question in QUESTIONS.items()}
+    assert {name: rules for name, rules in broken.items() if rules} == {}
 
 
 SCHEMA = " ".join(migration.sql for migration in migrations())

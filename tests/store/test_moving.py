@@ -194,7 +194,7 @@ def test_a_copy_that_was_interrupted_goes_on(world: World, address: str) -> None
 
 
 def test_two_copies_into_one_database_do_not_meet(world: World, address: str) -> None:
-    fill(world)
+    world.click()
 
     async def begin() -> None:
         mover = await open_mover(world.directory, address)
