@@ -30,6 +30,9 @@ ADDRESS = os.environ.get("POSTBACKD_TEST_POSTGRES")
 
 _START_TIMEOUT_S = 60.0
 
+_ALWAYS = {"listen_addresses": "", "log_line_prefix": "%a|%d|"}
+"""Who said it, and to which database, stands at the beginning of each entry of the log."""
+
 
 @cache
 def find_programs() -> dict[int, Path]:
@@ -107,7 +110,7 @@ class PostgresServer:
     def start(self, **options: str) -> None:
         """Start the server and wait until it answers; ``options`` are settings for this run."""
         command = [str(self._programs / "postgres"), "-D", str(self.cluster), "-k", str(self.directory)]
-        for name, value in {"listen_addresses": "", **self._options, **options}.items():
+        for name, value in {**_ALWAYS, **self._options, **options}.items():
             command += ["-c", f"{name}={value}"]
         with (self.directory / "log").open("ab") as log:
             self.process = subprocess.Popen(

@@ -233,6 +233,15 @@ def test_the_schema_is_shown_applied_and_shown_again(run: Run, address: str) -> 
     assert status == {"applied": numbered, "pending": []}
 
 
+def test_the_doctor_needs_no_data_directory_beside_a_database_server(run: Run, address: str) -> None:
+    run("db", "migrate", "--store", address)
+    found = {f["check"]: f for f in run("doctor", "--store", address, "--json", code=1).json}
+    assert found["data directory"]["ok"]
+    assert found["server version"]["ok"]
+    assert found["schema"]["detail"] == f"{migrations()[-1].number}"
+    assert [name for name, finding in found.items() if not finding["ok"]] == ["catalog"]
+
+
 def test_the_embedded_database_has_no_db_commands(run: Run) -> None:
     assert "--store" in run("db", "status", code=2).err
 

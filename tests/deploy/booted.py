@@ -119,8 +119,9 @@ class Booted:
             return 0
 
     def role(self, unit: str) -> int:
-        """The serving process of a supervisor, as its number inside."""
-        return int(self.run("pgrep", "--parent", self.show(unit, "MainPID")))
+        """The front door's process under a supervisor, as its number inside."""
+        main = self.show(unit, "MainPID")
+        return int(self.run("pgrep", "--newest", "--parent", main, "--full", "postbackd ingest"))
 
 
 @contextmanager

@@ -234,7 +234,7 @@ def test_while_the_database_is_locked_requests_are_queued_and_counted_once_after
         assert await told([seen]) == ["stored"]
         again = [office.add(str(n)) for n in range(5)]
         assert await told(again) == ["queued"] * 5
-        assert office.batcher.available
+        assert office.batcher.ready
         other.execute("ROLLBACK")
         other.close()
         await office.back()
@@ -348,8 +348,10 @@ def test_a_full_spool_is_answered_as_a_store_that_fails(tmp_path: Path) -> None:
         assert words == ["queued"] * words.count("queued") + ["failed"] * words.count("failed")
         assert "queued" in words
         assert "failed" in words
+        assert (office.batcher.available, office.batcher.ready) == (True, False)
         other.close()
         await office.back()
+        assert office.batcher.ready
         assert await told([office.add("later")]) == ["accepted"]
         assert len(await office.store.query("log", limit=1000)) == words.count("queued") + 1
 

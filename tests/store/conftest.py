@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
+from tests.citus_server import keeping_to_the_rules
 from tests.postgres_server import ADDRESS, VERSIONS
 from tests.store.contract import KINDS, Kind, World
 
@@ -18,9 +20,10 @@ if not VERSIONS:
 
 
 @pytest.fixture(scope="module", params=PARAMETERS)
-def kind(request: pytest.FixtureRequest) -> Kind:
+def kind(request: pytest.FixtureRequest) -> Iterator[Kind]:
     found: Kind = request.param
-    return found
+    with keeping_to_the_rules(VERSIONS[0]) if found.name == "citus" and not ADDRESS else nullcontext():
+        yield found
 
 
 @pytest.fixture(scope="function" if ADDRESS else "module")

@@ -193,6 +193,23 @@ def test_a_copy_that_was_interrupted_goes_on(world: World, address: str) -> None
     assert_the_same(world, address)
 
 
+def test_two_copies_into_one_database_do_not_meet(world: World, address: str) -> None:
+    world.click()
+
+    async def begin() -> None:
+        mover = await open_mover(world.directory, address)
+        await mover.prepare()
+        steps = mover.copy()
+        await anext(steps)
+        with pytest.raises(StoreRefused, match="somebody else is copying"):
+            await asyncio.to_thread(move, world.directory, address)
+        await steps.aclose()  # type: ignore[attr-defined]  # an async generator
+        await mover.close()
+
+    asyncio.run(begin())
+    assert move(world.directory, address)[1] == []
+
+
 def test_a_database_with_other_data_is_refused_and_not_touched(
     world: World, address: str, tmp_path: Path
 ) -> None:

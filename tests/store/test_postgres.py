@@ -15,10 +15,12 @@ import pytest
 from postbackd.core.click_id import MAX_STAMP, StampMint, first_stamp_at, stamp_ms
 from postbackd.core.model import Channel, Source
 from postbackd.core.retention import Class
+from postbackd.ingest import front_door
 from postbackd.store import postgres, postgres_schema
 from postbackd.store.base import Batch, Erasing, NodeLease, NodeLost, StoreAway, StoreRefused, Written
 from postbackd.store.postgres import PostgresStore
 from postbackd.store.postgres_connection import WRITING, connect
+from postbackd.store.postgres_nodes import FIRST_LEASE_MS, LEASE_MS
 from postbackd.store.postgres_partitions import (
     PURGED,
     TABLES,
@@ -31,7 +33,7 @@ from postbackd.store.postgres_verify import PostgresReader
 from postbackd.store.postgres_write import PostgresTransaction
 from postbackd.store.queries import STATEMENTS
 from postbackd.store.verifying import Damage, verify
-from postbackd.upkeep.nodes import NodeNumber
+from postbackd.upkeep.nodes import RENEW_EVERY_S, NodeNumber
 from postbackd.upkeep.rollups import RollupKeeper
 from tests.postgres_server import VERSIONS, new_database, server
 from tests.store.contract import ANY_PARAMETERS, NOW_MS, World, postgres_kind, words
@@ -336,6 +338,7 @@ def test_a_change_of_the_catalog_is_heard_before_it_is_asked_for(
 def test_a_change_that_was_not_heard_is_asked_for(
     world: World, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert front_door._TICK_S + postgres._ASK_GENERATION_EVERY_S < 1, "that is how often a node looks"
     before = world.run(world.store.catalog_generation())
     monkeypatch.setattr(store_of(world), "_hear_of_change", lambda *_: None)
     monkeypatch.setattr(postgres, "_ASK_GENERATION_EVERY_S", 0)
@@ -388,6 +391,19 @@ def test_a_number_whose_holder_is_gone_is_given_out_when_its_time_is_over(world:
     assert claim(world, address, first.until_ms - 1).node != first.node
     taken = claim(world, address, first.until_ms)
     assert (taken.node, taken.from_ms) == (first.node, first.until_ms)
+
+
+def test_a_number_is_short_lived_until_its_holder_has_shown_that_it_lives(world: World, address: str) -> None:
+    """A process that is killed after each start, every two seconds, would have all 1,024 within six hours."""
+    lease = claim(world, address)
+    assert lease.until_ms - NOW_MS == FIRST_LEASE_MS < 1024 * 2000 / 2
+    assert lease.until_ms - NOW_MS > 2 * RENEW_EVERY_S * 1000
+
+    async def renew(store: PostgresStore) -> NodeLease:
+        return await store.renew_node(await store.claim_node(0, NOW_MS), NOW_MS + 60_000)
+
+    renewed: NodeLease = on(address, renew)
+    assert renewed.until_ms == NOW_MS + 60_000 + LEASE_MS
 
 
 class Watched(StampMint):

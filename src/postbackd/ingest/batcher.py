@@ -90,6 +90,11 @@ class Batcher:
         return self._overflow is not None and self._overflow.active
 
     @property
+    def ready(self) -> bool:
+        """Whether requests are kept, in the store or in the spool; front ends go elsewhere while they are not."""
+        return self.available and not (self.away and self._spool_failed)
+
+    @property
     def full(self) -> bool:
         """Whether a newcomer has to be told to come back later."""
         return len(self._postbacks) + len(self._clicks) >= self._queue_limit

@@ -212,7 +212,7 @@ class FrontDoor:
         return True
 
     def _handle_health(self, exchange: Exchange, path: str) -> None:
-        ready = path == "/healthz" or (self._batcher.available and self._mint.may_mint(now_ms()))
+        ready = path == "/healthz" or (self._batcher.ready and self._mint.may_mint(now_ms()))
         exchange.reply(answers.OK if ready else answers.UNAVAILABLE)
 
     def _not_found(self, exchange: Exchange) -> None:

@@ -21,6 +21,7 @@ from postbackd.core.model import Click, Postback
 from postbackd.core.rules import Conversion
 from postbackd.store.base import Batch, StoreRefused
 from postbackd.store.postgres_insert import Insert
+from postbackd.store.postgres_schema import read_state
 from postbackd.store.postgres_write import PostgresTransaction, buckets_of
 from postbackd.store.transaction import Key, Row, StoredClick
 
@@ -124,6 +125,8 @@ async def distribute(db: asyncpg.Connection) -> Sequence[str]:
     """
     if not await db.fetchval(HAS_CITUS):
         raise StoreRefused("the database has no Citus; run CREATE EXTENSION citus and add the workers first")
+    if (await read_state(db)).pending:
+        raise StoreRefused("tables are missing; run 'postbackd db migrate' first")
     # Citus moves the rows with parallel connections otherwise, which cannot see the table of this transaction.
     made = []
     async with db.transaction():

@@ -174,6 +174,9 @@ WHERE conversion_id IN (SELECT conversion_id FROM conversion_history)
 """
 """The click of each conversion that ever changed: the embedded database keeps it with the conversion alone."""
 
+TAKE_TURN = "SELECT pg_try_advisory_lock(8101009)"
+"""Whether nobody else copies into the database; until this session ends."""
+
 SERVED = "SELECT EXISTS (SELECT 1 FROM nodes)"
 """Whether a server has ever run on the database: what it counted would be lost."""
 
@@ -218,6 +221,10 @@ class Mover:
         Raises ``StoreRefused`` when the database holds something else than an earlier copy, or is in use.
         """
         await check_server(self._target)
+        if not await self._target.fetchval(TAKE_TURN):
+            raise StoreRefused(
+                "somebody else is copying into the database in --to; wait until that has ended"
+            )
         await migrate(self._target)
         key = self._source.execute("SELECT value FROM settings WHERE name = 'privacy_key'").get
         theirs = await self._target.fetchval("SELECT value FROM secrets WHERE name = 'privacy_key'")

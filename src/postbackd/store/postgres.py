@@ -356,7 +356,7 @@ class PostgresStore(CatalogVerbs, PostgresUpkeep):
             "fsync": checked["fsync"],
             "full page writes": checked["full_page_writes"],
             "synchronous commit": "off" if checked["synchronous_commit"] == "off" else "on",
-            "schema": str(len((await self._ask(read_state)).applied)),
+            "schema": str((await self._ask(read_state)).applied[-1][0]),
             "clock": str(checked["clock_ms"]),
         }
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 
@@ -47,6 +50,15 @@ WRITING: Mapping[str, str] = {
 }
 """Settings of the session that writes."""
 
+WRITING_TO_SHARDS: Mapping[str, str] = {
+    # Citus chooses the shards by the values, so it has no plan without them, but for the simplest statements: where the
+    # session insists on one for all values, it answers "could not create distributed plan".  How a shard is read is
+    # decided on its own machine, which knows nothing of these settings.
+    name: WRITING[name]
+    for name in ("idle_in_transaction_session_timeout", "jit")
+}
+"""The same, where the tables are distributed."""
+
 AWAY = (
     OSError,
     TimeoutError,
@@ -72,13 +84,39 @@ _POOLED = (
 
 
 async def connect(dsn: str, settings: Mapping[str, str]) -> asyncpg.Connection:
-    """A connection with our settings.  Raises what ``AWAY`` lists, or ``asyncpg.PostgresError``."""
+    """A connection with our settings.
+
+    Raises what ``AWAY`` lists, ``asyncpg.PostgresError``, or ``StoreRefused`` for a file that cannot be used.
+    """
+    _check_files(dsn)
     return await asyncpg.connect(
         dsn,
         timeout=_CONNECT_TIMEOUT_S,
         server_settings={"application_name": session_name(), **_SESSION, **settings},
         max_cached_statement_lifetime=0,
     )
+
+
+_FILES = ("passfile", "sslrootcert", "sslcert", "sslkey", "sslcrl")
+"""Options of an address that name files.  Without the password file, or one that others can read, the driver goes on
+without a password, and the server's answer to that says nothing of a file."""
+
+
+def _check_files(dsn: str) -> None:
+    named = parse_qs(urlsplit(dsn).query)
+    paths = {name: named[name][-1] for name in _FILES if name in named}
+    for name, path in paths.items():
+        try:
+            with Path(path).open("rb") as file:
+                mode = os.fstat(file.fileno()).st_mode
+        except OSError as error:
+            raise StoreRefused(
+                f"cannot read {path} ({error.strerror}), which --store names as {name}; mend --store or that file"
+            ) from error
+        if name == "passfile" and mode & 0o077:
+            raise StoreRefused(
+                f"others can read the password file {path}, so it is not used; run: chmod 600 {path}"
+            )
 
 
 async def connect_durably(dsn: str, settings: Mapping[str, str]) -> asyncpg.Connection:
@@ -103,6 +141,13 @@ async def disconnect(db: asyncpg.Connection | None) -> None:
         db.terminate()
 
 
+_UNREADABLE = (
+    "cannot read the address {}; write postgresql://user@host:port/database, and percent-encode special characters of "
+    "user and password"
+)
+# The driver's own words may hold pieces of the password.
+
+
 @contextmanager
 def refusing(dsn: str) -> Iterator[None]:
     """Every way in which a database can be unusable, as one line that says what to do."""
@@ -113,14 +158,21 @@ def refusing(dsn: str) -> Iterator[None]:
             f"a connection pooler stands between us and {mask_password(dsn)} "
             f"({type(error).__name__}: {error.args[0]}); name the server itself in --store"
         ) from error
+    except ssl.SSLCertVerificationError as error:
+        raise StoreRefused(
+            f"the certificate of {mask_password(dsn)} is not to be trusted ({error.verify_message}); in --store name "
+            "the file of its authority as sslrootcert, and the host as the certificate names it"
+        ) from error
+    except asyncpg.ClientConfigurationError as error:
+        if "ssl" not in str(error) and "certificate" not in str(error):
+            raise StoreRefused(_UNREADABLE.format(mask_password(dsn))) from error
+        raise StoreRefused(f"cannot use {mask_password(dsn)} ({_one_line(error)}); mend --store") from error
     except AWAY as error:
         raise StoreNotReached(
             f"cannot reach {mask_password(dsn)} ({_one_line(error)}); start the server or mend --store"
         ) from error
-    except ValueError as error:  # its text may hold pieces of the password
-        raise StoreRefused(
-            f"cannot read the address {mask_password(dsn)}; percent-encode special characters of user and password"
-        ) from error
+    except (ValueError, OverflowError) as error:
+        raise StoreRefused(_UNREADABLE.format(mask_password(dsn))) from error
     except asyncpg.PostgresError as error:
         raise StoreRefused(
             f"cannot use {mask_password(dsn)} ({_one_line(error)}); check --store, its user and its rights"

@@ -15,6 +15,10 @@ from postbackd.store.postgres_purge import LAST_STAMP
 LEASE_MS = 6 * 3_600_000
 """How long a number stays with a process that does not renew it: a database may be away for most of that time."""
 
+FIRST_LEASE_MS = 15 * 60_000
+"""The same until the first renewal, a minute later: a process that is killed soon after each start takes another number
+each time, and must not take those of all others with it."""
+
 LOCK_NODES = "SELECT pg_advisory_xact_lock(8101002)"
 """Held by whoever takes a number, until its transaction ends."""
 
@@ -51,7 +55,7 @@ async def claim_node(db: asyncpg.Connection, holder: str, now_ms: int) -> NodeLe
         if free_from is None:  # never leased here; the rows may have come from elsewhere
             last = await db.fetchval(LAST_STAMP, MAX_STAMP)
             free_from = stamp_ms(last) + 1 if last else 0
-        until_ms = max(now_ms, free_from) + LEASE_MS
+        until_ms = max(now_ms, free_from) + FIRST_LEASE_MS
         await db.execute(TAKE_NODE, node, holder, until_ms)
     return NodeLease(node, free_from, until_ms)
 

@@ -14,6 +14,7 @@ import apsw
 import asyncpg
 
 from postbackd.store.base import StoreRefused
+from postbackd.store.citus import read_shards
 from postbackd.store.moving import CATALOG, LARGE, WHOLE, Table
 from postbackd.store.postgres_connection import check_server, connect, disconnect, refusing
 from postbackd.store.postgres_schema import read_state
@@ -37,6 +38,11 @@ async def copy_to_file(dsn: str, target: Path) -> None:
             await check_server(source)
             if (await read_state(source)).pending:
                 raise StoreRefused("the database has an old schema; run 'postbackd db migrate' once")
+            if await read_shards(source) is not None:
+                raise StoreRefused(
+                    "the tables are distributed by Citus, which has no view of all its machines at one moment; take a "
+                    "restore point (citus_create_restore_point) and a base backup of each machine instead"
+                )
             there = apsw.Connection(str(target))
             try:
                 async with source.transaction(isolation="repeatable_read", readonly=True):

@@ -26,6 +26,7 @@ from postbackd.store.failpoints import pass_failpoint
 from postbackd.store.postgres_connection import (
     AWAY,
     WRITING,
+    WRITING_TO_SHARDS,
     connect_durably,
     disconnect,
     is_cut_short,
@@ -163,7 +164,8 @@ class Writer:
     async def open(self) -> asyncpg.Connection:
         """The connection; a new one has ended the session of the one that was lost before it."""
         if self._db is None or self._db.is_closed():
-            db = await connect_durably(self._dsn, WRITING)
+            settings = WRITING_TO_SHARDS if self._transaction.distributed else WRITING
+            db = await connect_durably(self._dsn, settings)
             try:
                 await self._end_lost_session(db)
                 session = await db.fetchrow(SESSION)

@@ -30,6 +30,11 @@ class Disk(Struct, frozen=True):
 
 def look_at_directory(settings: Settings) -> list[Finding]:
     directory = Path(settings.data)
+    if not directory.is_dir() and settings.store is not None:
+        detail = (
+            f"{directory} does not exist, and need not: with --store it holds the lock and spool of a node"
+        )
+        return [Finding(check="data directory", ok=True, detail=detail)]
     if not directory.is_dir():
         fix = f"Start 'postbackd serve --data {directory}' once, or name another directory with --data."
         return [Finding(check="data directory", ok=False, detail=f"{directory} does not exist", fix=fix)]
