@@ -26,6 +26,7 @@ from postbackd.store import (
 )
 from postbackd.store.base import Batch, StoreRefused
 from postbackd.store.postgres import FIND_ARRIVED, PostgresStore
+from postbackd.store.postgres_asking import Asking
 from postbackd.store.postgres_connection import _on_one_shard, connect
 from postbackd.store.postgres_insert import Insert
 from postbackd.store.postgres_schema import migrations
@@ -183,8 +184,8 @@ def test_a_report_finds_the_click_of_a_postback_on_its_shard(world: World) -> No
 def test_sessions_that_write_to_shards_do_not_insist_on_plans_without_values(world: World) -> None:
     store = world.store
     assert isinstance(store, PostgresStore)
-    asked = [world.run(_plan_cache_mode(writer)) for writer in (store._writers[0], store._writers[-1])]
-    assert asked == ["auto", "auto"]
+    sessions = (store._writers[0], store._writers[-1], store._deliverer)
+    assert [world.run(_plan_cache_mode(session)) for session in sessions] == ["auto"] * 3
 
 
 def test_a_backup_of_one_moment_is_refused_with_the_next_step(world: World, tmp_path: Path) -> None:
@@ -196,8 +197,8 @@ def test_a_backup_of_one_moment_is_refused_with_the_next_step(world: World, tmp_
     assert not (tmp_path / "copy").exists()
 
 
-async def _plan_cache_mode(writer: Writer) -> str:
-    return str(await (await writer.open()).fetchval("SHOW plan_cache_mode"))
+async def _plan_cache_mode(session: Writer | Asking) -> str:
+    return str(await (await session.open()).fetchval("SHOW plan_cache_mode"))
 
 
 # --- buckets -----------------------------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ from postbackd.core.model import Catalog, Target
 from postbackd.core.planning import Planner
 from postbackd.core.platforms.base import TokenRefused
 from postbackd.core.privacy import Masker
-from postbackd.core.replies import EXCERPT_CHARACTERS, Judged, Outcome
+from postbackd.core.replies import EXCERPT_CHARACTERS, Judged, Outcome, excerpt
 from postbackd.core.shipping import Names, ShippingError
 from postbackd.delivery.breaker import BreakerChange, BreakerState
 from postbackd.delivery.lanes import Host, Lane, make_lane

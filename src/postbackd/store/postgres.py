@@ -38,6 +38,7 @@ from postbackd.store.keys import initialise
 from postbackd.store.postgres_asking import Asking
 from postbackd.store.postgres_connection import (
     CATALOG_CHANNEL,
+    WRITING_TO_SHARDS,
     PostgresDatabase,
     ask,
     check_server,
@@ -172,7 +173,7 @@ class PostgresStore(CatalogVerbs, PostgresUpkeep):
         return db
 
     async def _connect_to_deliver(self) -> asyncpg.Connection:
-        return await connect_durably(self._dsn, TURNING)
+        return await connect_durably(self._dsn, TURNING if self._shards is None else WRITING_TO_SHARDS)
 
     def _hear_of_change(self, *_: object) -> None:
         self._changes_heard += 1
