@@ -26,7 +26,7 @@ from time import monotonic
 
 import apsw
 
-from postbackd.store.sqlite_file import tune
+from postbackd.store.sqlite_file import limit_log, tune
 
 STEP_PAGES = 512
 """New pages in the log that are worth copying (2 MiB)."""
@@ -70,8 +70,10 @@ class Checkpoint:
         """Hear after each commit how long the log is; this also switches automatic checkpoints off."""
         db.set_wal_hook(self._committed)
 
-    def _committed(self, _db: apsw.Connection, _name: str, pages: int) -> int:
-        if pages < self._copied:  # the log has started over
+    def _committed(self, db: apsw.Connection, _name: str, pages: int) -> int:
+        if pages < self._pages:  # the log has started over
+            limit_log(db)  # somebody may have begun to replicate it
+        if pages < self._copied:
             self._copied = 0
         self._pages = pages
         return apsw.SQLITE_OK

@@ -16,18 +16,27 @@ import os
 import re
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 
 import apsw
 
-from postbackd.store.sqlite_file import TOUCH
+from postbackd.store.base import StoreRefused
+from postbackd.store.sqlite_file import REPLICATOR_STATE, TOUCH
 
 _CHUNK_PAGES = 256
 _PAGES_A_TURN = 500
 """Pages that are overwritten in one transaction."""
 
 _ROUNDS = 20
-_PATIENCE_S = 30.0
+PATIENCE_S = 30.0
+"""How long to wait for readers of the log to end."""
+
+_TRY_MS = 50
+"""SQLite keeps every writer out while it waits for readers; so it waits no longer than senders may."""
+
+_PAUSE_S = 0.1
+"""Of writers between two tries, at least."""
+
 _SHORTEST = 6
 """Shorter texts stand in too many places to be looked for; they are beside longer ones."""
 
@@ -60,9 +69,10 @@ def scrub(path: Path, db: apsw.Connection, values: Collection[str] | None) -> in
 class Scrubber:
     """One file and a connection to it, which is in no transaction."""
 
-    def __init__(self, path: Path, db: apsw.Connection) -> None:
+    def __init__(self, path: Path, db: apsw.Connection, patience_s: float = PATIENCE_S) -> None:
         self._path = path
         self._db = db
+        self._patience_s = patience_s
         # Through SQLite's own layer: POSIX drops a process's locks when it closes any descriptor of a file.
         flags = [apsw.SQLITE_OPEN_MAIN_DB | apsw.SQLITE_OPEN_READWRITE, 0]
         self._file = apsw.VFSFile("", str(path), flags)
@@ -99,15 +109,28 @@ class Scrubber:
         return left
 
     def empty_log(self) -> None:
-        """Copy the whole log into the database and cut it.  Raises ``apsw.BusyError`` when it stays in use."""
-        deadline = monotonic() + _PATIENCE_S
-        while True:
-            try:
-                self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-                return
-            except (apsw.BusyError, apsw.LockedError):
-                if monotonic() > deadline:
-                    raise
+        """Copy the whole log into the database and cut it.  Raises ``StoreRefused`` when it stays in use."""
+        before, deadline = self._db.pragma("busy_timeout"), monotonic() + self._patience_s
+        self._db.set_busy_timeout(_TRY_MS)
+        try:
+            while True:
+                try:
+                    self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+                    return
+                except (apsw.BusyError, apsw.LockedError) as error:
+                    if monotonic() > deadline:
+                        raise StoreRefused(self._in_use()) from error
+                sleep(_PAUSE_S)
+        finally:
+            self._db.set_busy_timeout(before)
+
+    def _in_use(self) -> str:
+        replicated = self._path.with_name(REPLICATOR_STATE).is_dir()
+        who = "Litestream" if replicated else "another program (a shell, a copy that is being made)"
+        return (
+            f"erased in the tables, and not yet in the log of {self._path}: {who} has been reading it for "
+            f"{self._patience_s:.0f} s; stop it, run the same command again, and start it again afterwards"
+        )
 
     @property
     def _pages(self) -> int:
