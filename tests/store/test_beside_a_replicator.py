@@ -100,7 +100,9 @@ def test_a_connection_that_was_there_before_litestream_cuts_the_log_from_the_sec
         assert _start_over(db, path) < 50_000
 
 
-def test_an_erasure_beside_a_held_log_says_who_holds_it_and_lets_others_write_meanwhile(tmp_path: Path) -> None:
+def test_an_erasure_beside_a_held_log_says_who_holds_it_and_lets_others_write_meanwhile(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / FILE_NAME
     (tmp_path / REPLICATOR_STATE).mkdir()
     with closing(_new(tmp_path)) as writer, closing(connect(path, 1000, create=False)) as eraser:

@@ -155,14 +155,17 @@ def limit_log(db: apsw.Connection) -> None:
     what was written in between is missing in the replica for ever, unnoticed.  A log that was cut it takes for what
     it is, and copies the whole database.
     """
-    db.pragma("journal_size_limit", 0 if _is_replicated(db) else _LOG_LIMIT)
+    db.pragma("journal_size_limit", 0 if is_replicated(Path(db.filename)) else _LOG_LIMIT)
 
 
-def _is_replicated(db: apsw.Connection) -> bool:
-    """``POSTBACKD_UNSAFE_LOG_IN_PLACE``: for negative controls of the trust campaign only; see ``limit_log``."""
-    if os.environ.get("POSTBACKD_UNSAFE_LOG_IN_PLACE") == "1":
+def is_replicated(path: Path) -> bool:
+    """Whether Litestream has ever replicated the database with this path.
+
+    ``POSTBACKD_UNSAFE_REPLICATION``: for negative controls of the trust campaign only; the replica can miss rows.
+    """
+    if os.environ.get("POSTBACKD_UNSAFE_REPLICATION") == "1":
         return False
-    return Path(db.filename).with_name(REPLICATOR_STATE).is_dir()
+    return path.with_name(REPLICATOR_STATE).is_dir()
 
 
 def _configure(db: apsw.Connection) -> None:

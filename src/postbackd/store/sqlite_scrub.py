@@ -21,7 +21,7 @@ from time import monotonic, sleep
 import apsw
 
 from postbackd.store.base import StoreRefused
-from postbackd.store.sqlite_file import REPLICATOR_STATE, TOUCH
+from postbackd.store.sqlite_file import TOUCH, is_replicated
 
 _CHUNK_PAGES = 256
 _PAGES_A_TURN = 500
@@ -125,8 +125,11 @@ class Scrubber:
             self._db.set_busy_timeout(before)
 
     def _in_use(self) -> str:
-        replicated = self._path.with_name(REPLICATOR_STATE).is_dir()
-        who = "Litestream" if replicated else "another program (a shell, a copy that is being made)"
+        who = (
+            "Litestream"
+            if is_replicated(self._path)
+            else "another program (a shell, a copy that is being made)"
+        )
         return (
             f"erased in the tables, and not yet in the log of {self._path}: {who} has been reading it for "
             f"{self._patience_s:.0f} s; stop it, run the same command again, and start it again afterwards"
