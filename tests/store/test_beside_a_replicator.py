@@ -11,6 +11,7 @@ import threading
 import time
 from contextlib import closing
 from pathlib import Path
+from textwrap import indent
 
 import apsw
 import pytest
@@ -21,6 +22,7 @@ from postbackd.store.sqlite_file import FILE_NAME, REPLICATOR_STATE, connect
 from postbackd.store.sqlite_scrub import Scrubber
 from tests.commands import run_here
 from tests.trust.ledger import Ledger
+from tests.trust.litestream import CONFIGURATION
 from tests.trust.load import Load
 from tests.trust.oracle import DATABASE, check
 from tests.trust.server import Server, make_catalog
@@ -98,6 +100,26 @@ def test_a_connection_that_was_there_before_litestream_cuts_the_log_from_the_sec
         (tmp_path / REPLICATOR_STATE).mkdir()
         assert _start_over(db, path) > 400_000
         assert _start_over(db, path) < 50_000
+
+
+def test_the_server_leaves_the_log_to_litestream(tmp_path: Path) -> None:
+    path = tmp_path / FILE_NAME
+    with closing(_new(tmp_path)) as db, closing(Checkpoint(path, 100)) as log:
+        log.watch(db)
+        db.execute("INSERT INTO filled SELECT zeroblob(500000)")
+        assert log.wanted
+        (tmp_path / REPLICATOR_STATE).mkdir()
+        assert not log.wanted
+
+
+def test_the_guide_shows_the_configuration_that_was_tried() -> None:
+    guide = Path(__file__).parents[2] / "docs" / "how-to" / "backup.md"
+    tried = CONFIGURATION.format(
+        socket="/run/litestream/litestream.sock",
+        database="/var/lib/postbackd/postbackd.db",
+        replica="/mnt/replica/postbackd",
+    )
+    assert indent(tried, "    ") in guide.read_text("utf-8")
 
 
 def test_an_erasure_beside_a_held_log_says_who_holds_it_and_lets_others_write_meanwhile(
