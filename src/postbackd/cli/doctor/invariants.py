@@ -50,7 +50,9 @@ def _check_sum(check: str, what: str, counts: Mapping[int, int], words: Mapping[
         ok=not unknown,
         detail=f"{total} {what} in the last day = {parts}"
         + (f", and {unknown} of no kind" if unknown else ""),
-        fix="Run 'postbackd verify'." if unknown else None,
+        fix="Rows are damaged: run 'postbackd verify' for the others, and restore a backup."
+        if unknown
+        else None,
     )
 
 
