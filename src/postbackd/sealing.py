@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM, AESSIV
 
 from postbackd.store.base import StoreRefused
 from postbackd.store.sealed import ENDPOINT_KEY, TARGET
+from postbackd.store.sqlite_file import sync_names
 
 KEY_NAME = "secret.key"
 """File in the data directory; a key a line, the newest first."""
@@ -256,8 +257,4 @@ def _lay(path: Path, keys: Sequence[bytes], *, replace: bool) -> None:
                 os.link(draft, path)
         finally:
             draft.unlink(missing_ok=True)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    sync_names(path.parent)

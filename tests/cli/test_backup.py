@@ -126,6 +126,41 @@ def test_a_failed_backup_removes_nothing(run: Run, world: World, data: Path, tar
     assert only(target) == old
 
 
+def test_after_one_flipped_bit_was_accepted_there_are_backups_again_and_the_doctor_tells_it(
+    run: Run, world: World, target: Path
+) -> None:
+    db = world.store.connection  # type: ignore[attr-defined]
+    db.execute("UPDATE conversions SET value_micros = 7 WHERE transaction_id = 'T7'")
+    assert "run 'postbackd verify'" in run("backup", code=1).err
+    ran = run("verify", "--json", code=1)
+    conversion = ran.json["findings"][0]["conversion"]
+    assert "'postbackd verify --accept ID" in ran.err
+    assert "go together" in run("verify", "--accept", conversion, code=2).err
+    assert "why" in run("verify", "--accept", conversion, "--because", " ", code=2).err
+    ran = run("verify", "--accept", conversion, "--because", "the network says seven")
+    assert "accepted as it is: conversions" in ran.out
+    assert "value_micros 7," in ran.out
+    assert run("verify").out == "301 money rows read, 0 findings\n"
+    assert run("backup", "--json").json["path"] == str(only(target))
+    (told,) = [one for one in run("doctor", "--json").json if one["check"] == "accepted damage"]
+    assert told["ok"]
+    assert conversion in told["detail"]
+    noted = run("audit", "--json").json[0]
+    assert (noted["action"], noted["kind"]) == ("accept damage", "command line")
+    assert noted["object"] == f"conversion {conversion}: the network says seven"
+    again = run("verify", "--accept", conversion, "--because", "x", code=1).err
+    assert "no row of conversion" in again
+
+
+def test_a_row_that_says_nothing_that_it_can_say_is_not_accepted(run: Run, world: World) -> None:
+    db = world.store.connection  # type: ignore[attr-defined]
+    db.execute("UPDATE conversions SET transaction_id = CAST(x'ff41' AS TEXT) WHERE transaction_id = 'T7'")
+    conversion = run("verify", "--json", code=1).json["findings"][0]["conversion"]
+    refused = run("verify", "--accept", conversion, "--because", "x", code=1).err
+    assert "transaction_id is nothing that it can be" in refused
+    assert "restore it from a backup" in refused
+
+
 def test_a_directory_that_is_not_there_is_not_made(run: Run, world: World, tmp_path: Path) -> None:
     ran = run("backup", "--backup-dir", str(tmp_path / "unmounted"), code=1)
     assert "make it, or mount the disk" in ran.err

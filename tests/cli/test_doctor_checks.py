@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
+from time import time
 from typing import Any
 
 import apsw
@@ -16,6 +18,7 @@ from postbackd.cli.doctor.files import Disk, check_disk, growth_of
 from postbackd.cli.doctor.invariants import check_counted, check_queued, check_received
 from postbackd.cli.doctor.versions import check_python, check_sqlite
 from postbackd.core.click_id import first_stamp_at
+from postbackd.core.diagnosis import Reason
 from postbackd.core.finding import Finding
 from postbackd.core.verdicts import Verdict
 from tests.cli.conftest import Run
@@ -102,6 +105,41 @@ def test_requests_and_deliveries_add_up() -> None:
     assert check_counted([], []).ok
     assert not check_counted([{"request_id": 1}], []).ok
     assert not check_counted([], [{"request_id": 1}]).ok
+
+
+@pytest.mark.parametrize(
+    ("damage", "code", "says"),
+    [
+        ("UPDATE postbacks SET verdict = 99", 1, "FAILED  received: "),
+        ("UPDATE postbacks SET verdict = 5, reason = 99", 0, "ok      received: "),
+    ],
+)
+def test_a_number_that_there_is_not_in_one_row_takes_no_check_no_report_and_no_log_away(
+    filled: Run, data: Path, damage: str, code: int, says: str
+) -> None:
+    add_postbacks(data, 3, Verdict.UNMATCHED, Reason.CLICK_ID_EMPTY, int(time() * 1000))
+    with closing(apsw.Connection(str(data / "postbackd.db"))) as db:
+        db.execute(f"{damage} WHERE request_id = (SELECT min(request_id) FROM postbacks)")
+    assert says in filled("doctor", code=code).out
+    assert "unknown (99)" in filled("log").out
+    filled("report")
+    filled("metrics")
+
+
+def test_a_torn_page_is_called_damage_and_not_a_database_that_does_not_answer(
+    filled: Run, data: Path
+) -> None:
+    with closing(apsw.Connection(str(data / "postbackd.db"))) as db:
+        db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        root = db.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'conversions'").get
+        size = db.pragma("page_size")
+    with (data / "postbackd.db").open("r+b") as file:
+        file.seek((root - 1) * size)
+        file.write(b"\xff" * 8)
+    said = filled("doctor", code=1).out
+    assert "is damaged" in said
+    assert "try again" not in said
+    assert "restore a backup" in said
 
 
 def test_versions_that_are_too_old_are_found() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -13,7 +15,7 @@ from postbackd.core.retention import DAY_MS, Class
 from postbackd.store.postgres import PostgresStore
 from postbackd.store.postgres_sealing import PostgresSealer
 from postbackd.store.postgres_verify import PostgresReader
-from postbackd.store.sealing_rows import SqliteSealer, seal
+from postbackd.store.sealing_rows import SqliteSealer, Writer, accept, seal
 from postbackd.store.sqlite import SqliteStore
 from postbackd.store.sqlite_file import FILE_NAME
 from postbackd.store.sqlite_verify import SqliteReader, open_to_read
@@ -148,17 +150,44 @@ def test_rows_from_before_are_counted_and_sealed_once(world: World) -> None:
     assert len(look(world)[0]) == 1
 
 
+def test_what_a_damaged_row_says_is_accepted_and_changes_go_on_from_there(world: World) -> None:
+    fill(world)
+    for name in ("counted", "value"):
+        execute(world, f"UPDATE conversions SET value_micros = 7000001 WHERE transaction_id = '{name}'")
+    (row,) = world.query("conversions_of_transaction", transaction_id="counted")
+    conversion = write_stamp(row["conversion_id"])
+    (accepted,) = world.run(_accept(world, conversion))
+    assert "value_micros 7000001" in accepted.detail
+    (left,) = look(world)[0]
+    assert left.conversion != conversion, "the others stay what they are"
+    assert world.query("accepted_rows") == [{"conversion": conversion, "at_ms": 5}]
+    assert world.run(_accept(world, conversion)) == []
+    execute(world, "UPDATE conversions SET status = 1 WHERE transaction_id = 'counted'")
+    assert len(look(world)[0]) == 2, "damage that comes later is found"
+
+
+async def _accept(world: World, conversion: str) -> Sequence[Damage]:
+    async with _sealing(world) as (reader, writer):
+        return await accept(reader, writer, conversion, 5)
+
+
 async def _seal(world: World) -> int:
+    async with _sealing(world) as (reader, writer):
+        return sum([count async for count in seal(reader, writer)])
+
+
+@asynccontextmanager
+async def _sealing(world: World) -> AsyncIterator[tuple[Reader, Writer]]:
     reader = await _reader_of(world)
     store = world.store
     if isinstance(store, SqliteStore):
-        sealed = sum([count async for count in seal(reader, SqliteSealer(store.connection))])
+        yield reader, SqliteSealer(store.connection)
         await reader.close()
-        return sealed
+        return
     assert isinstance(store, PostgresStore)
     other = await PostgresStore.open(store._dsn, create=False)
     try:
-        return sum([count async for count in seal(reader, PostgresSealer(await other.connection()))])
+        yield reader, PostgresSealer(await other.connection())
     finally:
         await other.close()
 

@@ -157,6 +157,8 @@ class Load:
         """Cleared by a test while it takes a server away."""
         self.slowest_s = 0.0
         """How long the slowest group of requests waited for its last answer."""
+        self.waits: deque[float] = deque(maxlen=50_000)
+        """How long each of the newest groups waited for its last answer, in seconds."""
         self._first = ledger.answered
         self._stopping = threading.Event()
         self._error: BaseException | None = None
@@ -262,7 +264,8 @@ class Load:
                 answers.append(await asyncio.wait_for(read_answer(reader), timeout=10))  # noqa: PERF401
         except _GONE:
             alive = False
-        self.slowest_s = max(self.slowest_s, time.monotonic() - began)
+        self.waits.append(time.monotonic() - began)
+        self.slowest_s = max(self.slowest_s, self.waits[-1])
         self._note(orders, answers)
         if any(answer.status == 503 for answer in answers):
             await self._pause()

@@ -16,15 +16,13 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from copy import copy
 from pathlib import Path
 
-import apsw
-
 from tests.trust.disks import small_disk
-from tests.trust.ledger import Entry, Ledger
+from tests.trust.ledger import Ledger
 from tests.trust.load import Load, Mix
 from tests.trust.oracle import DATABASE, Tally, check
+from tests.trust.promised import Promised
 from tests.trust.registry import Control, Result, Size, Skip, trust_test
 from tests.trust.server import Server, clean_environment, make_catalog, run_cli, wait_until
 
@@ -36,29 +34,6 @@ _COPIES = 10
 """Of the control: one that meets the moment right after a checkpoint has everything by luck."""
 
 
-class _Promised:
-    """What had been acknowledged at one moment."""
-
-    def __init__(self, ledger: Ledger) -> None:
-        self._answered = ledger.answered
-        self._counts = {
-            key: (len(entry.acknowledged), len(entry.changes_acknowledged))
-            for key, entry in list(ledger.entries.items())
-        }
-
-    def as_ledger(self, ledger: Ledger, path: Path) -> Ledger:
-        """A ledger that knows all that was sent until now, and the acknowledgements of that moment."""
-        then = Ledger(path)
-        then.answered = self._answered
-        for key, entry in ledger.entries.items():
-            first, changes = self._counts.get(key, (0, 0))
-            known: Entry = copy(entry)
-            known.acknowledged = entry.acknowledged[:first]
-            known.changes_acknowledged = entry.changes_acknowledged[:changes]
-            then.entries[key] = known
-        return then
-
-
 @trust_test("T26", "backups killed and out of space, restored")
 def run(size: Size, seed: int, work_dir: Path) -> Result:
     rounds = size.pick(5, 60, 400)
@@ -66,7 +41,7 @@ def run(size: Size, seed: int, work_dir: Path) -> Result:
     target.mkdir()
     (work_dir / "key").write_text(_PASSPHRASE)
     catalog, draw = make_catalog(data), random.Random(seed)
-    tally, figures, notes, restored = Tally(), Counter[str](), list[str](), list[tuple[_Promised, Path]]()
+    tally, figures, notes, restored = Tally(), Counter[str](), list[str](), list[tuple[Promised, Path]]()
     with Ledger(work_dir / "ledger") as ledger, Server(data) as server:
         pids = server.ingest_pids()
         with Load(server, catalog, ledger, seed=seed, mix=_MIX, pause_s=0.002) as load:
@@ -80,7 +55,7 @@ def run(size: Size, seed: int, work_dir: Path) -> Result:
                 for trouble in (_fill, _fill_disk):
                     trouble(work_dir, draw, figures, notes)
                 load.wait_acknowledged(50)
-                promised = _Promised(ledger)
+                promised = Promised(ledger)
                 made = _back_up(work_dir, target, encrypted=bool(number % 2))
                 restored.append((promised, _restore(work_dir, made, number)))
                 figures["restored"] += 1
@@ -91,11 +66,11 @@ def run(size: Size, seed: int, work_dir: Path) -> Result:
         if server.ingest_pids() != pids:
             notes.append("the ingest process was restarted")
         for promised, directory in restored:
-            tally.add(_judge(promised.as_ledger(ledger, work_dir / "promised"), directory / DATABASE))
+            tally.add(promised.judge(ledger, directory / DATABASE, work_dir / "promised"))
         tally.add(check(ledger, data / DATABASE))
         copied = Tally()
         for promised, directory in copies:
-            copied.add(_judge(promised.as_ledger(ledger, work_dir / "promised"), directory / DATABASE))
+            copied.add(promised.judge(ledger, directory / DATABASE, work_dir / "promised"))
     note = "; ".join([*notes[:5], tally.note] if tally.note else notes[:5])
     figures["kept_after_trouble"] = len(list(target.iterdir()))
     return Result(
@@ -104,17 +79,6 @@ def run(size: Size, seed: int, work_dir: Path) -> Result:
         (Control("cp of the file alone, under load", not copied.clean, copied.figures),),
         note,
     )
-
-
-def _judge(ledger: Ledger, database: Path) -> Tally:
-    try:
-        return check(ledger, database)
-    except apsw.Error as error:
-        tally = Tally(n=ledger.answered)
-        tally.find("wrong", f"cannot be read: {error}")
-        return tally
-    finally:
-        ledger.close()
 
 
 def _command(work_dir: Path, target: Path) -> list[str]:
@@ -223,10 +187,10 @@ def _expect_refusal(done: subprocess.CompletedProcess[str], untouched: bool, not
         notes.append("a backup that met a full disk left a file")
 
 
-def _copy_the_file(directory: Path, data: Path, ledger: Ledger, load: Load) -> tuple[_Promised, Path]:
+def _copy_the_file(directory: Path, data: Path, ledger: Ledger, load: Load) -> tuple[Promised, Path]:
     """What somebody does who does not know of the log."""
     directory.mkdir()
     load.wait_acknowledged(37)
-    promised = _Promised(ledger)
+    promised = Promised(ledger)
     shutil.copyfile(data / DATABASE, directory / DATABASE)
     return promised, directory

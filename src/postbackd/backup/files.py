@@ -16,6 +16,7 @@ import apsw
 from msgspec import Struct
 
 from postbackd.backup.container import BackupFailed
+from postbackd.store.sqlite_file import sync_names
 
 _NAME = re.compile(r"postbackd-(\d{8}T\d{6})Z\.backup")
 _PART = re.compile(r"\.postbackd-\d{8}T\d{6}Z\.backup\.part")
@@ -157,7 +158,7 @@ class PartFile:
                 raise
             self.path.rename(self.final)  # a file system without links
         self.path.unlink(missing_ok=True)
-        sync_directory(self.final.parent)
+        sync_names(self.final.parent)
 
     def close(self) -> None:
         """Remove what has not got its name."""
@@ -172,14 +173,6 @@ def part_file(final: Path) -> Iterator[PartFile]:
         yield part
     finally:
         part.close()
-
-
-def sync_directory(directory: Path) -> None:
-    file = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
 
 
 def sweep(directory: Path) -> Sequence[Path]:

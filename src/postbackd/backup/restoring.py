@@ -12,12 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from postbackd.backup.container import BackupFailed
-from postbackd.backup.files import SCRATCH_NAME, alone, failing, part_file, sync_directory
+from postbackd.backup.files import SCRATCH_NAME, alone, failing, part_file
 from postbackd.backup.keys import BackupKey
 from postbackd.backup.manifest import Manifest
 from postbackd.backup.opening import check_database, open_backup
 from postbackd.store.failpoints import pass_failpoint
-from postbackd.store.sqlite_file import FILE_NAME
+from postbackd.store.sqlite_file import FILE_NAME, sync_names
 
 SECRET_KEY_NAME = "secret.key"  # noqa: S105  # the name of a file
 
@@ -104,4 +104,4 @@ def _put_secret_key(path: Path, key: str) -> None:
         os.fsync(file)
     finally:
         os.close(file)
-    sync_directory(path.parent)
+    sync_names(path.parent)

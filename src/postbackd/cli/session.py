@@ -88,13 +88,20 @@ def visit(settings: Settings, work: Callable[[Session], Awaitable[T]], *, create
     except (StoreRefused, CatalogConflict) as error:
         raise click.ClickException(str(error)) from error
     except (StoreUnavailable, apsw.Error) as error:
-        raise click.ClickException(
-            f"the database in {settings.place} did not answer ({error}); try again"
-        ) from error
+        raise click.ClickException(_words(settings, error)) from error
     except BrokenPipeError:  # not the data, but whoever read our output
         raise
     except OSError as error:
         raise click.ClickException(f"cannot use {settings.data}: {error.strerror or error}") from error
+
+
+def _words(settings: Settings, error: Exception) -> str:
+    if isinstance(error.__cause__ or error, apsw.CorruptError | apsw.NotADBError):
+        return (
+            f"the database in {settings.place} is damaged ({error}); run 'postbackd verify' to see where, stop the "
+            "server, keep the files, and restore a backup"
+        )
+    return f"the database in {settings.place} did not answer ({error}); try again"
 
 
 async def _visit(settings: Settings, work: Callable[[Session], Awaitable[T]], create: bool) -> T:

@@ -6,14 +6,15 @@ import asyncio
 import json
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import apsw
 import click
 
-from postbackd.cli.options import as_json, takes_data
-from postbackd.cli.session import print_json
+from postbackd.cli.options import as_json, now_ms, takes_data
+from postbackd.cli.session import print_json, visit
 from postbackd.settings import Settings
 from postbackd.store.base import StoreRefused
 from postbackd.store.sqlite_file import FILE_NAME, connect
@@ -34,16 +35,35 @@ _PATIENCE_MS = 10_000
     help="Give a checksum to rows from before there were any, once, after a look at what they say.",
 )
 @click.option(
+    "--accept",
+    metavar="ID",
+    help="Take what the damaged rows of this conversion say now for what they are to say; needs --because.",
+)
+@click.option("--because", metavar="TEXT", help="Why, for the audit log.")
+@click.option(
     "--progress", is_flag=True, hidden=True, help="Say on standard error how far it is, for a program."
 )
 @as_json
 @takes_data
-def verify_command(seal: bool, progress: bool, settings: Settings, json_wanted: bool) -> None:
+def verify_command(
+    seal: bool,
+    accept: str | None,
+    because: str | None,
+    progress: bool,
+    settings: Settings,
+    json_wanted: bool,
+) -> None:
     """Find every damaged conversion and change of one, and name it; exit code 1 when there is any.
 
-    Reads the whole database beside a running server and changes nothing (but with --seal). Checked are the structure
-    of the database, the checksum of each row that is money, and that all is there that the log says was counted.
+    Reads the whole database beside a running server and changes nothing (but with --seal or --accept). Checked are the
+    structure of the database, the checksum of each row that is money, and that all is there that the log says was
+    counted.
     """
+    if (accept is None) != (because is None) or (accept is not None and seal):
+        raise click.UsageError("--accept and --because go together, and not with --seal")
+    if accept is not None:
+        _accept(settings, accept.strip().lower(), (because or "").strip(), json_wanted)
+        return
     looked = _Looked(json_wanted, progress=progress)
     try:
         asyncio.run(_verify(settings, seal, looked))
@@ -100,8 +120,40 @@ class _Looked:
                 )
         if self._damages:
             raise click.ClickException(
-                f"{len(self._damages)} findings; keep the database as it is, and restore what is damaged from a backup"
+                f"{len(self._damages)} findings; keep the database as it is, and restore what is damaged from a backup "
+                "(rows that are to stay as they are: 'postbackd verify --accept ID --because TEXT')"
             )
+
+
+def _accept(settings: Settings, conversion: str, because: str, json_wanted: bool) -> None:
+    """Names what is accepted, and keeps who did so and why."""
+    if not because:
+        raise click.UsageError("--because says why; it stands in the audit log")
+    try:
+        accepted = asyncio.run(_accept_rows(settings, conversion))
+    except StoreRefused as error:
+        raise click.ClickException(str(error)) from error
+    if not accepted:
+        raise click.ClickException(
+            f"no row of conversion {conversion} is damaged; 'postbackd verify' names those that are"
+        )
+    visit(settings, lambda session: session.note("accept damage", f"conversion {conversion}: {because}"))
+    if json_wanted:
+        print_json({"accepted": [{"where": d.where, "detail": d.detail} for d in accepted]})
+        return
+    for damage in accepted:
+        click.echo(f"accepted as it is: {damage.write()}")
+
+
+async def _accept_rows(settings: Settings, conversion: str) -> Sequence[Damage]:
+    from postbackd.store.sealing_rows import accept
+
+    reader, writer, close = await _open(settings, seal=True)
+    try:
+        assert writer is not None
+        return await accept(reader, writer, conversion, now_ms())
+    finally:
+        await close()
 
 
 async def _verify(settings: Settings, seal: bool, looked: _Looked) -> None:

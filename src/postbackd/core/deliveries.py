@@ -45,6 +45,14 @@ class DeliveryState(IntEnum):
         return self.name.lower()
 
 
+_STATES = frozenset(DeliveryState)
+
+
+def state_word(number: int) -> str:
+    """What people see of a stored number.  One that a damaged row holds is no state, and takes no report away."""
+    return DeliveryState(number).word if number in _STATES else f"unknown ({number})"
+
+
 class Facts(Struct, frozen=True, gc=False, omit_defaults=True):
     """What a delivery says of its click; kept with it, because the click may be purged before the last message."""
 

@@ -38,6 +38,20 @@ class Reason(IntEnum):
         self.fix = fix
         self.word = self._name_.lower()
 
+    @classmethod
+    def _missing_(cls, value: object) -> Self | None:
+        """A number that a damaged row holds: it is not on the list, and takes no log and no report away."""
+        if not isinstance(value, int):
+            return None
+        reason = int.__new__(cls, value)
+        reason._name_, reason._value_ = f"UNKNOWN ({value})", value
+        reason.__init__(  # type: ignore[misc]
+            value,
+            "The row of the log is damaged: it has a reason that there is not.",
+            "Run 'postbackd verify', and look at the row in a backup.",
+        )
+        return reason
+
     NONE = 0, "Nothing is wrong.", "Nothing needs to be done."
     CLICK_ID_MISSING = (
         1,

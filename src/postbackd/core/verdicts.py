@@ -24,3 +24,10 @@ class Verdict(IntEnum):
 
 FINAL = tuple(verdict for verdict in Verdict if verdict is not Verdict.QUEUED)
 """What the log can hold."""
+
+_NUMBERS = frozenset(FINAL)
+
+
+def word_of(number: int) -> str:
+    """What people see of a stored number.  One that a damaged row holds is no verdict, and takes no report away."""
+    return Verdict(number).word if number in _NUMBERS else f"unknown ({number})"

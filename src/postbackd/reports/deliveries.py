@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from postbackd.core.click_id import KeyRing, read_stamp, write_stamp
-from postbackd.core.deliveries import DeliveryState, Facts, Message, delivery_id
+from postbackd.core.deliveries import DeliveryState, Facts, Message, delivery_id, state_word
 from postbackd.core.moments import write_moment
 from postbackd.core.money import write_micros
 from postbackd.core.statuses import Status
@@ -88,7 +88,7 @@ class DeliveryDescriber:
             "status": Status(row["status"]).word,
             "value": write_micros(row["value_micros"]),
             "currency": row["currency"],
-            "state": DeliveryState(row["state"]).word,
+            "state": state_word(row["state"]),
             "attempts": row["attempts"],
             "next_attempt": write_moment(row["due_ms"]) if waits and not self._held_up(row) else None,
             "note": self._note(row) if waits else None,

@@ -11,7 +11,7 @@ from postbackd.core.model import Catalog, Channel
 from postbackd.core.moments import write_moment
 from postbackd.core.privacy import Masker
 from postbackd.core.sender_rules import read_observed
-from postbackd.core.verdicts import Verdict
+from postbackd.core.verdicts import word_of
 from postbackd.store.base import Store
 
 _AS_SENT = ("type", "value", "currency", "transaction_id", "status", "time")
@@ -30,7 +30,7 @@ def describe_row(row: Mapping[str, Any], keys: KeyRing) -> dict[str, Any]:
         "time": write_moment(stamp_ms(row["request_id"])),
         "network": row["network_name"],
         "channel": Channel(row["channel"]).name.lower(),
-        "verdict": Verdict(row["verdict"]).word,
+        "verdict": word_of(row["verdict"]),
         "reason": reason.word if reason else None,
         "click_id": write_click_id(row, keys),
         "campaign": row["campaign_name"],
@@ -48,7 +48,7 @@ def describe_row(row: Mapping[str, Any], keys: KeyRing) -> dict[str, Any]:
     if row["sender"]:
         entry["sender"] = row["sender"]
     if row["first_verdict"] is not None:
-        entry["first_verdict"] = Verdict(row["first_verdict"]).word
+        entry["first_verdict"] = word_of(row["first_verdict"])
         entry["first_reason"] = Reason(row["first_reason"]).word if row["first_reason"] else None
     return entry
 

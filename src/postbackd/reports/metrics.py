@@ -25,11 +25,11 @@ from prometheus_client.registry import Collector
 from postbackd import __version__
 from postbackd.backup.files import list_backups, read_failure, spool_bytes
 from postbackd.core.click_id import stamp_ms
-from postbackd.core.deliveries import BROKEN, PAUSED, SLOWED, DeliveryState
+from postbackd.core.deliveries import BROKEN, PAUSED, SLOWED, DeliveryState, state_word
 from postbackd.core.diagnosis import Reason
 from postbackd.core.model import Catalog, ClickKind
 from postbackd.core.rollups import tally_postbacks
-from postbackd.core.verdicts import FINAL, Verdict
+from postbackd.core.verdicts import FINAL, Verdict, word_of
 from postbackd.reports import metric_names as names
 from postbackd.reports.period import Period
 from postbackd.store.base import Store, StoreRefused, StoreUnavailable
@@ -124,15 +124,15 @@ class Metrics:
             counts[names.ATTEMPTS, (_OUTCOMES[row["delivered"]],)] += row["count"]
             _add_time(counts, names.ATTEMPT_TIME, row["rung"], row["count"], row["took_ms"] * 1000)
         for row in await store.query("metric_given_up", **times):
-            state = DeliveryState(row["state"]).word
+            state = state_word(row["state"])
             counts[names.GIVEN_UP, (titles.target(row["target"]), state)] += row["count"]
         return counts
 
     def _count_postbacks(self, counts: _Counts, network: str, row: Mapping[str, Any]) -> None:
         answered = row["first_verdict"] is None
-        verdict = Verdict(row["verdict"] if answered else row["first_verdict"])
+        verdict = word_of(row["verdict"] if answered else row["first_verdict"])
         reason = (row["reason"] if answered else row["first_reason"]) or 0
-        counts[names.POSTBACKS, (network, verdict.word)] += row["count"]
+        counts[names.POSTBACKS, (network, verdict)] += row["count"]
         if reason:
             counts[names.REASONS, (Reason(reason).word,)] += row["count"]
         _, carried, matched, _ = tally_postbacks(

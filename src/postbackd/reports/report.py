@@ -33,7 +33,7 @@ from postbackd.core.money import MICROS, write_micros
 from postbackd.core.rollups import WITHOUT_CLICK_ID, tally_postbacks
 from postbackd.core.sender_rules import read_observed
 from postbackd.core.statuses import Status
-from postbackd.core.verdicts import FINAL, Verdict
+from postbackd.core.verdicts import FINAL, Verdict, word_of
 from postbackd.reports.delivery_figures import share, sum_up_deliveries
 from postbackd.reports.period import Period
 from postbackd.store.base import Store
@@ -109,7 +109,7 @@ def label_key(by: str, key: Any, names: Mapping[tuple[str, int], str]) -> str | 
     if by == "hour":
         return (_EPOCH + timedelta(hours=key)).strftime("%Y-%m-%dT%H:00Z")
     if by == "verdict":
-        return Verdict(key).word
+        return word_of(key)
     if by == "reason":
         return Reason(key).word
     if by == "type":
@@ -124,7 +124,7 @@ def summarise(
     total = sum(row["count"] for row in postbacks)
     tests = sum(row["count"] for row in postbacks if row["reason"] == Reason.TEST_EVENT)
     refused = sum(count for kind, count in refusals.items() if kind not in _NO_POSTBACKS)
-    verdicts = _add_up((Verdict(row["verdict"]).word, row["count"]) for row in postbacks)
+    verdicts = _add_up((word_of(row["verdict"]), row["count"]) for row in postbacks)
     return {
         "clicks": None if clicks is None else sum(row["count"] for row in clicks),
         "postbacks": {

@@ -16,7 +16,7 @@ from postbackd.core.hops import Altered, Shown, find_hop, is_young, read_link, t
 from postbackd.core.mending import mend_own
 from postbackd.core.model import Catalog, Channel, Network
 from postbackd.core.moments import write_moment
-from postbackd.core.verdicts import Verdict
+from postbackd.core.verdicts import word_of
 from postbackd.presets import find_preset
 from postbackd.reports.log import describe_row
 from postbackd.reports.mending_steps import Facts, WriteUrl, say_steps
@@ -109,7 +109,7 @@ class _Doctor:
         return {
             "network": network.name,
             "removed": removed,
-            "verdict": Verdict(group["verdict"]).word,
+            "verdict": word_of(group["verdict"]),
             "reason": reason.word,
             "count": group["count"],
             "share": round(group["count"] / max(total, 1), 6),

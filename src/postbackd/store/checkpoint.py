@@ -26,10 +26,18 @@ from time import monotonic
 
 import apsw
 
-from postbackd.store.sqlite_file import tune
+from postbackd.store.sqlite_file import is_replicated, limit_log, tune
 
 STEP_PAGES = 512
 """New pages in the log that are worth copying (2 MiB)."""
+
+REPLICATED_PAGES = 32_768
+"""The same where Litestream replicates the database (128 MiB).
+
+It keeps others from starting the log over by reading it, and copies it itself, every second when 1,000 pages are in it.
+A reader who comes when all is copied reads no log, and keeps nobody from anything; so nobody else may copy beside
+Litestream, or it misses rows.  This much comes together when it is not running.
+"""
 
 _PARTS = 100
 """In how many parts of the file its new pages are handed to the disk."""
@@ -70,8 +78,10 @@ class Checkpoint:
         """Hear after each commit how long the log is; this also switches automatic checkpoints off."""
         db.set_wal_hook(self._committed)
 
-    def _committed(self, _db: apsw.Connection, _name: str, pages: int) -> int:
-        if pages < self._copied:  # the log has started over
+    def _committed(self, db: apsw.Connection, _name: str, pages: int) -> int:
+        if pages < self._pages:  # the log has started over
+            limit_log(db)  # somebody may have begun to replicate it
+        if pages < self._copied:
             self._copied = 0
         self._pages = pages
         return apsw.SQLITE_OK
@@ -89,7 +99,9 @@ class Checkpoint:
     @property
     def wanted(self) -> bool:
         """Whether there is enough to copy."""
-        return self.left >= min(STEP_PAGES, self._most_pages)
+        if self.left < min(STEP_PAGES, self._most_pages):
+            return False
+        return self.left >= REPLICATED_PAGES or not is_replicated(self._path)
 
     @property
     def overlong(self) -> bool:

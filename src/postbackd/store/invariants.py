@@ -53,5 +53,11 @@ INVARIANTS: Mapping[str, Statement] = {
         "SELECT value AS stamp FROM settings WHERE name = 'unsealed_to'",
         {},
     ),
+    "accepted_rows": Statement(
+        "Conversions of which damaged rows were accepted as they are, and when.",
+        "SELECT substr(name, 10) AS conversion, value AS at_ms FROM settings WHERE name LIKE 'accepted:%' "
+        "ORDER BY value, name",
+        {},
+    ),
 }
 """Name -> statement."""

@@ -8,7 +8,7 @@ from typing import Any
 import asyncpg
 
 from postbackd.store.postgres_insert import count_of
-from postbackd.store.sealing_rows import NOTE_SEALED, seal_statement
+from postbackd.store.sealing_rows import NOTE_ACCEPTED, NOTE_SEALED, seal_statement
 from postbackd.store.verifying import MoneyTable
 
 
@@ -28,3 +28,6 @@ class PostgresSealer:
 
     async def note_sealed(self) -> None:
         await self._db.execute(NOTE_SEALED)
+
+    async def note_accepted(self, name: str, now_ms: int) -> None:
+        await self._db.execute(NOTE_ACCEPTED.format("$1", "$2"), name, now_ms)

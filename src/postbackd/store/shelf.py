@@ -18,6 +18,7 @@ from typing import Protocol, TypeVar
 
 from postbackd.store.base import StoreUnavailable
 from postbackd.store.failpoints import pass_failpoint
+from postbackd.store.sqlite_file import sync_names
 
 T = TypeVar("T")
 
@@ -94,7 +95,7 @@ class FileShelf:
             os.close(file)
         pass_failpoint(f"shelf_before_{path.name}")
         draft.replace(path)
-        self._sync_names()
+        sync_names(self._directory)
         pass_failpoint(f"shelf_after_{path.name}")
 
     async def remove(self, name: str) -> None:
@@ -103,7 +104,7 @@ class FileShelf:
 
     def _remove(self, name: str) -> None:
         self._path(name).unlink(missing_ok=True)
-        self._sync_names()
+        sync_names(self._directory)
 
     async def hold(self) -> bool:
         if self._lock is None:
@@ -135,13 +136,6 @@ class FileShelf:
     def _path(self, name: str) -> Path:
         check_name(name)
         return self._directory / name
-
-    def _sync_names(self) -> None:
-        directory = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
 
 
 def check_name(name: str) -> None:

@@ -30,6 +30,9 @@ _CACHE_KIB = 16_384
 _LOG_LIMIT = 256 * 1024 * 1024
 """What a log that had to grow beyond it, for a long reader, is cut to when it starts over, in bytes."""
 
+REPLICATOR_STATE = f".{FILE_NAME}-litestream"
+"""Where Litestream keeps, beside the database, how far it has read the log."""
+
 _DAMAGED = (apsw.NotADBError, apsw.CorruptError)
 
 
@@ -139,9 +142,30 @@ def tune(db: apsw.Connection) -> None:
     """Settings of a connection; none of them writes to the file."""
     db.pragma("cache_size", -_CACHE_KIB)
     db.pragma("synchronous", unsafe_sync() or "FULL")
-    db.pragma("journal_size_limit", _LOG_LIMIT)
+    limit_log(db)
     db.pragma("temp_store", "MEMORY")
     db.pragma("foreign_keys", 1)
+
+
+def limit_log(db: apsw.Connection) -> None:
+    """Say what the file of the log is cut to when this connection lets the log start over.
+
+    To what is in use, where Litestream (0.5.17) replicates the database: when the log starts over in place while
+    Litestream is not running, it finds the end of what it has read still where it was, goes on with the new log, and
+    what was written in between is missing in the replica for ever, unnoticed.  A log that was cut it takes for what
+    it is, and copies the whole database.
+    """
+    db.pragma("journal_size_limit", 0 if is_replicated(Path(db.filename)) else _LOG_LIMIT)
+
+
+def is_replicated(path: Path) -> bool:
+    """Whether Litestream has ever replicated the database with this path.
+
+    ``POSTBACKD_UNSAFE_REPLICATION``: for negative controls of the trust campaign only; the replica can miss rows.
+    """
+    if os.environ.get("POSTBACKD_UNSAFE_REPLICATION") == "1":
+        return False
+    return path.with_name(REPLICATOR_STATE).is_dir()
 
 
 def _configure(db: apsw.Connection) -> None:

@@ -21,7 +21,7 @@ from time import monotonic, sleep
 import apsw
 
 from postbackd.store.base import StoreRefused
-from postbackd.store.sqlite_file import TOUCH
+from postbackd.store.sqlite_file import TOUCH, is_replicated
 from postbackd.store.sqlite_pages import Layout, find_tails
 
 _CHUNK_PAGES = 256
@@ -192,7 +192,7 @@ class Scrubber:
                 return
             self._db.execute("ROLLBACK")  # somebody was quicker
             if monotonic() > deadline:
-                raise StoreRefused(_IN_USE)
+                raise StoreRefused(self._in_use())
 
     def _empty_log(self) -> None:
         """Copy the whole log into the database and cut it.
@@ -211,12 +211,18 @@ class Scrubber:
 
     def _wait(self, deadline: float, error: apsw.Error) -> None:
         if monotonic() > deadline:
-            raise StoreRefused(_IN_USE) from error
+            raise StoreRefused(self._in_use()) from error
         sleep(_BETWEEN_S)
 
-
-_IN_USE = (
-    "the rows are erased, what is left of them in the file is not overwritten yet: for more than "
-    f"{_PATIENCE_S:.0f} s another program (a backup, a report, a shell) has been reading the database; "
-    "run the same command again when it has ended"
-)
+    def _in_use(self) -> str:
+        if is_replicated(self._path):
+            who, then = "Litestream", "stop it, run the same command again, then start it again"
+        else:
+            who, then = (
+                "another program (a backup, a report, a shell)",
+                "run the same command again when it has ended",
+            )
+        return (
+            "the rows are erased, what is left of them in the file is not overwritten yet: for more than "
+            f"{_PATIENCE_S:.0f} s {who} has been reading the database; {then}"
+        )

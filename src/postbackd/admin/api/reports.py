@@ -12,7 +12,7 @@ from postbackd.admin.endpoints import Asked, Endpoint, Scope
 from postbackd.admin.problems import Problem
 from postbackd.core.csv_text import MEDIA_TYPE
 from postbackd.core.money import MICROS, write_micros
-from postbackd.core.verdicts import Verdict
+from postbackd.core.verdicts import word_of
 from postbackd.reports.explore import Table, explore, write_csv
 from postbackd.reports.measures import MEASURES
 from postbackd.reports.period import read_duration
@@ -145,7 +145,7 @@ async def show_minutes(asked: Asked[MinutesQuery, None]) -> Minutes:
         if row["kind"] == "clicks":
             found = Minute(minute, row["count"], found.postbacks, found.conversions)
         elif row["kind"] == "postbacks":
-            told = MinutePostbacks(row["network"], Verdict(int(row["word"])).word, row["count"])
+            told = MinutePostbacks(row["network"], word_of(int(row["word"])), row["count"])
             found = Minute(minute, found.clicks, [*found.postbacks, told], found.conversions)
         else:
             value = write_micros(row["units"] * MICROS + row["micros"])

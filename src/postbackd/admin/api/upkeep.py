@@ -88,6 +88,11 @@ class Verification(Struct, frozen=True, forbid_unknown_fields=True):
     """How to verify."""
 
     seal: Annotated[bool, Meta(description="Give a checksum to rows from before there were any.")] = False
+    accept: Annotated[
+        str | None,
+        Meta(description="Take what the damaged rows of this conversion say for what they are to say."),
+    ] = None
+    because: Annotated[str | None, Meta(description="Why they are accepted, for the audit log.")] = None
 
 
 class RollupCheck(Struct, frozen=True, forbid_unknown_fields=True):
@@ -195,8 +200,12 @@ def _list(directory: Path) -> Any:
 
 async def verify(asked: Asked[None, Verification]) -> Answered:
     """Finds every damaged conversion and change of one, and names it."""
-    seal = ["--seal"] if asked.body.seal else []
-    return jobs.start(asked.desk, "verify", ["verify", "--json", "--progress", *seal])
+    order = ["--seal"] if asked.body.seal else []
+    if asked.body.accept is not None:
+        order.append(f"--accept={asked.body.accept}")
+    if asked.body.because is not None:
+        order.append(f"--because={asked.body.because}")
+    return jobs.start(asked.desk, "verify", ["verify", "--json", "--progress", *order])
 
 
 async def check_rollups(asked: Asked[None, RollupCheck]) -> Answered:

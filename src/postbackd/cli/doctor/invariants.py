@@ -9,6 +9,7 @@ from postbackd.cli.session import Session
 from postbackd.core.click_id import first_stamp_at, write_stamp
 from postbackd.core.deliveries import DeliveryState
 from postbackd.core.finding import Finding
+from postbackd.core.moments import write_moment
 from postbackd.core.verdicts import FINAL
 
 _DAY_MS = 86_400_000
@@ -22,7 +23,13 @@ async def look_at_invariants(session: Session, now_ms: int) -> list[Finding]:
     # What a replay counted may lie on another machine of a distributed database: left to "verify".
     lost = await store.query("accepted_without_conversion", since=since, replayed=0)
     changes = await store.query("updated_without_history", since=since, replayed=0)
-    return [check_received(received), check_counted(lost, changes), check_queued(queued)]
+    accepted = await store.query("accepted_rows")
+    return [
+        check_received(received),
+        check_counted(lost, changes),
+        check_queued(queued),
+        *check_accepted(accepted),
+    ]
 
 
 def check_received(by_verdict: Mapping[int, int]) -> Finding:
@@ -43,7 +50,9 @@ def _check_sum(check: str, what: str, counts: Mapping[int, int], words: Mapping[
         ok=not unknown,
         detail=f"{total} {what} in the last day = {parts}"
         + (f", and {unknown} of no kind" if unknown else ""),
-        fix="Run 'postbackd verify'." if unknown else None,
+        fix="Rows are damaged: run 'postbackd verify' for the others, and restore a backup."
+        if unknown
+        else None,
     )
 
 
@@ -61,3 +70,16 @@ def check_counted(lost: Sequence[Mapping[str, Any]], changes: Sequence[Mapping[s
         f"such as request {first}",
         fix="Run 'postbackd verify', and restore a backup.",
     )
+
+
+def check_accepted(rows: Sequence[Mapping[str, Any]]) -> list[Finding]:
+    """Damage that an operator has accepted is no damage any more, and is not forgotten."""
+    if not rows:
+        return []
+    last = rows[-1]
+    detail = (
+        f"damaged rows of {len(rows)} conversions were accepted as they are, the last of {last['conversion']} "
+        f"at {write_moment(last['at_ms'])}"
+    )
+    fix = "'postbackd audit' says who did and why."
+    return [Finding(check="accepted damage", ok=True, detail=detail, fix=fix)]
