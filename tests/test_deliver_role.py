@@ -134,6 +134,7 @@ def test_a_deliverer_that_is_killed_is_replaced_and_nothing_is_lost(program: Pro
     for number in range(20):
         source.heard_of(f"K-{number:03}")
     assert program.server.status("/readyz") == 200
+    assert "the deliver process has ended (killed by signal 9); another is started in" in program.errors()
 
 
 def test_a_restart_goes_on_delivering(program: Program, source: Source) -> None:

@@ -227,6 +227,7 @@ def test_a_killed_ingest_process_is_started_again_and_nothing_acknowledged_is_lo
     program.server.wait_ready()
     again = program.postback(click_id, "K-1")
     assert (again["verdict"], again["conversion"]) == ("duplicate", first["conversion"])
+    assert "the ingest process has ended (killed by signal 9); another is started now" in program.errors()
     assert program.server.stop() == 0
 
 

@@ -128,6 +128,11 @@ def _say_why_not(error: OSError, port: int, option: str) -> str:
     return f"stop the program that uses it or choose another {option}"
 
 
+def _cause_of(status: int) -> str:
+    """Why a process ended, from its exit status as ``subprocess`` tells it."""
+    return f"exit status {status}" if status >= 0 else f"killed by signal {-status}"
+
+
 class _Role:
     """One role in a process of its own: started when it is wanted, and again when it has died."""
 
@@ -172,6 +177,17 @@ class _Role:
             self.note_death()
             pause_s = min(_PAUSE_S * 2 ** min(self.quick_deaths - 1, 10), _LONGEST_PAUSE_S)
             self.start_again_at = time.monotonic() + pause_s
+            self.tell_death(f"in {pause_s:g} s")
+
+    def tell_death(self, when: str) -> None:
+        """Say that it has ended without being told to, and when another takes its place."""
+        if self._process is not None:
+            log.warning(
+                "the %s process has ended (%s); another is started %s",
+                self.name,
+                _cause_of(self._process.returncode),
+                when,
+            )
 
     def stop(self) -> None:
         """Tell it to finish what it has begun."""
@@ -267,6 +283,7 @@ class Supervisor:
             if self._ingest.quick_deaths > _MAX_QUICK_DEATHS:
                 log.error("the ingest process keeps dying; giving up")
                 return False
+            self._ingest.tell_death("now")
             self._manager.tell_status("the ingest process has died; starting another")
         if not self._start_ingest():
             return False

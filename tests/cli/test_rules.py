@@ -138,6 +138,21 @@ def test_a_doubtful_condition_is_saved_with_a_warning(told: Run) -> None:
     assert told("rule", "set", "R", "--when", "offer = Shop and first").err == ""
 
 
+def test_a_rule_whose_campaigns_can_never_pass_it_is_saved_with_a_warning(told: Run) -> None:
+    told("source", "add", "Elsewhere")
+    told("campaign", "add", "Far", "--source", "Elsewhere", "--offer", "Shop")
+    ran = told(*RULE, "Ads", "--when", "campaign = Far")
+    assert "warning: the rule can never fire: no conversion passes its tests of campaign at once" in ran.err
+    assert told("rule", "set", "R", "--when", 'campaign = "Summer Sale"').err == ""
+    own = told(
+        "rule", "add", "Own", "--campaign", "Summer Sale", "--target", "Ads", "--when", "campaign = Far"
+    )
+    assert "can never fire" in own.err
+    assert told("rule", "set", "Own", "--when", "type = sale").err == ""
+    ran = told("rule", "set", "R", "--when", "type = lead")
+    assert "every campaign of its source has rules of its own, which are followed instead" in ran.err
+
+
 # --- rule test ---------------------------------------------------------------------------------------------------
 
 

@@ -294,11 +294,34 @@ def _say_cannot(target: Target, message: Message, verb: str) -> str:
 
 def doubts(catalog: Catalog, rule: Rule) -> list[str]:
     """What is doubtful about a rule that can be stored, in sentences without a stop."""
+    reached = _reached(catalog, rule)
+    if reached is not None and not reached:
+        return [_OUTRULED]
     return compile_condition(rule.condition).warnings(
         offers={offer.name for offer in (*catalog.removed_offers, *catalog.offers)},
         networks={network.name for network in catalog.networks},
         campaigns={campaign.name for campaign in (*catalog.removed_campaigns, *catalog.campaigns)},
+        reached=reached,
     )
+
+
+_OUTRULED = (
+    "the rule can never fire: every campaign of its source has rules of its own, which are followed instead; "
+    "remove these, or add this one to a campaign"
+)
+
+
+def _reached(catalog: Catalog, rule: Rule) -> set[str] | None:
+    """The campaigns that follow the rule: its own, or those of its source without rules of their own.
+
+    ``None``: the source has no campaign yet.
+    """
+    campaigns = (*catalog.removed_campaigns, *catalog.campaigns)
+    if rule.campaign is not None:
+        return {campaign.name for campaign in campaigns if campaign.id == rule.campaign}
+    of_source = [campaign for campaign in campaigns if campaign.source == rule.source]
+    with_own = {other.campaign for other in catalog.rules}
+    return {campaign.name for campaign in of_source if campaign.id not in with_own} if of_source else None
 
 
 def make_key() -> str:

@@ -128,11 +128,13 @@ class Condition:
         offers: Collection[str] | None = None,
         networks: Collection[str] | None = None,
         campaigns: Collection[str] | None = None,
+        reached: Collection[str] | None = None,
     ) -> list[str]:
         """What is doubtful: names that do not exist, a condition that never or always holds.
 
-        ``offers``, ``networks``, ``campaigns``: all names that there are; ``None``: not looked at.  A condition so
-        large that it cannot be looked through (see ``MAX_BOXES``) gets warnings about names only.
+        ``offers``, ``networks``, ``campaigns``: all names that there are; ``None``: not looked at.  ``reached``: the
+        campaigns whose conversions are tested at all, if not every one.  A condition so large that it cannot be looked
+        through (see ``MAX_BOXES``) gets warnings about names only.
         """
         given = dict(zip(_CATALOG_FIELDS, (offers, networks, campaigns), strict=True))
         known = {field: names for field, names in given.items() if names is not None}
@@ -142,12 +144,12 @@ class Condition:
             for warning in _unknown_names(field, self.names(field), names)
         ]
         try:
-            return found + self._judge(known)
+            return found + self._judge(known, known if reached is None else {**known, "campaign": reached})
         except TooManyBoxes:
             return found
 
-    def _judge(self, known: dict[str, Collection[str]]) -> list[str]:
-        boxes = Boxes(known)
+    def _judge(self, known: dict[str, Collection[str]], reached: dict[str, Collection[str]]) -> list[str]:
+        boxes = Boxes(reached)
         if not boxes.of(self._whole):
             clashes = " and ".join(boxes.clashes)
             return [

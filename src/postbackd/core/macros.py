@@ -34,7 +34,12 @@ _LISTED = (
 _MACRO = re.compile(r"\{\{[^{}]*\}\}|\$\{[^{}]*\}|\{([^{}]*)\}|[{}]")
 SCHEME = re.compile(r"https?://", re.IGNORECASE)
 AUTHORITY_END = re.compile(r"[/?#]")
-HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?\.?|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?")
+_LENGTHS = (
+    r"(?![^:]{255})(?!.*[^.:]{64})"  # a name has 253 letters at most, each part of it 63 (RFC 1035, 2.3.4)
+)
+HOST = re.compile(
+    _LENGTHS + r"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?\.?|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?"
+)
 LAST_PORT = 65535
 FORBIDDEN = re.compile(r"[\x00-\x20\x7f-\xa0\\\s\ud800-\udfff]")
 _PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
