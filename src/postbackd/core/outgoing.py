@@ -264,14 +264,14 @@ def _compile_url(url: str, accounts: Collection[str]) -> _Target:
     _refuse_placeholders(place)
     scheme = SCHEME.match(url)
     if scheme is None:
-        raise TemplateError(
-            f"the URL {url[:40]!a} must start with https:// or http://; write the whole address"
-        )
-    _refuse_forbidden(place)
+        shown = "" if "@" in url else f" {url[:40]!a}"  # it may hold a password
+        raise TemplateError(f"the URL{shown} must start with https:// or http://; write the whole address")
     end = len(url)
     found = AUTHORITY_END.search(url, scheme.end())
     if found is not None:
         end = found.start()
+    _refuse_userinfo(place, scheme.end(), end)
+    _refuse_forbidden(place)
     host, port = _read_authority(place, scheme.end(), end)
     if url[end : end + 1] == "#":
         raise place.refuse("a # right behind the host starts a fragment, which is never sent", end, end + 1)
@@ -292,9 +292,6 @@ def _compile_url(url: str, accounts: Collection[str]) -> _Target:
 def _read_authority(place: Place, start: int, end: int) -> tuple[str, int]:
     """Host and port, 0 when there is none."""
     authority = place.text[start:end]
-    if "@" in authority:  # not shown: it may be a password
-        what = "a user name or password before the host; take it away (a header can carry it)"
-        raise TemplateError(f"{place.name}, position {start + 1}: {what}")
     if "{" in authority or "}" in authority:
         what = "a macro in the host; write the host out, macros go behind it"
         raise place.refuse(what, start, end)
@@ -307,6 +304,15 @@ def _read_authority(place: Place, start: int, end: int) -> tuple[str, int]:
         raise place.refuse(f"a port is a number from 1 to {LAST_PORT}", end - len(port), end)
     host = authority.removesuffix(f":{port}") if port else authority
     return host.strip("[]").lower(), int(port or 0)
+
+
+def _refuse_userinfo(place: Place, start: int, end: int) -> None:
+    """A password may hold what ends a host.  The place is told and not shown: the log is no place for passwords."""
+    authority = place.text[start:end]
+    cut_off = "@" in place.text[end:] and "{" not in authority and not HOST.fullmatch(authority)
+    if "@" in authority or cut_off:
+        what = "a user name or password before the host; take it away (a header can carry it)"
+        raise TemplateError(f"{place.name}, position {start + 1}: {what}")
 
 
 def _refuse_forbidden(place: Place) -> None:
