@@ -125,6 +125,30 @@ def test_a_platform_that_cannot_be_told_says_why(told: Run) -> None:
     told("target", "add", "M", "--preset", "meta", "--option", "pixel_id=1", "--account", "ACCESS_TOKEN=t")
     ran = told(*RULE, "M", "--on-reversal", "retract", code=2)
     assert "the Conversions API cannot take an event back; or write ignore" in ran.err
+    told(*RULE, "M")
+    said = told("rule", "test", "--sample", "value=1,currency=USD").out
+    assert "cannot be told of a change: the Conversions API cannot change an event that was sent" in said
+    assert "cannot be told of a reversal: the Conversions API cannot take an event back" in said
+
+
+def test_google_is_told_of_changes_and_reversals_as_its_api_takes_them(told: Run) -> None:
+    options = (
+        "--option",
+        "customer_id=1",
+        "--option",
+        "conversion_action_id=2",
+        "--account",
+        "ACCESS_TOKEN=t0ken",
+    )
+    told("target", "add", "G", "--kind", "google_data_manager", *options)
+    refused = told(*RULE, "G", "--on-reversal", "retract", code=2)
+    assert "cannot take a conversion back; write adjust to have its value restated as 0" in refused.err
+    told(*RULE, "G")
+    shown = told("rule", "show", "R", "--json").json
+    assert (shown["on_change"], shown["on_reversal"]) == ("adjust", "adjust")
+    said = told("rule", "test", "--sample", "value=1,currency=USD").out
+    assert "cannot be told" not in said
+    assert "t0ken" not in said
 
 
 def test_a_doubtful_condition_is_saved_with_a_warning(told: Run) -> None:

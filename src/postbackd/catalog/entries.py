@@ -285,6 +285,19 @@ def check_reactions(rule: Rule, target: Target) -> None:
             raise EntryError(field, f"{_say_cannot(target, message, verb)}; or write ignore")
 
 
+def what_cannot_be_told(how: How) -> dict[str, str]:
+    """What the API of a platform never takes, ``change`` or ``reversal``, and why; nothing where a URL is all it needs.
+
+    A reversal that can be told as a value of 0 can be told.
+    """
+    if how.kind not in PLATFORMS:
+        return {}
+    cannot = PLATFORMS[how.kind].cannot(how.options)
+    change, reversal = cannot.get(Message.ADJUSTMENT, ""), cannot.get(Message.RETRACTION, "")
+    said = {"change": change, "reversal": reversal if change else ""}
+    return {what: why for what, why in said.items() if why}
+
+
 def _say_cannot(target: Target, message: Message, verb: str) -> str:
     if target.how.kind in PLATFORMS:
         return f"target {target.name!r}: {PLATFORMS[target.how.kind].cannot(target.how.options)[message]}"

@@ -104,4 +104,5 @@ def _format_rule(rule: Mapping[str, Any]) -> list[str]:
         lines.append(f"    {after}{request['method']} {request['url']}")
         lines += [f"    {name}: {value}" for name, value in request["headers"].items()]
         lines += [f"    {line}" for line in request["body"].splitlines()]
+    lines += [f"    cannot be told of a {what}: {why}" for what, why in rule.get("cannot", {}).items()]
     return lines

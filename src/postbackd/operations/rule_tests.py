@@ -11,7 +11,7 @@ from typing import Any
 from msgspec import Struct
 
 from postbackd.catalog.documents import find_entry
-from postbackd.catalog.entries import STAND_IN
+from postbackd.catalog.entries import STAND_IN, what_cannot_be_told
 from postbackd.catalog.errors import EntryError
 from postbackd.core.click_id import first_stamp_at, read_stamp, write_stamp
 from postbackd.core.deliveries import Delivery, Facts, Happened, Message, Outgoing, Owed, Told
@@ -144,6 +144,7 @@ def _describe(catalog: Catalog, planner: Planner, names: Names, asked: Asked, at
     offers = {o.id: o.name for o in (*catalog.removed_offers, *catalog.offers)}
     campaign = campaigns.get(happened.campaign)
     targets = {target.id: target.name for target in catalog.targets}
+    cannot = {target.id: what_cannot_be_told(target.how) for target in catalog.targets}
     owed = {each.rule: each for each in planner.plan([happened], (), at_ms)}
     now = {each.rule.id: each.why for each in planner.explain(happened, asked.told)} if asked.told else {}
     rules = []
@@ -155,6 +156,7 @@ def _describe(catalog: Catalog, planner: Planner, names: Names, asked: Asked, at
             "fires": fires,
             "why": why,
             "now": now.get(rule.id),
+            "cannot": cannot.get(rule.target, {}),
         }
         if rule.id in owed:
             document |= _describe_request(catalog, names, owed[rule.id], at_ms)

@@ -77,6 +77,8 @@ class TestedRule(Struct, frozen=True, kw_only=True):
     why: str
     now: str | None
     """What it would do if the conversion happened again now."""
+    cannot: dict[str, str] = {}
+    """What its target can never be told (``change``, ``reversal``), and why."""
     message: str | None = None
     value: str | None = None
     currency: str | None = None
