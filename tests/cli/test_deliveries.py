@@ -391,6 +391,17 @@ def test_the_doctor_finds_a_target_that_is_not_served(
     assert findings["backlog"]["ok"]
 
 
+def test_a_target_that_comes_back_by_itself_is_not_called_resumed(desk: Desk, run: Run) -> None:
+    soon, state = now_ms() + 60_000, TargetState(desk.target.id, "broken", now_ms(), 0, "connection refused")
+    desk.turn(states=[replace(state, until_ms=soon)])
+    said = run("target", "resume", "ads").out
+    assert "is not paused: it is broken (connection refused) and is tried again by itself at 20" in said
+    assert run("target", "show", "ads", "--json").json["state"] == "broken"
+    desk.turn(states=[replace(state, until_ms=now_ms() - 1)])  # of a run that ended
+    assert "resumed" in run("target", "resume", "ads").out
+    assert run("target", "show", "ads", "--json").json["state"] == "active"
+
+
 def test_the_doctor_finds_that_nobody_delivers(desk: Desk, run: Run) -> None:
     desk.world.send(desk.world.click(), "txid=1")
     finding = findings_of(run, 1)["backlog"]

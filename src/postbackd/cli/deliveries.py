@@ -181,7 +181,8 @@ def _say_sent(chosen: Chosen, sent: int, state: str, done: bool) -> str:
     if not done:
         return f"would send {chosen.count} {state} deliveries {how}; run it again with --yes"
     rest = chosen.count - sent
-    held_up = f"; {rest} go out just now or wait for an earlier message" if waiting and rest else ""
+    why = "go out just now, or wait for an earlier message or a target ('postbackd target list')"
+    held_up = f"; {rest} {why}" if waiting and rest else ""
     return f"sent {sent} {state} deliveries {how}{held_up}"
 
 

@@ -22,7 +22,7 @@ from postbackd.core.deliveries import DeliveryState
 from postbackd.core.model import Catalog, Target
 from postbackd.core.moments import write_moment
 from postbackd.core.shipping import KINDS
-from postbackd.operations.target_states import turn
+from postbackd.operations.target_states import resume, turn
 from postbackd.settings import Settings
 
 COLUMNS = ("name", "kind", "preset", "state", "reason", "url")
@@ -173,10 +173,21 @@ def pause_target(name: str, reason: str, settings: Settings, json_wanted: bool) 
 @as_json
 @takes_data
 def resume_target(name: str, settings: Settings, json_wanted: bool) -> None:
-    """Send to a paused or broken target again."""
-    entry = _turn(settings, name, "", "")
+    """Send to a paused target again; one that fails is tried again by itself."""
+
+    async def work(session: Session) -> tuple[Target, Any]:
+        entry = find_entry((await session.load()).targets, name, "target")
+        return entry, await resume(session.store, entry, now_ms())
+
+    entry, held = visit(settings, work)
     if json_wanted:
-        print_json({"name": entry.name, "state": "active"})
+        print_json({"name": entry.name, "state": held["state"] if held else "active"})
+    elif held:
+        until = write_moment(held["until_ms"])
+        click.echo(
+            f"target {entry.name!r} is not paused: it is {held['state']} ({held['reason']}) and is tried again by "
+            f"itself at {until}"
+        )
     else:
         click.echo(f"target {entry.name!r} resumed; what waits for it is sent when it is due")
 

@@ -24,7 +24,7 @@ from postbackd.catalog.targets import (
 from postbackd.core.deliveries import DeliveryState
 from postbackd.core.model import Catalog, Target
 from postbackd.core.moments import write_moment
-from postbackd.operations.target_states import turn
+from postbackd.operations import target_states
 
 
 class TargetQuery(entries.ListQuery, frozen=True, forbid_unknown_fields=True):
@@ -143,18 +143,17 @@ async def change(asked: Asked[None, TargetChange]) -> Answered:
 
 async def pause(asked: Asked[None, Pause]) -> ShownTarget:
     """What is owed to it waits until it is resumed."""
-    return await _turn(asked, "paused", asked.body.reason)
+    desk = asked.desk
+    entry = entries.find((await desk.store.load_catalog()).targets, asked.path["name"], "target")
+    await target_states.turn(desk.store, entry, "paused", asked.body.reason, desk.now_ms())
+    return await _show(desk, entry, await _states(desk))
 
 
 async def resume(asked: Asked[None, None]) -> ShownTarget:
-    """What waits for it is sent when it is due."""
-    return await _turn(asked, "", "")
-
-
-async def _turn(asked: Asked[Any, Any], state: str, reason: str) -> ShownTarget:
+    """What waits for it is sent when it is due.  One that fails is tried again by itself, and stays as it is."""
     desk = asked.desk
     entry = entries.find((await desk.store.load_catalog()).targets, asked.path["name"], "target")
-    await turn(desk.store, entry, state, reason, desk.now_ms())
+    await target_states.resume(desk.store, entry, desk.now_ms())
     return await _show(desk, entry, await _states(desk))
 
 
@@ -174,7 +173,7 @@ ENDPOINTS = (
         pause, body=Pause, answer=ShownTarget, problems=(404,), example={"reason": "their server is down"},
     ),
     Endpoint(
-        "POST", "/targets/{name}/resume", Scope.OPERATE, "Targets", "Send to a paused or broken target again.",
+        "POST", "/targets/{name}/resume", Scope.OPERATE, "Targets", "Send to a paused target again.",
         resume, answer=ShownTarget, problems=(404,),
     ),
 )  # fmt: skip
