@@ -10,6 +10,7 @@ import html
 import json
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Protocol
 from urllib.parse import quote, quote_plus
 
@@ -249,25 +250,30 @@ class Hider:
     """
 
     def __init__(self, accounts: Mapping[str, str]) -> None:
-        self._names = {
-            form.lower(): name
-            for name, secret in accounts.items()
-            if len(secret) >= _SHORTEST_SECRET
-            for form in _written(secret)
-        }
-        longest_first = sorted(self._names, key=len, reverse=True)
-        self._pattern = re.compile("|".join(map(re.escape, longest_first)), re.IGNORECASE)
+        secrets = [(name, secret) for name, secret in accounts.items() if len(secret) >= _SHORTEST_SECRET]
+        longest_first = sorted(secrets, key=lambda pair: len(pair[1]), reverse=True)
+        self._names = [name for name, _ in longest_first]
+        forms = ("".join(map(_written, secret)) for _, secret in longest_first)
+        self._pattern = re.compile("|".join(f"({form})" for form in forms), re.IGNORECASE)
 
     def hide(self, text: str) -> str:
         """The text without any of the secrets."""
         if not self._names:
             return text
-        return self._pattern.sub(lambda found: f"({self._names[found[0].lower()]})", text)
+        return self._pattern.sub(lambda found: f"({self._names[(found.lastindex or 1) - 1]})", text)
 
 
-def _written(secret: str) -> tuple[str, ...]:
-    """The ways in which a secret stands in URLs, forms, JSON and pages."""
-    return secret, quote(secret, safe=""), quote_plus(secret), json.dumps(secret)[1:-1], html.escape(secret)
+@lru_cache(256)
+def _written(letter: str) -> str:
+    """A pattern of the ways in which a letter stands in URLs (also inside of another), forms, JSON and pages."""
+    if letter.isascii() and letter.isalnum():
+        return letter
+    once, code = quote(letter, safe=""), ord(letter)
+    ways = {
+        letter, once, quote(once, safe=""), quote_plus(letter), json.dumps(letter)[1:-1], html.escape(letter),
+        f"\\{letter}", f"\\u{code:04x}", f"&#{code};", f"&#x{code:x};",
+    }  # fmt: skip
+    return "(?:" + "|".join(map(re.escape, sorted(ways, key=len, reverse=True))) + ")"
 
 
 _SHORTEST_SECRET = 4
