@@ -17,7 +17,7 @@ from urllib.parse import quote, quote_plus
 from postbackd.core.click_id import KeyRing
 from postbackd.core.deliveries import Answer, Delivery, Message, Outgoing
 from postbackd.core.model import Catalog, RequestForm, Target
-from postbackd.core.outgoing import METHODS, compile_form, delivery_values
+from postbackd.core.outgoing import METHODS, compile_form, compile_forms, delivery_values
 from postbackd.core.planning import MACROS_OF_FACTS
 from postbackd.core.platforms import PLATFORMS
 from postbackd.core.platforms.base import ACCESS_TOKEN, Token
@@ -143,10 +143,8 @@ class _PostbackShipper(_PlainAnswers):
             raise ShippingError(f"there is no message {unknown[0]!r}; known are {', '.join(words)}")
         if Message.CONVERSION.word not in target.how.requests:
             raise ShippingError("the target has no request for a conversion; give it a URL")
-        self._templates = {
-            words[word]: compile_form(form, target.how.on_empty, accounts.keys())
-            for word, form in target.how.requests.items()
-        }
+        compiled = compile_forms(target.how.requests, target.how.on_empty, accounts.keys())
+        self._templates = {words[word]: template for word, template in compiled.items()}
         self._by_source_id = {
             message for message, template in self._templates.items() if "source_click_id" in template.macros
         }
