@@ -255,6 +255,14 @@ URL = ("--url", "https://x.example/?id={source_click_id}")
         (("--url", "https://x.example/<ACCOUNT_AID>"), "add --account AID=..."),
         (("--url", "ftp://x.example/"), "must start with https://"),
         (("--url", "https://me:pw@x.example/"), "a user name or password"),
+        (
+            (*URL, "--retract-url", "https://x.example/{"),
+            "request: of the retraction, the URL, position 19, ",
+        ),
+        (
+            (*URL, "--adjust-url", "https://me:pw@x.example/"),
+            "of the adjustment, the URL, position 9: a user",
+        ),
         ((*URL, "--body", "{", "--body-type", "json"), "the JSON body, position 2, '{>><<'"),
         ((*URL, "--body", "a=b"), "say 'form' or 'json'"),
         ((*URL, "--body", "a=b", "--body-type", "form", "--method", "GET"), "a GET request has no body"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -190,6 +191,23 @@ def test_a_secret_is_found_in_the_form_in_which_it_was_sent() -> None:
     sent = 'GET /?k=a%2Fb%2Bc%22 and a%2fb%2bc%22 {"k": "a/b+c\\""}'
     said = Hider({"KEY": 'a/b+c"'}).hide(sent)
     assert said == 'GET /?k=(KEY) and (KEY) {"k": "(KEY)"}'
+
+
+@pytest.mark.parametrize(
+    "echo",
+    [
+        r'{"k": "a\/b+c&\"d"}',  # PHP
+        r'{"k": "a/b+c\u0026\"d"}',  # Go
+        "<a href='/?k=a/b+c&amp;&quot;d'>",
+        "a&#47;b&#43;c&#38;&#34;d",
+        "/login?next=%2Fpb%3Fk%3Da%252Fb%252Bc%2526%2522d",
+        "k=A%2fB%2bC%26%22D",
+    ],
+)
+def test_a_secret_is_found_however_the_target_writes_it(echo: str) -> None:
+    hidden = Hider({"KEY": 'a/b+c&"d'}).hide(echo)
+    assert "(KEY)" in hidden
+    assert not re.search("b.*c", hidden)
 
 
 def test_a_delivery_has_the_same_id_in_every_attempt_and_another_than_all_others() -> None:

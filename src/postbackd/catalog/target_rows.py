@@ -15,7 +15,7 @@ from postbackd.catalog.entries import need_preset
 from postbackd.catalog.errors import EntryError
 from postbackd.core.deliveries import Message
 from postbackd.core.model import How, RequestForm, Target
-from postbackd.core.outgoing import compile_form, convert_preset_url
+from postbackd.core.outgoing import compile_forms, convert_preset_url
 from postbackd.core.platforms import PLATFORMS
 from postbackd.core.shipping import KINDS, POSTBACK, WEBHOOK
 from postbackd.core.templates import TemplateError
@@ -200,8 +200,8 @@ def needed_accounts(target: Target) -> tuple[str, ...]:
     try:
         needed: Collection[str] = {
             name
-            for form in target.how.requests.values()
-            for name in compile_form(form, target.how.on_empty, _AnyName()).accounts
+            for template in compile_forms(target.how.requests, target.how.on_empty, _AnyName()).values()
+            for name in template.accounts
         }
     except TemplateError as error:
         raise EntryError("request", str(error)) from error

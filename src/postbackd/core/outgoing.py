@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from postbackd.core.click_id import stamp_ms, write_stamp
-from postbackd.core.deliveries import Delivery, Outgoing
+from postbackd.core.deliveries import Delivery, Message, Outgoing
 from postbackd.core.macros import AUTHORITY_END, FORBIDDEN, HOST, LAST_PORT, SCHEME
 from postbackd.core.model import How, RequestForm
 from postbackd.core.moments import write_moment
@@ -50,6 +50,7 @@ __all__ = [
     "RequestTemplate",
     "TemplateError",
     "compile_form",
+    "compile_forms",
     "convert_preset_url",
     "delivery_values",
     "placeholders_left",
@@ -234,6 +235,23 @@ class RequestTemplate(Struct, frozen=True):
 
     def _names(self) -> set[str]:
         return macros_in([self.target.path, self.target.query, [text for _, text in self.headers], self.body])
+
+
+def compile_forms(
+    forms: Mapping[str, RequestForm], on_empty: str, accounts: Collection[str]
+) -> dict[str, RequestTemplate]:
+    """The requests of a target by the word of their message.
+
+    Raises ``TemplateError``, which says of which one it is, unless of a conversion: many targets have no other.
+    """
+    compiled = {}
+    for word, form in forms.items():
+        try:
+            compiled[word] = compile_form(form, on_empty, accounts)
+        except TemplateError as error:
+            which = "" if word == Message.CONVERSION.word else f"of the {word}, "
+            raise TemplateError(f"{which}{error}") from error
+    return compiled
 
 
 def compile_form(form: RequestForm, on_empty: str, accounts: Collection[str]) -> RequestTemplate:

@@ -10,13 +10,14 @@ import html
 import json
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Protocol
 from urllib.parse import quote, quote_plus
 
 from postbackd.core.click_id import KeyRing
 from postbackd.core.deliveries import Answer, Delivery, Message, Outgoing
 from postbackd.core.model import Catalog, RequestForm, Target
-from postbackd.core.outgoing import METHODS, compile_form, delivery_values
+from postbackd.core.outgoing import METHODS, compile_form, compile_forms, delivery_values
 from postbackd.core.planning import MACROS_OF_FACTS
 from postbackd.core.platforms import PLATFORMS
 from postbackd.core.platforms.base import ACCESS_TOKEN, Token
@@ -142,10 +143,8 @@ class _PostbackShipper(_PlainAnswers):
             raise ShippingError(f"there is no message {unknown[0]!r}; known are {', '.join(words)}")
         if Message.CONVERSION.word not in target.how.requests:
             raise ShippingError("the target has no request for a conversion; give it a URL")
-        self._templates = {
-            words[word]: compile_form(form, target.how.on_empty, accounts.keys())
-            for word, form in target.how.requests.items()
-        }
+        compiled = compile_forms(target.how.requests, target.how.on_empty, accounts.keys())
+        self._templates = {words[word]: template for word, template in compiled.items()}
         self._by_source_id = {
             message for message, template in self._templates.items() if "source_click_id" in template.macros
         }
@@ -249,25 +248,30 @@ class Hider:
     """
 
     def __init__(self, accounts: Mapping[str, str]) -> None:
-        self._names = {
-            form.lower(): name
-            for name, secret in accounts.items()
-            if len(secret) >= _SHORTEST_SECRET
-            for form in _written(secret)
-        }
-        longest_first = sorted(self._names, key=len, reverse=True)
-        self._pattern = re.compile("|".join(map(re.escape, longest_first)), re.IGNORECASE)
+        secrets = [(name, secret) for name, secret in accounts.items() if len(secret) >= _SHORTEST_SECRET]
+        longest_first = sorted(secrets, key=lambda pair: len(pair[1]), reverse=True)
+        self._names = [name for name, _ in longest_first]
+        forms = ("".join(map(_written, secret)) for _, secret in longest_first)
+        self._pattern = re.compile("|".join(f"({form})" for form in forms), re.IGNORECASE)
 
     def hide(self, text: str) -> str:
         """The text without any of the secrets."""
         if not self._names:
             return text
-        return self._pattern.sub(lambda found: f"({self._names[found[0].lower()]})", text)
+        return self._pattern.sub(lambda found: f"({self._names[(found.lastindex or 1) - 1]})", text)
 
 
-def _written(secret: str) -> tuple[str, ...]:
-    """The ways in which a secret stands in URLs, forms, JSON and pages."""
-    return secret, quote(secret, safe=""), quote_plus(secret), json.dumps(secret)[1:-1], html.escape(secret)
+@lru_cache(256)
+def _written(letter: str) -> str:
+    """A pattern of the ways in which a letter stands in URLs (also inside of another), forms, JSON and pages."""
+    if letter.isascii() and letter.isalnum():
+        return letter
+    once, code = quote(letter, safe=""), ord(letter)
+    ways = {
+        letter, once, quote(once, safe=""), quote_plus(letter), json.dumps(letter)[1:-1], html.escape(letter),
+        f"\\{letter}", f"\\u{code:04x}", f"&#{code};", f"&#x{code:x};",
+    }  # fmt: skip
+    return "(?:" + "|".join(map(re.escape, sorted(ways, key=len, reverse=True))) + ")"
 
 
 _SHORTEST_SECRET = 4
