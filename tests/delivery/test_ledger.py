@@ -9,8 +9,10 @@ import pytest
 from msgspec.structs import replace
 
 from postbackd.core.model import Click
+from postbackd.core.moments import write_moment
 from postbackd.delivery.ledger import divide
 from postbackd.delivery.settling import PUT_ASIDE
+from postbackd.reports.told import Teller, format_told
 from postbackd.store.base import Turn
 from tests.delivery.targets import OK, Target
 from tests.delivery.test_deliverer import STORES, Shop, Until, answer, in_turn, lines
@@ -61,6 +63,16 @@ def heard(target: Target) -> list[str]:
     return sorted(line.split("id=")[1].split("&")[0] for line in lines(target))
 
 
+async def tell(shop: Shop, click: Click) -> str:
+    """The lines of ``why`` about the deliveries of a click."""
+    store, catalog = shop.world.store, await shop.world.store.load_catalog()
+    rows = await store.query("deliveries_of_click", click_id=click.stamp)
+    teller = await Teller.load(store, catalog, shop.world.rulebook.keys, shop.world.now_ms)
+    told = await teller.deliveries(rows)
+    conversion = {"conversion": told[0]["conversion"], "unasked": False, "rules": []}
+    return "\n".join(format_told({"deliveries": told}, conversion))
+
+
 def test_a_delivery_that_cannot_be_stored_is_dead_with_its_reason_and_the_others_go(shop: Shop) -> None:
     ads, other = shop.open(in_turn()), shop.open(in_turn())
     shop.rule(shop.target(ads))
@@ -71,6 +83,9 @@ def test_a_delivery_that_cannot_be_stored_is_dead_with_its_reason_and_the_others
     assert heard(ads) == ["S0", "S1", "S2", "S3", "S4"]
     assert heard(other) == []
     _, dead = shop.rows(clicks[1])
+    why = shop.world.run(tell(shop, clicks[1]))
+    assert f"told other by rule other: conversion, dead {write_moment(dead['settled_ms'])}" in why
+    assert "retry" not in why
     assert (dead["rule"], dead["value_micros"], dead["attempts"]) == (bad.id, 0, 0)
     assert dead["reason"].startswith("it could not be stored: ")
     (counted,) = shop.world.query("dead_by_reason", from_ms=0)  # what the doctor tells

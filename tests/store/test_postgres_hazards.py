@@ -154,7 +154,7 @@ def test_a_question_that_hangs_is_given_up_and_the_next_one_is_answered(world: W
         os.kill(backend, signal.SIGSTOP)
         began = time.monotonic()
         try:
-            store_of(world)._asker._timeout_s = 0.5
+            store_of(world)._asker.timeout_s = 0.5
             results = await asyncio.gather(
                 *(world.store.query("names") for _ in range(3)), return_exceptions=True
             )

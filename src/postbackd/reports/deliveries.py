@@ -198,7 +198,9 @@ def what_next(document: Mapping[str, Any], *, fully: bool = False) -> str:
 
 
 def said(document: Mapping[str, Any]) -> str:
-    """What a delivery tells: ``conversion of 2.00 USD``."""
+    """What a delivery tells: ``conversion of 2.00 USD``; of one that could not be stored no more than what it is."""
+    if not document["currency"]:
+        return str(document["message"])
     return f"{document['message']} of {document['value']} {document['currency']}"
 
 

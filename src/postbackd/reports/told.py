@@ -149,6 +149,7 @@ def _format_delivery(delivery: Mapping[str, Any], *, again: bool) -> list[str]:
         f"    delivery {delivery['delivery']}",
         *(f"    {attempt['attempt']}  {format_attempt(attempt)}" for attempt in delivery["attempt_log"]),
     ]
-    if delivery["state"] == "dead" and again:
+    # Of what the database refused, not even the currency is known: there is nothing to send.
+    if delivery["state"] == "dead" and again and delivery["currency"]:
         lines.append(f"    send it again with: postbackd delivery retry {delivery['delivery']}")
     return lines

@@ -27,7 +27,7 @@ class Asking:
     def __init__(self, connect: Callable[[], Awaitable[asyncpg.Connection]], timeout_s: float | None) -> None:
         """``timeout_s``: how long a question may take that does not say so itself; ``None``: as long as it takes."""
         self._connect = connect
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
         self._db: asyncpg.Connection | None = None
         self._turn = asyncio.Lock()
 
@@ -41,7 +41,7 @@ class Asking:
         self, question: Callable[[asyncpg.Connection], Awaitable[_T]], timeout_s: float | None = None
     ) -> _T:
         """The answer of the database.  A connection on which a question takes too long is cut off."""
-        timeout_s = timeout_s or self._timeout_s
+        timeout_s = timeout_s or self.timeout_s
         try:
             async with asyncio.timeout(timeout_s):
                 await self._turn.acquire()

@@ -190,8 +190,10 @@ def unavailable(error: Exception) -> StoreAway:
 
 
 def what_it_says(error: Exception) -> str:
-    """The first line of an error: further ones show rows."""
-    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}".rstrip(": ")
+    """An error without the values of rows: the driver's own comes from one that says what is wrong with a value, and
+    the further lines of a server's show the row."""
+    cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+    return f"{type(error).__name__}: {str(cause).partition(chr(10))[0]}".rstrip(": ")
 
 
 def _one_line(error: Exception) -> str:
