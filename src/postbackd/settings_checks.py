@@ -128,9 +128,20 @@ def _check_tls(settings: Settings, origins: Mapping[str, str]) -> None:
         raise SettingsError(
             f"{origin} {settings.acme_directory!r} is not usable; write {words}, or an https address"
         )
+    _check_challenge(settings, origins)
     _check_binding(settings, origins)
     if settings.email and not re.fullmatch(r"[^\s@,?]+@[^\s@,?]+", settings.email):
         raise SettingsError(f"{origins.get('email', 'email')} {settings.email!r} is no address")
+
+
+def _check_challenge(settings: Settings, origins: Mapping[str, str]) -> None:
+    """Whether anybody could answer the authority.  On a PostgreSQL database it may be another node that does."""
+    obtains = bool(settings.domain) and settings.tls == "auto" and settings.store is None
+    if obtains and settings.http_listen == "off" and settings.acme_challenge == "http-01":
+        raise SettingsError(
+            f"{origins['http_listen']} off leaves nobody to answer the authority on port 80; give --acme-challenge "
+            "tls-alpn-01, which needs port 443 alone, or let http_listen be"
+        )
 
 
 def _check_binding(settings: Settings, origins: Mapping[str, str]) -> None:

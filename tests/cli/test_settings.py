@@ -42,6 +42,7 @@ def test_an_empty_variable_counts_as_not_set() -> None:
         ({"domain": "10.0.0.1"}, {}, "write it like track.example.com"),
         ({"domain": "a.example,*.b.example"}, {}, "'*.b.example' is no name"),
         ({"domain": "a.example", "cert": "c"}, {}, "not both"),
+        ({"domain": "a.example", "http_listen": "off"}, {}, "give --acme-challenge tls-alpn-01"),
         ({"acme_challenge": "dns-01"}, {}, "acme_challenge is http-01 or tls-alpn-01"),
         ({"acme_eab_kid": "k"}, {}, "--acme-eab-kid needs acme_eab_hmac_key"),
         ({}, {"POSTBACKD_ACME_EAB_HMAC_KEY": "A" * 43}, "POSTBACKD_ACME_EAB_HMAC_KEY needs acme_eab_kid"),
@@ -120,3 +121,15 @@ def test_a_process_of_ours_is_given_the_settings_and_takes_none_from_anywhere_el
 )
 def test_the_key_that_binds_an_account_is_read_in_every_spelling_of_base64(text: str) -> None:
     assert read_hmac_key(text)[:24] == b"\xfb\xff\xbf" * 8
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"acme_challenge": "tls-alpn-01"},
+        {"store": "postgresql://u@h/d"},
+        {"tls": "self-signed"},
+    ],
+)
+def test_without_port_80_a_certificate_is_had_in_another_way(other: dict[str, str]) -> None:
+    assert load_settings({"domain": "a.example", "http_listen": "off", **other}, {}).http_listen == "off"

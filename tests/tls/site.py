@@ -120,9 +120,10 @@ class Visitor:
         return answer.status, answer.read()
 
     def headers_of(self, path: str) -> dict[str, str]:
+        """Of the answer, by their names in small letters."""
         answer = self._get(path)
         answer.read()
-        return dict(answer.headers)
+        return {name.lower(): value for name, value in answer.getheaders()}
 
     def _get(self, path: str) -> http.client.HTTPResponse:
         self._socket.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())

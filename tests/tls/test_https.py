@@ -161,11 +161,11 @@ def test_the_dashboard_speaks_tls_with_the_same_certificate_and_sends_hsts_and_t
         wait_until(lambda: accepts(port), 20, "the dashboard")
         with Visitor(port, NAME, files.trust) as visitor:
             assert visitor.fingerprint == files.fingerprint
-            assert visitor.headers_of("/")["Strict-Transport-Security"] == "max-age=31536000"
+            assert visitor.headers_of("/")["strict-transport-security"] == "max-age=31536000"
         with pytest.raises(ssl.SSLError), Visitor(port, NAME, version=ssl.TLSVersion.TLSv1_1):
             pass
         with Visitor(site.https_port, NAME, files.trust) as visitor:
-            assert "Strict-Transport-Security" not in visitor.headers_of("/healthz")
+            assert "strict-transport-security" not in visitor.headers_of("/healthz")
         newer = files.put()
         wait_until(lambda: site.shown(port=port) == newer, 20, "the new certificate")
 

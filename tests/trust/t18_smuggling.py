@@ -1,4 +1,4 @@
-"""T18: malformed and ambiguous requests, each hiding a second one, direct and through nginx and haproxy.
+"""T18: malformed and ambiguous requests, each hiding a second one, direct and through nginx, haproxy and Caddy.
 
 Smuggled is an inner request that the server executed although nobody in front of it took it for a request.
 Control: a server that believes ``Content-Length`` beside ``Transfer-Encoding``; the same corpus must smuggle there.
@@ -31,6 +31,7 @@ ProxyMaker = Callable[[Path, Address], AbstractContextManager[Proxy]]
 PROXIES: dict[str, ProxyMaker] = {
     "nginx": proxies.nginx,
     "haproxy": proxies.haproxy,
+    "caddy": proxies.caddy,
     "lenient": partial(proxies.haproxy, lenient=True),
 }
 
@@ -61,7 +62,7 @@ class Finding:
 @trust_test("T18", "smuggling: malformed requests with a second one inside, direct and through proxies")
 def run(size: Size, seed: int, work_dir: Path) -> Result:
     """The corpus on every route: 0 inner requests executed, 0 answers 5xx, ambiguous connections closed."""
-    need_tools("nginx", "haproxy")
+    need_tools("nginx", "haproxy", "caddy")
     rounds = size.pick(ci=1, nightly=5, release=20)
     with stage(work_dir) as server, _proxies(work_dir, server) as routes:
         found = {"direct": Finding()} | {name: Finding() for name in routes}

@@ -1,4 +1,4 @@
-"""Real nginx and haproxy in front of a server: configuration in a directory, own ports, ended by process id.
+"""Real nginx, haproxy and Caddy in front of a server: configuration in a directory, own ports, ended by process id.
 
 Each writes the requests that it saw, one a line, to a log.  That log is what tells a smuggled request from an ordinary
 one: what the server executed and the proxy never saw was hidden in another request.
@@ -102,6 +102,35 @@ backend app
 """
 
 
+_CADDY = """
+{{
+    admin off
+    auto_https off
+    storage file_system {directory}
+    servers {{
+        protocols h1
+    }}
+}}
+:{port} {{
+    bind 127.0.0.1
+    log {{
+        output file {log}
+        format filter {{
+            wrap json
+            fields {{
+                request>headers delete
+                resp_headers delete
+            }}
+        }}
+    }}
+    reverse_proxy {backend} {{
+        header_down X-Backend-Status {{rp.status_code}}
+    }}
+}}
+"""
+"""What it logs of a request is its line alone: what is hidden in a header was not seen."""
+
+
 @dataclass(frozen=True)
 class Proxy:
     """A proxy that runs."""
@@ -140,6 +169,14 @@ def haproxy(directory: Path, backend: Address, *, lenient: bool = False) -> Iter
 
 
 @contextmanager
+def caddy(directory: Path, backend: Address) -> Iterator[Proxy]:
+    """Caddy, which understands a request and writes it anew."""
+    options = ("run", "--adapter", "caddyfile", "--config")
+    with _proxy("caddy", _CADDY, directory, _join(backend), options) as proxy:
+        yield proxy
+
+
+@contextmanager
 def _proxy(
     name: str, template: str, directory: Path, backend: str, options: Sequence[str], **words: str
 ) -> Iterator[Proxy]:
@@ -149,6 +186,7 @@ def _proxy(
     config = directory / "proxy.conf"
     places = {
         "listen": _join(address),
+        "port": str(address[1]),
         "backend": backend,
         "log": str(log),
         "directory": str(directory),
@@ -157,7 +195,12 @@ def _proxy(
     config.write_text(f"user root;\n{text}" if name == "nginx" and os.geteuid() == 0 else text)
     program = shutil.which(name.partition("-")[0], path=os.environ.get("PATH", "") + ":/usr/sbin")
     output = (log if "stdout" in template else directory / "output.log").open("wb")
-    process = subprocess.Popen([str(program), *options, str(config)], stdout=output, stderr=subprocess.STDOUT)
+    process = subprocess.Popen(
+        [str(program), *options, str(config)],
+        env={**os.environ, "XDG_CONFIG_HOME": str(directory)},  # where Caddy keeps a copy
+        stdout=output,
+        stderr=subprocess.STDOUT,
+    )
     try:
         wait_until(lambda: process.poll() is not None or _accepts(address), 30, f"the start of {name}")
         if process.poll() is not None:
