@@ -46,6 +46,7 @@ def run(size: Size, seed: int, work_dir: Path) -> Result:
         pids = server.ingest_pids()
         with Load(server, catalog, ledger, seed=seed, mix=_MIX, pause_s=0.002) as load:
             load.wait_acknowledged(500)
+            _wait_for_another_second()
             began = time.monotonic()
             _back_up(work_dir, target, encrypted=False).unlink()
             takes_s = time.monotonic() - began
@@ -55,6 +56,7 @@ def run(size: Size, seed: int, work_dir: Path) -> Result:
                 for trouble in (_fill, _fill_disk):
                     trouble(work_dir, draw, figures, notes)
                 load.wait_acknowledged(50)
+                _wait_for_another_second()
                 promised = Promised(ledger)
                 made = _back_up(work_dir, target, encrypted=bool(number % 2))
                 restored.append((promised, _restore(work_dir, made, number)))
@@ -88,10 +90,14 @@ def _command(work_dir: Path, target: Path) -> list[str]:
     ]
 
 
+def _wait_for_another_second() -> None:
+    """No two backups have one name."""
+    wait_until(lambda: time.time() % 1 < 0.1, 30, "another second")
+
+
 def _back_up(work_dir: Path, target: Path, *, encrypted: bool) -> Path:
     """A backup that nothing happens to."""
     key = ["--backup-key-file", str(work_dir / "key")] if encrypted else []
-    wait_until(lambda: time.time() % 1 < 0.1, 30, "another second, so that no two backups have one name")
     done = subprocess.run(
         [*_command(work_dir, target), *key],
         env=clean_environment(),
