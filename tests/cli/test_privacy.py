@@ -133,7 +133,9 @@ def test_what_cannot_be_found_is_said(filled: Run, words: tuple[str, ...], said:
 def test_personal_data_that_is_stored_is_found_and_never_shown(held: Run, data: Path) -> None:
     assert "looked at" in held("privacy", "check").out
     change(data, "UPDATE clicks SET sub2 = 'jane.doe@mail.example' WHERE click_id = ?", STAMP)
-    change(data, "UPDATE clicks SET source_click_id = '5500005555555559' WHERE click_id = ?", STAMP)  # may be an id
+    change(
+        data, "UPDATE clicks SET source_click_id = '5500005555555559' WHERE click_id = ?", STAMP
+    )  # may be an id
     change(data, "UPDATE clicks SET ip_prefix = '203.0.113.9' WHERE click_id = ?", STAMP + 1)
     change(data, "UPDATE conversions SET transaction_id = '4111111111111111' WHERE click_id = ?", STAMP)
     done = held("privacy", "check", "--json", code=1)
