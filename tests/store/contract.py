@@ -41,7 +41,7 @@ E = TypeVar("E", Network, Source, Offer, Campaign, Target, Rule)
 
 ANY_PARAMETERS: Mapping[str, Any] = {
     "click_id": 1, "request_id": 1, "conversion_id": 1, "transaction_id": "T3", "own_id": "own id", "number": 1,
-    "from_ms": 0, "before_ms": 1 << 62, "identity": "hashed:0123456789abcdef", "ref": "#1",
+    "from_ms": 0, "before_ms": 1 << 62, "identity": "hashed:0123456789abcdef", "pattern": "%x%", "ref": "#1",
 }  # fmt: skip
 """What every named statement can be asked with."""
 

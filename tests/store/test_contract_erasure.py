@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC
 from functools import partial
 from typing import Any
 
@@ -13,6 +14,7 @@ from postbackd.core.model import Click, Rule, Target
 from postbackd.core.planning import Planner
 from postbackd.store.base import Erased, Erasing, Turn
 from postbackd.upkeep import erasing
+from postbackd.upkeep.rollups import RollupKeeper
 from tests.store.contract import PIXEL, World
 
 MARK = "Marker-of-a-person"
@@ -262,6 +264,30 @@ def test_a_certificate_lists_what_was_erased_and_is_resumed_until_it_is_ended(wo
     (row,) = world.query("erasures")
     assert (row["asked"], row["reference"], row["done_ms"]) == ("click_id", "abc", world.now_ms + 5)
     assert erase(world, click, reference="abc").id != first.id
+
+
+@pytest.mark.parametrize("mark", [MARK, 'said "so" \\ and_50%'])
+def test_a_value_is_found_where_a_conversion_keeps_it_when_click_and_log_are_gone(
+    world: World, mark: str
+) -> None:
+    with_rule(world)
+    click = world.click(f"{mark}-own", subs=(None, None, f"{mark}-s3"), source_click_id=f"{mark}-src")
+    other = world.click("x" * len(mark) + "-own", subs=(None, None, "x" * len(mark) + "-s3"))
+    for number, one in enumerate((click, other)):
+        world.send(one, f"txid=T{number}&value=5")
+    world.run(RollupKeeper(world.store, UTC, lambda: world.now_ms).catch_up())
+    deliver(world)
+    world.now_ms += 40 * 86_400_000
+    while world.run(world.store.purge(world.now_ms - 10 * 86_400_000, 1000)):
+        pass
+    assert world.query("click", click_id=click.stamp) == []
+    for value in ("-own", "-s3", "-src"):
+        assert world.run(erasing.find_identity(world.store, f"{mark}{value}")) == ({click.stamp}, set()), (
+            value
+        )
+    assert world.run(erasing.find_identity(world.store, "T0")) == ({click.stamp}, set())
+    assert world.run(erasing.find_purged(world.store, f"{mark}-own")) == {click.stamp}
+    assert world.run(erasing.find_purged(world.store, f"{mark}-s3")) == set()
 
 
 def test_a_scrub_after_an_erasure_leaves_everything_else(world: World) -> None:

@@ -40,7 +40,7 @@ async def look(store: Store, kind: str, value: str, network: str | None) -> Foun
     if not clicks and not requests and not interrupted:
         raise NoEntry(
             "nothing is held under this id; 'postbackd why ID' says what became of it, 'postbackd erase list' what was "
-            "erased"
+            "erased; the sale of a click that was purged is found by --transaction-id"
         )
     return Found(reference, sorted(clicks), sorted(requests))
 
@@ -56,6 +56,7 @@ async def find(
             return {verified[0]}, set()
         own_ids = (masker.mask(value), masker.conceal(0, masker.mask(value)))
         clicks = {row["click_id"] for own_id in own_ids for row in await store.query("own_id", own_id=own_id)}
+        clicks = clicks or await erasing.find_purged(store, own_ids[0])
         rows = await store.query("postbacks_of_identity", identity=own_ids[0])
         return clicks, {row["request_id"] for row in rows if row["click_id"] is None}
     if kind == "identity":

@@ -77,7 +77,25 @@ PRIVACY_STATEMENTS: Mapping[str, Statement] = {
     "postbacks_of_identity": Statement(
         "Rows of the postback log that hold a value; reads the whole log.",
         "SELECT request_id, click_id FROM postbacks "
-        "WHERE click_text = :identity OR transaction_id = :identity ORDER BY request_id LIMIT :limit",
+        "WHERE click_text = :identity OR transaction_id = :identity OR value = :identity OR currency = :identity "
+        "OR status = :identity OR time = :identity OR found_in = :identity ORDER BY request_id LIMIT :limit",
+        {"limit": 10_000},
+    ),
+    "conversions_of_identity": Statement(
+        "Conversions that hold a value, also when click and log row are gone; reads all of them.",
+        "SELECT click_id FROM conversions WHERE transaction_id = :identity ORDER BY click_id LIMIT :limit",
+        {"limit": 10_000},
+    ),
+    "facts_of_identity": Statement(
+        "The same of what is kept of conversions for reports.",
+        "SELECT click_id FROM conversion_facts WHERE sub1 = :identity OR sub2 = :identity OR sub3 = :identity "
+        "OR sub4 = :identity OR sub5 = :identity OR sub6 = :identity OR sub7 = :identity OR sub8 = :identity "
+        "OR sub9 = :identity OR sub10 = :identity ORDER BY click_id LIMIT :limit",
+        {"limit": 10_000},
+    ),
+    "deliveries_like": Statement(
+        "Deliveries whose facts may hold a value: which click, and the facts; reads all of them.",
+        "SELECT click_id, facts FROM deliveries WHERE facts LIKE :pattern ORDER BY click_id LIMIT :limit",
         {"limit": 10_000},
     ),
     "was_erased": Statement(

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 from msgspec import Struct
 
+from postbackd.core.deliveries import Facts
 from postbackd.core.privacy import Masker
 from postbackd.store.base import Erased, Erasing, Store
 
@@ -85,8 +86,13 @@ async def find_clicks(
 
 
 async def find_identity(store: Store, identity: str) -> tuple[set[int], set[int]]:
-    """The same for a value that callers chose, as it is kept: a keyed hash, or a text."""
-    clicks = {row["click_id"] for row in await store.query("clicks_of_identity", identity=identity)}
+    """The same for a value that callers chose, as it is kept: a keyed hash, or a text.
+
+    A conversion keeps some of its click for longer than the click and the log are kept.
+    """
+    clicks = {click for click, facts in await _facts_like(store, identity) if identity in _texts(facts)}
+    for name in ("clicks_of_identity", "conversions_of_identity", "facts_of_identity"):
+        clicks |= {row["click_id"] for row in await store.query(name, identity=identity)}
     requests: set[int] = set()
     for row in await store.query("postbacks_of_identity", identity=identity):
         if row["click_id"] is None:
@@ -94,3 +100,21 @@ async def find_identity(store: Store, identity: str) -> tuple[set[int], set[int]
         else:
             clicks.add(row["click_id"])
     return clicks, requests
+
+
+async def find_purged(store: Store, own_id: str) -> set[int]:
+    """Clicks under a caller's own id that are gone, and of which a delivery still knows it."""
+    return {click for click, facts in await _facts_like(store, own_id) if facts.own_id == own_id}
+
+
+async def _facts_like(store: Store, text: str) -> list[tuple[int, Facts]]:
+    """Clicks, and what a delivery knows of each, where that may hold a text."""
+    written = (
+        msgspec.json.encode(text).decode()[1:-1].replace("\\", "_")
+    )  # in a pattern it would not stand for itself
+    rows = await store.query("deliveries_like", pattern=f"%{written}%")
+    return [(row["click_id"], msgspec.json.decode(row["facts"], type=Facts)) for row in rows]
+
+
+def _texts(facts: Facts) -> set[str]:
+    return {text for text in (facts.source_click_id, facts.own_id, *facts.subs) if text}
