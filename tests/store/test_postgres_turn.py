@@ -36,11 +36,20 @@ _READ = re.compile(
 )
 
 
-@pytest.fixture(scope="module", params=VERSIONS)
+@pytest.fixture(scope="module", params=[(version, known) for version in VERSIONS for known in (False, True)])
 def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    made = World(postgres_kind(request.param), tmp_path_factory.mktemp("world") / "data")
+    """A database whose tables are empty, and the planner has never looked at them, or knows it."""
+    version, known = request.param
+    made = World(postgres_kind(version), tmp_path_factory.mktemp("world") / "data")
+    if known:
+        made.run(_analyze(made))
     yield made
     made.close()
+
+
+async def _analyze(world: World) -> None:
+    assert isinstance(world.store, PostgresStore)
+    await (await world.store.connection()).execute("VACUUM ANALYZE")
 
 
 async def explain(world: World, sql: str) -> str:
@@ -76,7 +85,7 @@ def test_a_turn_looks_rows_up_however_young_the_tables_are(world: World, name: s
 
 
 def test_a_statement_that_reads_an_index_from_end_to_end_is_noticed(world: World) -> None:
-    sql = "SELECT 1 FROM deliveries WHERE conversion_id = ANY ($1::bigint[]) AND click_id BETWEEN $2 AND $3"
+    sql = "SELECT 1 FROM deliveries WHERE click_id BETWEEN $1 AND $2 AND state < 2"
     assert reads_whole(world.run(explain(world, sql)))
 
 

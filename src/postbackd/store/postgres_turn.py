@@ -6,8 +6,8 @@ it began, which is why there are several, and not one.
 
 Every statement is planned once (``TURNING``), perhaps for tables that have just begun, of which the planner believes
 that reading them whole is cheap; a minute later it is not.  So rows are looked up one by one, by a key: in a
-``LATERAL`` part that ends in ``OFFSET 0`` and cannot be turned round, or, for an ``UPDATE``, from keys of which
-the planner expects only one, because of a ``LIMIT`` that it does not know.
+``LATERAL`` part that ends in ``OFFSET 0`` and cannot be turned round, or, for an ``UPDATE``, by ``= ANY (ARRAY[…])``
+and nothing else that an index could answer, so that there is no other way than one key after the other.
 """
 
 from __future__ import annotations
@@ -78,21 +78,20 @@ _OF_CONVERSION = 6
 
 SETTLE_AND_FINISH = f"""
 WITH w AS (
-    SELECT * FROM unnest({SETTLED.arrays}) AS w ({SETTLED.names}) LIMIT {SETTLED.mark(5)}
+    SELECT * FROM unnest({SETTLED.arrays}) AS w ({SETTLED.names})
 ), settled AS (
     UPDATE deliveries AS d
     SET state = w.state, due_ms = w.due_ms, holder = NULL, attempts = d.attempts + (w.attempt IS NOT NULL)::integer,
         settled_ms = w.settled_ms, reason = w.reason
-    FROM w WHERE d.number = w.number AND d.click_id = w.click_id AND d.bucket = w.bucket
-             AND d.click_id BETWEEN {SETTLED.mark(1)} AND {SETTLED.mark(2)}
-             AND d.holder = {SETTLED.mark(3)} AND d.state < 2
+    FROM w WHERE d.number = ANY (ARRAY[w.number]) AND d.click_id = ANY (ARRAY[w.click_id])
+             AND d.holder = {SETTLED.mark(1)} AND d.state < 2
 ), kept AS (
     INSERT INTO attempts (click_id, bucket, delivery, attempt, at_ms, took_ms, http_status, excerpt, error)
     SELECT click_id, bucket, number, attempt, at_ms, took_ms, http_status, excerpt, error FROM w
     WHERE attempt IS NOT NULL
     ON CONFLICT (delivery, attempt, click_id, bucket) DO NOTHING
 )
-DELETE FROM outbox WHERE event = ANY ({SETTLED.mark(4)}::bigint[]) RETURNING event
+DELETE FROM outbox WHERE event = ANY ({SETTLED.mark(2)}::bigint[]) RETURNING event
 """
 """What became of deliveries, unless somebody else has them by now, with their attempts; and the rules have been asked
 about events."""
@@ -127,10 +126,12 @@ CROSS JOIN LATERAL (
 """What was ever owed about conversions."""
 
 FIND_WAITING = """
-UPDATE deliveries AS d SET state = d.state
-FROM (SELECT * FROM unnest($1::bigint[], $2::bigint[]) LIMIT $5) AS w (conversion_id, click_id)
-WHERE d.conversion_id = w.conversion_id AND d.click_id = w.click_id AND d.click_id BETWEEN $3 AND $4 AND d.state < 2
-RETURNING d.conversion_id, d.target
+SELECT d.* FROM unnest($1::bigint[], $2::bigint[]) AS w (conversion_id, click_id)
+CROSS JOIN LATERAL (
+    SELECT conversion_id, target FROM deliveries
+    WHERE conversion_id = w.conversion_id AND click_id = w.click_id AND click_id BETWEEN $3 AND $4 AND state < 2
+    OFFSET 0 FOR UPDATE
+) AS d
 """
 """For which targets something about these conversions waits.  Locked, so that whoever settles the last one at this
 moment either has committed, or sees what is blocked behind it."""
@@ -156,11 +157,12 @@ to a conversion."""
 CLAIM = f"""
 WITH c AS (
     SELECT c.* FROM unnest($1::bigint[], $2::bigint[]) AS t (target, room)
-    CROSS JOIN LATERAL ({CLAIMABLE.format(target="t.target", now="$3", room="t.room")}) AS c LIMIT $6
+    CROSS JOIN LATERAL ({CLAIMABLE.format(target="t.target", now="$3", room="t.room")}) AS c
 )
 UPDATE deliveries AS d
 SET unsure = CASE WHEN d.holder IS NULL THEN d.unsure ELSE 1 END, holder = $4, due_ms = $5
-FROM c WHERE d.number = c.number AND d.click_id = c.click_id AND d.state < 2 AND d.due_ms <= $3
+FROM c WHERE d.number = ANY (ARRAY[c.number]) AND d.click_id = ANY (ARRAY[c.click_id]) AND d.state < 2
+         AND NOT d.due_ms > $3
 RETURNING c.*
 """
 """What may be sent to targets now, so many for each; nobody else gets these until then."""
@@ -196,7 +198,7 @@ async def find_told(db: asyncpg.Connection, clicks: Mapping[int, int]) -> Sequen
 async def lock_waiting(db: asyncpg.Connection, clicks: Mapping[int, int]) -> set[tuple[int, int]]:
     """(conversion, target) of all that waits about conversions, locked; ``clicks``: the click of each."""
     stamps = list(clicks.values())
-    rows = await db.fetch(FIND_WAITING, clicks.keys(), stamps, min(stamps), max(stamps), len(stamps))
+    rows = await db.fetch(FIND_WAITING, clicks.keys(), stamps, min(stamps), max(stamps))
     return {(row[0], row[1]) for row in rows}
 
 
@@ -209,9 +211,8 @@ async def settle_and_finish(
     clicks = [row[1] for row in settled] or [0]
     with naming_partitions("attempts", clicks):
         done = await db.fetch(
-            SETTLE_AND_FINISH, *SETTLED.values(settled), min(clicks), max(clicks), holder,
-            [event for event, _ in events], len(settled),
-        )  # fmt: skip
+            SETTLE_AND_FINISH, *SETTLED.values(settled), holder, [event for event, _ in events]
+        )
     return {event for (event,) in done}
 
 
@@ -236,7 +237,6 @@ async def claim(db: asyncpg.Connection, turn: Turn, rooms: Mapping[int, int]) ->
     if not rooms:
         return []
     rows: list[Any] = await db.fetch(
-        CLAIM, rooms.keys(), rooms.values(), turn.now_ms, turn.holder, turn.now_ms + turn.lease_ms,
-        sum(rooms.values()),
-    )  # fmt: skip
+        CLAIM, rooms.keys(), rooms.values(), turn.now_ms, turn.holder, turn.now_ms + turn.lease_ms
+    )
     return [tuple(row) for row in rows]
