@@ -76,8 +76,9 @@ class Leftovers:
                 self._asked = False
                 return False
             self._found = None
-            self.searches += 1
         self._note_foreign(self._foreign)
+        with self._lock:
+            self.searches += 1  # last: whoever waited for it reads what was found
         return True
 
     def _note_foreign(self, count: int) -> None:
