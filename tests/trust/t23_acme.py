@@ -16,7 +16,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -78,6 +78,18 @@ class Seen:
         self.renewals += other.renewals
         self.kills += other.kills
         self.notes += other.notes
+
+    def judge(self, *controls: Control) -> Result:
+        """What all of it says."""
+        figures: dict[str, Figure] = {
+            "n": self.handshakes,
+            "bad handshakes": len(self.bad),
+            "dropped": self.dropped,
+            "renewals": self.renewals,
+            "kills": self.kills,
+        }
+        passed = not (self.bad or self.dropped or self.notes) and self.renewals > 0 and self.handshakes > 0
+        return Result(passed, figures, controls, "; ".join([*self.bad[:3], *self.notes[:8]]))
 
 
 class Watcher(threading.Thread):
@@ -161,22 +173,19 @@ def run(size: Size, seed: int, work_dir: Path) -> Result:
         renewed, renewed_with_the_authority_down, limited, port_taken, disk_full, clock_wrong, suggested,
         *(killed_at(step) for step in STEPS),
     ]  # fmt: skip
+    seen = try_all(cases, rounds, work_dir)
+    return seen.judge(_without_another_nonce(work_dir / "nonce"), _by_starting_again(work_dir / "again"))
+
+
+def try_all(cases: Sequence[Callable[[Path], Seen]], rounds: int, work_dir: Path) -> Seen:
+    """Every case so many times, three of them at a time."""
     seen = Seen()
     for number in range(rounds):
         with ThreadPoolExecutor(3) as pool:
             places = [work_dir / f"{number}-{index}" for index in range(len(cases))]
             for found in pool.map(noted, cases, places):
                 seen.add(found)
-    figures: dict[str, Figure] = {
-        "n": seen.handshakes,
-        "bad handshakes": len(seen.bad),
-        "dropped": seen.dropped,
-        "renewals": seen.renewals,
-        "kills": seen.kills,
-    }
-    passed = not (seen.bad or seen.dropped or seen.notes) and seen.renewals > 0 and seen.handshakes > 0
-    controls = (_without_another_nonce(work_dir / "nonce"), _by_starting_again(work_dir / "again"))
-    return Result(passed, figures, controls, "; ".join([*seen.bad[:3], *seen.notes[:8]]))
+    return seen
 
 
 def noted(case: Callable[[Path], Seen], place: Path) -> Seen:

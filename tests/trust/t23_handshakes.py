@@ -13,7 +13,6 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +21,7 @@ from tests.tls.pebble import PROGRAMS, Pebble
 from tests.tls.site import Site
 from tests.tls.test_many_nodes import SECRET_KEY, spread
 from tests.trust.postgres import Database, versions
-from tests.trust.registry import Control, Figure, Result, Size, need_tools, trust_test
+from tests.trust.registry import Control, Result, Size, need_tools, trust_test
 from tests.trust.server import clean_environment, free_port, wait_until
 from tests.trust.t23_acme import (
     IN_HANDSHAKES,
@@ -31,8 +30,8 @@ from tests.trust.t23_acme import (
     Seen,
     Watcher,
     killed_at,
-    noted,
     pebble_and_site,
+    try_all,
     wait_first,
 )
 
@@ -90,22 +89,8 @@ def run(size: Size, seed: int, work_dir: Path) -> Result:
         renewed, renewed_with_the_authority_down, port_taken, _on_nodes_of(version),
         *(killed_at(step, in_handshakes=True) for step in steps),
     ]  # fmt: skip
-    seen = Seen()
-    for number in range(rounds):
-        with ThreadPoolExecutor(3) as pool:
-            places = [work_dir / f"{number}-{index}" for index in range(len(cases))]
-            for found in pool.map(noted, cases, places):
-                seen.add(found)
-    figures: dict[str, Figure] = {
-        "n": seen.handshakes,
-        "bad handshakes": len(seen.bad),
-        "dropped": seen.dropped,
-        "renewals": seen.renewals,
-        "kills": seen.kills,
-    }
-    passed = not (seen.bad or seen.dropped or seen.notes) and seen.renewals > 0 and seen.handshakes > 0
-    controls = (_by_name_alone(work_dir / "name"), _without_a_pause(work_dir / "pause"))
-    return Result(passed, figures, controls, "; ".join([*seen.bad[:3], *seen.notes[:8]]))
+    seen = try_all(cases, rounds, work_dir)
+    return seen.judge(_by_name_alone(work_dir / "name"), _without_a_pause(work_dir / "pause"))
 
 
 # --- cases --------------------------------------------------------------------------------------------------------
