@@ -144,6 +144,9 @@ def test_rows_from_before_are_counted_and_sealed_once(world: World) -> None:
     damages, rows, unsealed = look(world)
     assert damages == []
     assert unsealed == rows
+    (row,) = world.query("conversions_of_transaction", transaction_id="counted")
+    assert world.run(_accept(world, write_stamp(row["conversion_id"]))) == [], "nothing is wrong with it"
+    assert world.query("accepted_rows") == []
     assert world.run(_seal(world)) == rows
     assert look(world) == ([], rows, 0)
     execute(world, "UPDATE conversions SET checksum = NULL WHERE transaction_id = 'counted'")

@@ -13,6 +13,7 @@ from postbackd.core.deliveries import Attempt, DeliveryState, Settled
 from postbackd.core.model import Click, Rule, Target
 from postbackd.core.planning import Planner
 from postbackd.store.base import Erased, Erasing, Turn
+from postbackd.store.queries import STATEMENTS
 from postbackd.upkeep import erasing
 from postbackd.upkeep.rollups import RollupKeeper
 from tests.store.contract import PIXEL, World
@@ -266,10 +267,13 @@ def test_a_certificate_lists_what_was_erased_and_is_resumed_until_it_is_ended(wo
     assert erase(world, click, reference="abc").id != first.id
 
 
-def test_a_value_is_found_where_a_conversion_keeps_it_when_click_and_log_are_gone(world: World) -> None:
+def test_a_value_is_found_where_a_conversion_keeps_it_when_click_and_log_are_gone(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     mark = 'said "so" \\ and_50%'  # what a pattern or JSON would read as something else
     with_rule(world)
     click = world.click(f"{mark}-own", subs=(None, None, f"{mark}-s3"), source_click_id=f"{mark}-src")
+    world.send(world.click(f"x{mark}-own", source_click_id=f"{mark}-src2"), "txid=T2&value=5")
     other = world.click("x" * len(mark) + "-own", subs=(None, None, "x" * len(mark) + "-s3"))
     for number, one in enumerate((click, other)):
         world.send(one, f"txid=T{number}&value=5")
@@ -279,6 +283,9 @@ def test_a_value_is_found_where_a_conversion_keeps_it_when_click_and_log_are_gon
     while world.run(world.store.purge(world.now_ms - 10 * 86_400_000, 1000)):
         pass
     assert world.query("click", click_id=click.stamp) == []
+    # However many others there are, and whose texts it is a part of.
+    like = STATEMENTS["deliveries_like"]
+    monkeypatch.setitem(STATEMENTS, "deliveries_like", like._replace(defaults={"after": 0, "limit": 1}))
     for value in ("-own", "-s3", "-src"):
         assert world.run(erasing.find_identity(world.store, f"{mark}{value}")) == ({click.stamp}, set()), (
             value

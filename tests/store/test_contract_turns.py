@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from postbackd.core.deliveries import Delivery, DeliveryState, Facts, Message, Owed
 from postbackd.core.model import Click, Rule
 from postbackd.store.base import TurnRefused
+from postbackd.store.sqlite import SqliteStore
 from tests.store.contract import NOW_MS, World
 from tests.store.test_contract_outbox import LEASE_MS, ME, OTHER, Desk
 
@@ -130,15 +131,31 @@ def test_what_is_dead_from_the_start_keeps_its_reason_and_nobody_waiting(desk: D
     assert [one.owed.message for one in desk.claim()] == [Message.RETRACTION]
 
 
-def test_a_delivery_that_cannot_be_read_is_given_up_and_the_others_go(desk: Desk) -> None:
+DAMAGE = {
+    "facts that are no JSON": "facts = 'x'",
+    "facts that are no text": "facts = CAST(x'7b22ff7d' AS TEXT)",  # PostgreSQL keeps none
+    "a kind of message that there is not": "message = 9",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_delivery_that_cannot_be_read_is_given_up_and_the_others_go(desk: Desk, damage: str) -> None:
+    if "CAST" in DAMAGE[damage] and not isinstance(desk.world.store, SqliteStore):
+        return
     bad, good = sell(desk, "BAD", "GOOD")
     desk.plan()
     world, number = desk.world, desk.rows(bad)[0]["number"]
-    world.run(world.kind.execute(world.store, f"UPDATE deliveries SET facts = 'x' WHERE number = {number}"))
+    world.run(
+        world.kind.execute(world.store, f"UPDATE deliveries SET {DAMAGE[damage]} WHERE number = {number}")
+    )
     world.send(bad, "txid=BAD&status=reversed")
-    assert [told.facts for told in desk.look().told] == [Facts()]
+    (told,) = desk.look().told
+    assert told.facts == (Facts() if "facts" in damage else Facts(source_click_id="SBAD"))
     desk.plan(Message.RETRACTION)
     assert [one.owed.transaction_id for one in desk.claim()] == ["GOOD"]
+    world.run(
+        world.kind.execute(world.store, f"UPDATE deliveries SET facts = '{{}}' WHERE number = {number}")
+    )
     assert desk.states(bad) == ["dead", "waiting"]
     assert desk.rows(bad)[0]["reason"].startswith("what is stored of it cannot be read: ")
     assert [one.owed.message for one in desk.claim()] == [Message.RETRACTION]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -15,6 +15,7 @@ import pytest
 from postbackd.store import sqlite_scrub
 from postbackd.store.base import StoreRefused
 from postbackd.store.sqlite_file import connect
+from postbackd.store.sqlite_pages import find_tails
 
 PEOPLE = [f"Person{number:02d}." for number in range(8)]
 MARK = PEOPLE[0][:-1].encode()
@@ -159,3 +160,40 @@ def test_a_reader_that_does_not_end_is_said_and_leaves_the_lock_to_those_who_wri
     assert written > 5  # of one that keeps the lock while it waits, one
     assert sqlite_scrub.scrub(path, db) == 0
     assert pages_with_mark(path) == {}
+
+
+def test_a_page_that_is_freed_after_it_was_looked_at_is_not_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its old rows still name pages, and others may have taken those by now."""
+    path = tmp_path / "y.db"
+    db = connect(path, 5000, create=True)
+    db.pragma("journal_mode", "wal")
+    db.execute("CREATE TABLE settings (name TEXT PRIMARY KEY, value ANY NOT NULL) STRICT, WITHOUT ROWID")
+    db.execute(
+        "CREATE TABLE old (id INTEGER PRIMARY KEY, text); CREATE TABLE new (id INTEGER PRIMARY KEY, text)"
+    )
+    with db:
+        db.executemany("INSERT INTO new VALUES (?, ?)", ((number, "c" * 8672) for number in range(500)))
+    db.execute("DELETE FROM new")
+    with db:
+        rows_ = ((number, "a" * (8200 + number * 7 % 400)) for number in range(400))
+        db.executemany("INSERT INTO old VALUES (?, ?)", rows_)
+    looked = find_tails
+
+    def look_then_change(eraser: apsw.Connection) -> Mapping[int, int]:
+        tails = looked(eraser)
+        with db:
+            db.execute("DELETE FROM old WHERE id < 350")
+        with db:
+            db.executemany("INSERT INTO new VALUES (?, ?)", ((number, "b" * 12_600) for number in range(20)))
+        monkeypatch.setattr(sqlite_scrub, "find_tails", looked)
+        return tails
+
+    monkeypatch.setattr(sqlite_scrub, "find_tails", look_then_change)
+    eraser = connect(path, 5000, create=False)
+    assert sqlite_scrub.scrub(path, eraser) == 0
+    assert db.execute("SELECT count(*) FROM new WHERE text = ?", ("b" * 12_600,)).get == 20
+    assert db.pragma("integrity_check") == "ok"
+    eraser.close()
+    db.close()

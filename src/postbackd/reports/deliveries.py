@@ -143,8 +143,11 @@ def resume_command(target: str) -> str:
 
 
 def describe_facts(facts: str) -> dict[str, Any]:
-    """What the delivery may say of its click; absent ones are left out."""
-    known = msgspec.json.decode(facts, type=Facts)
+    """What the delivery may say of its click; absent ones are left out, and all where they cannot be read."""
+    try:
+        known = msgspec.json.decode(facts, type=Facts)
+    except msgspec.MsgspecError:  # the delivery is dead, and its reason says so
+        return {}
     named = {"source_click_id": known.source_click_id, "own_id": known.own_id, "country": known.country}
     named |= {f"sub{number}": sub for number, sub in enumerate(known.subs, 1)}
     return {name: value for name, value in named.items() if value is not None}

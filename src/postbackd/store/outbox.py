@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from postbackd.core.deliveries import Delivery, DeliveryState, Facts, Happened, Owed, Settled, Told
+from postbackd.core.deliveries import Delivery, DeliveryState, Facts, Happened, Message, Owed, Settled, Told
 from postbackd.core.model import CONSENT_BIT, NO_CONSENT_BIT
 from postbackd.store.base import Turn
 from postbackd.store.transaction import Row
@@ -159,15 +159,18 @@ def read_claimed(rows: Iterable[Row]) -> tuple[list[Delivery], list[Settled]]:
     claimed, unreadable = [], []
     for row in rows:
         try:
+            Message(row[_MESSAGE_AT])
             claimed.append(read_delivery(row))
-        except (msgspec.MsgspecError, UnicodeError) as error:
-            blank = read_delivery((*row[:_FACTS_AT], "{}", *row[_FACTS_AT + 1 :]))
+        except (msgspec.MsgspecError, ValueError) as error:
+            readable = list(row)
+            readable[_FACTS_AT], readable[_MESSAGE_AT] = "{}", Message.CONVERSION
+            blank = read_delivery(tuple(readable))
             reason = f"what is stored of it cannot be read: {error}"
             unreadable.append(Settled(blank, DeliveryState.DEAD, 0, reason))
     return claimed, unreadable
 
 
-_FACTS_AT = 5 + OWED_COLUMNS.split(", ").index("facts")
+_MESSAGE_AT, _FACTS_AT = (5 + OWED_COLUMNS.split(", ").index(name) for name in ("message", "facts"))
 
 
 def changed_conversions(owed: Sequence[Owed]) -> Sequence[int]:

@@ -162,7 +162,7 @@ WITH c AS (
 UPDATE deliveries AS d
 SET unsure = CASE WHEN d.holder IS NULL THEN d.unsure ELSE 1 END, holder = $4, due_ms = $5
 FROM c WHERE d.number = ANY (ARRAY[c.number]) AND d.click_id = ANY (ARRAY[c.click_id]) AND d.state < 2
-         AND NOT d.due_ms > $3
+         AND d.due_ms <= $3
 RETURNING c.*
 """
 """What may be sent to targets now, so many for each; nobody else gets these until then."""

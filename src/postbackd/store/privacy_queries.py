@@ -95,8 +95,9 @@ PRIVACY_STATEMENTS: Mapping[str, Statement] = {
     ),
     "deliveries_like": Statement(
         "Deliveries whose facts may hold a value: which click, and the facts; reads all of them.",
-        "SELECT click_id, facts FROM deliveries WHERE facts LIKE :pattern ORDER BY click_id LIMIT :limit",
-        {"limit": 10_000},
+        "SELECT number, click_id, facts FROM deliveries WHERE number > :after AND facts LIKE :pattern "
+        "ORDER BY number LIMIT :limit",
+        {"after": 0, "limit": 10_000},
     ),
     "was_erased": Statement(
         "Whether a click was erased.",

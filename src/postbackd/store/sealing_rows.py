@@ -16,7 +16,15 @@ import apsw
 
 from postbackd.core.checksum import checksum
 from postbackd.store.base import StoreRefused
-from postbackd.store.verifying import MONEY_TABLES, Damage, MoneyTable, Reader, StoredRow, judge
+from postbackd.store.verifying import (
+    MONEY_TABLES,
+    Damage,
+    MoneyTable,
+    Reader,
+    StoredRow,
+    judge,
+    may_be_unsealed,
+)
 
 _ROUNDS = 5
 
@@ -95,14 +103,17 @@ async def accept(reader: Reader, writer: Writer, conversion: str, now_ms: int) -
     made of, or that was changed at the same moment; then some of the others may have been accepted.
     """
     accepted: list[Damage] = []
+    unsealed_to = await reader.unsealed_to()
     for table in MONEY_TABLES:
         async for rows in reader.read(table):
             for row in rows:
-                damage = judge(table, row) if isinstance(row, StoredRow) else None
+                if not isinstance(row, StoredRow) or may_be_unsealed(table, row, unsealed_to):
+                    continue
+                damage = judge(table, row)
                 if damage is None or damage.conversion != conversion:
                     continue
-                assert isinstance(row, StoredRow)
                 _check_acceptable(table, row, damage)
+                # First, so that a row is never accepted without being told of.
                 await writer.note_accepted(accepted_name(conversion), now_ms)
                 if not await writer.seal(table, [(checksum(row.columns), *row.columns, row.checksum)]):
                     raise StoreRefused(

@@ -53,6 +53,7 @@ from postbackd.store.sqlite_file import (
     connect,
     drop,
     examine,
+    limit_log,
     refusing,
     sync_names,
     unsafe_sync,
@@ -359,6 +360,7 @@ class SqliteStore(CatalogVerbs, SqliteUpkeep):
         if not complete:
             return
         async with self._turn:  # nothing is added meanwhile, so the next write finds nothing left to copy
+            limit_log(self._db)  # before that write lets the log start over
             await self._log.copy()
 
     # --- catalog, questions, upkeep --------------------------------------------------------------------------

@@ -37,8 +37,12 @@ FIND_CONVERSIONS = f"SELECT {CONVERSION_COLUMNS} FROM conversions WHERE click_id
 FIND_CLICKS = f"SELECT {CLICK_COLUMNS} FROM clicks WHERE click_id IN carray(?)"
 # What deliveries may say of clicks.
 
-FIND_TOLD = f"SELECT {TOLD_COLUMNS} FROM deliveries WHERE conversion_id IN carray(?) ORDER BY number"
-# What was ever owed about conversions.
+_AS_IT_LIES = ("facts", "CAST(facts AS BLOB)")
+# A text whose bytes are damaged could not even be fetched; whoever decodes it says what is wrong.
+
+FIND_TOLD = f"""
+SELECT {TOLD_COLUMNS.replace(*_AS_IT_LIES)} FROM deliveries WHERE conversion_id IN carray(?) ORDER BY number
+"""  # What was ever owed about conversions.
 
 FIND_DUE = """
 SELECT t.value FROM carray(?) AS t
@@ -81,7 +85,7 @@ SELECT number, attempts,
            SELECT 1 FROM deliveries AS e WHERE e.conversion_id = d.conversion_id AND e.rule = d.rule
                                            AND e.number > d.number AND e.state = 1 AND e.message = 3),
        unsure OR holder IS NOT NULL,
-       {OWED_COLUMNS}
+       {OWED_COLUMNS.replace(*_AS_IT_LIES)}
 FROM deliveries AS d WHERE target = ? AND state = 1 AND due_ms <= ? ORDER BY due_ms, number LIMIT ?
 """  # What may be sent to a target now.
 

@@ -133,10 +133,12 @@ class Scrubber:
         self._begin_alone()
         try:
             trunks, leaves = self._free_pages()
+            # A page that was freed meanwhile still lists rows; what it says of them is not true any more.
+            free = trunks | leaves
             changed = False
             for number in pages:
                 page = self._read(number)
-                if number in tails and number not in leaves and number not in trunks:
+                if number in tails and not {number, tails[number]} & free:
                     used = self._layout.used_of_tail(number, tails[number], self._read)
                     blank = page if used is None else page[:used] + bytes(len(page) - used)
                 else:

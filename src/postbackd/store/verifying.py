@@ -118,7 +118,7 @@ async def verify(reader: Reader) -> AsyncIterator[Damage | Progress]:
             for row in rows:
                 if isinstance(row, Unreadable):
                     yield Damage(where=table.name, detail=row.detail)
-                elif _may_be_unsealed(table, row, unsealed_to):
+                elif may_be_unsealed(table, row, unsealed_to):
                     unsealed += 1
                 elif (found := judge(table, row)) is not None:
                     yield found
@@ -128,7 +128,8 @@ async def verify(reader: Reader) -> AsyncIterator[Damage | Progress]:
         yield damage
 
 
-def _may_be_unsealed(table: MoneyTable, row: StoredRow, unsealed_to: int) -> bool:
+def may_be_unsealed(table: MoneyTable, row: StoredRow, unsealed_to: int) -> bool:
+    """Whether a row has no checksum because it is from before there were any."""
     request = row.columns[table.request]
     return row.checksum is None and isinstance(request, int) and request <= unsealed_to
 

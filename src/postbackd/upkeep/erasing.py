@@ -90,7 +90,8 @@ async def find_identity(store: Store, identity: str) -> tuple[set[int], set[int]
 
     A conversion keeps some of its click for longer than the click and the log are kept.
     """
-    clicks = {click for click, facts in await _facts_like(store, identity) if identity in _texts(facts)}
+    found = await _facts_like(store, identity)
+    clicks = {click for click, facts in found if facts is None or identity in _texts(facts)}
     for name in ("clicks_of_identity", "conversions_of_identity", "facts_of_identity"):
         clicks |= {row["click_id"] for row in await store.query(name, identity=identity)}
     requests: set[int] = set()
@@ -104,16 +105,27 @@ async def find_identity(store: Store, identity: str) -> tuple[set[int], set[int]
 
 async def find_purged(store: Store, own_id: str) -> set[int]:
     """Clicks under a caller's own id that are gone, and of which a delivery still knows it."""
-    return {click for click, facts in await _facts_like(store, own_id) if facts.own_id == own_id}
+    found = await _facts_like(store, own_id)
+    return {click for click, facts in found if facts is None or facts.own_id == own_id}
 
 
-async def _facts_like(store: Store, text: str) -> list[tuple[int, Facts]]:
-    """Clicks, and what a delivery knows of each, where that may hold a text."""
-    written = (
-        msgspec.json.encode(text).decode()[1:-1].replace("\\", "_")
-    )  # in a pattern it would not stand for itself
-    rows = await store.query("deliveries_like", pattern=f"%{written}%")
-    return [(row["click_id"], msgspec.json.decode(row["facts"], type=Facts)) for row in rows]
+async def _facts_like(store: Store, text: str) -> list[tuple[int, Facts | None]]:
+    """Clicks, and what a delivery knows of each, where that may be a text; ``None`` where it cannot be read."""
+    # With its quotation marks, or it would be found in every longer one.  A backslash would not stand for itself.
+    written = msgspec.json.encode(text).decode().replace("\\", "_")
+    found: list[tuple[int, Facts | None]] = []
+    after = 0
+    while rows := await store.query("deliveries_like", pattern=f"%{written}%", after=after):
+        found += [(row["click_id"], _read_facts(row["facts"])) for row in rows]
+        after = rows[-1]["number"]
+    return found
+
+
+def _read_facts(text: str) -> Facts | None:
+    try:
+        return msgspec.json.decode(text, type=Facts)
+    except msgspec.MsgspecError:
+        return None
 
 
 def _texts(facts: Facts) -> set[str]:
