@@ -95,7 +95,7 @@ async def _open_postgres(
         from postbackd.store.postgres import PostgresStore
     except ImportError as error:
         raise StoreRefused(
-            f"a PostgreSQL store needs asyncpg ({error}); pip install 'postbackd[postgres]'"
+            f"a PostgreSQL store needs asyncpg ({error}); pip install -r requirements-postgres.txt"
         ) from error
     return await PostgresStore.open(
         settings.store,

@@ -110,8 +110,8 @@ class Sealer:
 def _cannot_open(purpose: str) -> str:
     anew = ", or give the secret anew with 'postbackd target set'" if purpose == TARGET else ""
     return (
-        f"a secret ({purpose}) was sealed with another key; put that key back into {KEY_NAME} or "
-        f"POSTBACKD_SECRET_KEY{anew}"
+        f"a secret ({purpose}) was sealed with another key; put that key back into {KEY_NAME} or POSTBACKD_SECRET_KEY, "
+        f"behind the new one and a comma if there is one{anew}"
     )
 
 

@@ -40,7 +40,7 @@ def test_without_the_driver_of_postgresql_a_command_says_what_to_install(tmp_pat
         [sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=60, cwd=tmp_path
     )
     assert ran.returncode == 1
-    assert "pip install 'postbackd[postgres]'" in ran.stderr
+    assert "pip install -r requirements-postgres.txt" in ran.stderr
     assert "Traceback" not in ran.stderr
 
 

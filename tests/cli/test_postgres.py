@@ -213,7 +213,7 @@ def test_without_the_driver_the_error_says_how_to_install_it(
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "asyncpg", None)
     ran = run("network", "list", "--store", "postgresql://postbackd@127.0.0.1:1/track", code=1)
-    assert "pip install 'postbackd[postgres]'" in ran.err
+    assert "pip install -r requirements-postgres.txt" in ran.err
 
 
 # --- db ------------------------------------------------------------------------------------------------------------

@@ -128,6 +128,10 @@ def _not_in_it(settings: Settings, manifest: Manifest) -> list[str]:
         lines.append(
             f"not in it: {data / SECRET_KEY_NAME}, which opens what is stored sealed; keep a copy elsewhere"
         )
+    if settings.secret_key is not None and manifest.secret_key is None:
+        lines.append(
+            "not in it: the key in POSTBACKD_SECRET_KEY, which opens what is stored sealed; keep a copy elsewhere"
+        )
     spooled = spool_bytes(data)
     if spooled:
         lines.append(f"not in it: {spooled} bytes in {data / 'spool'}, which wait for the database")

@@ -39,9 +39,9 @@ _OTHER_MACHINES = (
 @click.option("--network", metavar="NAME", help="With --transaction-id: of this network only.")
 @click.option(
     "--identity",
-    metavar="HASH",
-    help="Erase every click that holds this value in a field: a keyed hash as 'postbackd privacy hash' prints it. "
-    "An id that is - is read from standard input.",
+    metavar="VALUE",
+    help="Erase every click that holds this value in a field: an address, or a keyed hash as 'postbackd privacy hash' "
+    "prints it. An id that is - is read from standard input.",
 )
 @click.option(
     "--rewrite",

@@ -173,7 +173,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     except ModuleNotFoundError as error:
         if error.name != "asyncpg":
             raise
-        _complain(f"PostgreSQL needs asyncpg ({error}); pip install 'postbackd[postgres]'.")
+        _complain(f"PostgreSQL needs asyncpg ({error}); pip install -r requirements-postgres.txt.")
         return 1
 
 

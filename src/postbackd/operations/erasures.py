@@ -60,7 +60,11 @@ async def find(
         rows = await store.query("postbacks_of_identity", identity=own_ids[0])
         return clicks, {row["request_id"] for row in rows if row["click_id"] is None}
     if kind == "identity":
-        return await erasing.find_identity(store, value)
+        clicks, requests = await erasing.find_identity(store, value)
+        if (hashed := masker.mask(value)) != value:  # an address as it is: kept as a keyed hash
+            more_clicks, more_requests = await erasing.find_identity(store, hashed)
+            return clicks | more_clicks, requests | more_requests
+        return clicks, requests
     numbers = [entry.id for entry in catalog.networks if entry.name == network]
     if network is not None and not numbers:
         raise NoEntry(f"there is no network {network!r}; see 'postbackd network list'")

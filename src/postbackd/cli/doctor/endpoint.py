@@ -110,7 +110,8 @@ async def _look_at_shelf(settings: Settings, shelf: Shelf) -> list[Finding]:
                 ok=False,
                 detail=f"{trouble.failures} failures in a row, the last at {write_moment(trouble.at_ms)}: "
                 f"{trouble.what}; tried again at {write_moment(trouble.next_ms)}",
-                fix=f"{trouble.fix[:1].upper()}{trouble.fix[1:]}. Then: postbackd certificates --try-now",
+                fix=f"{trouble.fix[:1].upper()}{trouble.fix[1:]}. Then: postbackd certificates --try-now "
+                f"--domain {settings.domain or 'NAME, as the server has it'}",
             )
         )
     return findings
