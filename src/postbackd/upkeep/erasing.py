@@ -109,16 +109,24 @@ async def find_purged(store: Store, own_id: str) -> set[int]:
     return {click for click, facts in found if facts is None or facts.own_id == own_id}
 
 
+_FACTS_A_QUESTION = 10_000
+"""Each question reads on from where the one before ended; so the last one is not asked whether there are more."""
+
+
 async def _facts_like(store: Store, text: str) -> list[tuple[int, Facts | None]]:
     """Clicks, and what a delivery knows of each, where that may be a text; ``None`` where it cannot be read."""
     # With its quotation marks, or it would be found in every longer one.  A backslash would not stand for itself.
     written = msgspec.json.encode(text).decode().replace("\\", "_")
     found: list[tuple[int, Facts | None]] = []
     after = 0
-    while rows := await store.query("deliveries_like", pattern=f"%{written}%", after=after):
+    while True:
+        rows = await store.query(
+            "deliveries_like", pattern=f"%{written}%", after=after, limit=_FACTS_A_QUESTION
+        )
         found += [(row["click_id"], _read_facts(row["facts"])) for row in rows]
+        if len(rows) < _FACTS_A_QUESTION:
+            return found
         after = rows[-1]["number"]
-    return found
 
 
 def _read_facts(text: str) -> Facts | None:
